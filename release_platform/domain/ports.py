@@ -1,0 +1,74 @@
+"""What the platform asks of outside systems. Adapters implement these; tests hold adapters and fakes to one contract."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from release_platform.domain.identity import Manifest
+
+
+class Clock(Protocol):
+    """The time."""
+
+    def now(self) -> datetime:
+        """Returns the present moment, in UTC, with its zone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRecord:
+    """A version as the registry knows it.
+
+    Attributes:
+        model: The model's name.
+        version: The version's number, as text.
+        digest: `D(v)`: the manifest's digest.
+        manifest: All files.
+        run_id: The MLflow run that trained it.
+        tags: All tags of the version.
+        created_at: When it was registered, in UTC.
+    """
+
+    model: str
+    version: str
+    digest: str
+    manifest: Manifest
+    run_id: str
+    tags: Mapping[str, str]
+    created_at: datetime
+
+
+class Registry(Protocol):
+    """The model registry: versions, their files, and the aliases that project the head.
+
+    Every method raises `Unavailable` when the registry does not answer.
+    """
+
+    def models(self) -> Sequence[str]:
+        """Returns the names of all models of this platform, in order."""
+
+    def versions(self, model: str) -> Sequence[VersionRecord]:
+        """Returns all versions of this platform, oldest first; none for an unknown model."""
+
+    def get_version(self, model: str, version: str) -> VersionRecord:
+        """Returns a version.
+
+        Raises:
+            NotFound: There is none of that number.
+            IntegrityError: It was not registered by this platform, or its manifest was edited.
+        """
+
+    def find_alias(self, model: str, alias: str) -> str | None:
+        """Returns the number of the version that an alias points to, or None."""
+
+    def set_alias(self, model: str, alias: str, version: str | None) -> None:
+        """Points an alias to a version, or removes it. Does nothing when it already is so."""
+
+    def fetch(self, model: str, version: str, folder: Path) -> VersionRecord:
+        """Downloads the files of a version into an empty folder, at the paths of its manifest; checks nothing.
+
+        Raises:
+            NotFound: There is no such version.
+            IntegrityError: A file is gone.
+        """

@@ -1,0 +1,490 @@
+"""What a `defs.yaml` says of a model. A `ModelSpec` that exists is consistent.
+
+pydantic builds these dataclasses from YAML at the edge (`component.py`); `__pydantic_config__` tells it to refuse
+unknown keys. Rules that span fields live in `__post_init__`, so that no other door can build a wrong spec either.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from release_platform.domain.features import ColumnType, Derived, FeaturePlan, Input, Operation
+from release_platform.domain.identity import digest_of
+from release_platform.domain.metrics import METRICS, PRIMARY, Task, metrics_for
+
+STRICT: dict[str, Any] = {"extra": "forbid"}
+RESERVED_NAMES = frozenset({"latest"})
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+def _suggest(word: str, known: tuple[str, ...] | list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlSource:
+    """A query against a SQLAlchemy URL. `url` may be `env:NAME`, read when the data is."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    url: str
+    query: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageSource:
+    """A data file shipped inside an installed package, found without importing the package."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    package: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSpec:
+    """Where the raw data comes from: exactly one of these.
+
+    Attributes:
+        csv: Path, glob or `s3://` address of CSV files (`.gz`, `.bz2`, `.zip`, `.xz` are unpacked).
+        parquet: Path, glob or `s3://` address of Parquet files.
+        sql: A query against a database.
+        package: A file inside an installed package.
+        python: `module:function`; called without arguments, returns a pandas data frame.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    csv: str | None = None
+    parquet: str | None = None
+    sql: SqlSource | None = None
+    package: PackageSource | None = None
+    python: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("csv", "parquet", "sql", "package", "python") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of csv, parquet, sql, package, python (found {given or 'none'})")
+        if self.python is not None and self.python.count(":") != 1:
+            raise ValueError(f"'{self.python}' is not `module:function`")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionSpec:
+    """Partitions of the raw data by calendar month of one timestamp column.
+
+    Attributes:
+        column: The timestamp column.
+        start: First month, `YYYY-MM`, included.
+        end: Last month, `YYYY-MM`, included.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    column: str
+    start: str
+    end: str
+
+    def __post_init__(self) -> None:
+        for value in (self.start, self.end):
+            if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", value):
+                raise ValueError(f"'{value}' is not a month like 2013-01")
+        if self.start > self.end:
+            raise ValueError(f"the first month {self.start} is after the last, {self.end}")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All months from `start` to `end`, both included, in order."""
+        first, last = (int(v[:4]) * 12 + int(v[5:]) - 1 for v in (self.start, self.end))
+        return tuple(f"{month // 12:04d}-{month % 12 + 1:02d}" for month in range(first, last + 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnContract:
+    """What holds for every value of a column. Bounds are inclusive; they and `allowed` do not concern missing values.
+
+    Attributes:
+        type: What the column holds.
+        nullable: Whether values may be missing.
+        maximum_missing: Largest share of missing values, 0 to 1, both included; None: any.
+        minimum: Smallest value.
+        maximum: Largest value.
+        allowed: The only values (categories).
+        unique: Whether no value may come twice.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    type: ColumnType
+    nullable: bool = False
+    maximum_missing: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    allowed: tuple[str | int | bool, ...] | None = None
+    unique: bool = False
+
+    def __post_init__(self) -> None:
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
+        if self.maximum_missing is not None:
+            if not 0 <= self.maximum_missing <= 1:
+                raise ValueError("maximum_missing is a share from 0 to 1")
+            if not self.nullable:
+                raise ValueError("maximum_missing needs `nullable: true`")
+        bounded = self.minimum is not None or self.maximum is not None
+        if bounded and self.type not in {ColumnType.NUMBER, ColumnType.INTEGER}:
+            raise ValueError(f"minimum and maximum are for numbers, not for a {self.type}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractSpec:
+    """What holds for the raw data. Columns that are not named here are dropped.
+
+    Attributes:
+        columns: The contract of each column, by name.
+        minimum_rows: Fewest rows that make sense.
+        unique_together: Columns whose values together identify a row.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    columns: Mapping[str, ColumnContract]
+    minimum_rows: int = 50
+    unique_together: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise ValueError("a contract names at least one column")
+        if self.minimum_rows < 1:
+            raise ValueError("minimum_rows is at least 1")
+        for name in self.unique_together:
+            if name not in self.columns:
+                raise ValueError(f"unique_together names '{name}', which is no column of the contract")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSpec:
+    """What is predicted. `positive` is the label that a binary model's probability is of."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    column: str
+    positive: str | int | bool | None = None
+
+
+class SplitStrategy(StrEnum):
+    """How held-out rows are chosen."""
+
+    RANDOM = "random"
+    TIME = "time"
+    GROUP = "group"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitSpec:
+    """How the data is split into training and held-out rows.
+
+    Attributes:
+        strategy: `random` (stratified for classes), `time` (the latest rows of `column` are held out, and rows of one
+            instant never fall on both sides) or `group` (rows with equal `column` stay together).
+        column: The column for `time` and `group`.
+        test_share: Share of held-out rows, above 0 and below 1.
+        allow_duplicates: Whether exact copies of training rows may be among the held-out rows.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    strategy: SplitStrategy = SplitStrategy.RANDOM
+    column: str | None = None
+    test_share: float = 0.25
+    allow_duplicates: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test_share < 1:
+            raise ValueError("test_share is above 0 and below 1")
+        if (self.column is None) != (self.strategy is SplitStrategy.RANDOM):
+            raise ValueError(f"the '{self.strategy}' split {'takes no' if self.column else 'needs a'} column")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DerivedSpec:
+    """A feature that is computed row by row, in training and in serving alike."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    name: str
+    operation: Operation
+    of: tuple[str, ...]
+
+
+class Numeric(StrEnum):
+    """What happens to numeric features before the estimator."""
+
+    PASS = "pass"  # for estimators that take missing values and any scale
+    IMPUTE = "impute"
+    STANDARDIZE = "standardize"  # impute the median, then zero mean and unit variance
+
+
+class Categorical(StrEnum):
+    """What happens to categorical features before the estimator."""
+
+    ONE_HOT = "one_hot"
+    ORDINAL = "ordinal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessingSpec:
+    """The fitted steps in front of the estimator; they are part of the model."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    numeric: Numeric = Numeric.STANDARDIZE
+    categorical: Categorical = Categorical.ONE_HOT
+    minimum_frequency: float = 0.001
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minimum_frequency < 0.5:
+            raise ValueError("minimum_frequency is a share above 0 and below 0.5")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimatorSpec:
+    """The estimator: a scikit-learn class by its import path, with its parameters."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    type: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: PreprocessingSpec = field(default_factory=PreprocessingSpec)
+
+    def __post_init__(self) -> None:
+        if not self.type.startswith("sklearn.") or self.type.count(".") < 2:
+            raise ValueError(f"'{self.type}' is not a scikit-learn class such as sklearn.linear_model.LogisticRegression")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSpec:
+    """A seeded random search over estimator parameters, cross-validated inside the training rows.
+
+    Attributes:
+        parameters: Values to try, by parameter name.
+        n_candidates: How many combinations are tried.
+        folds: Cross-validation folds; for a time split they respect time.
+        metric: What is optimised; None: the task's primary metric.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    parameters: Mapping[str, tuple[Any, ...]]
+    n_candidates: int = 10
+    folds: int = 3
+    metric: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.parameters or any(not values for values in self.parameters.values()):
+            raise ValueError("a search needs parameters, each with at least one value")
+        if self.n_candidates < 1 or self.folds < 2:
+            raise ValueError("a search needs at least 1 candidate and 2 folds")
+
+
+class Against(StrEnum):
+    """What a relative gate compares with."""
+
+    PRODUCTION = "production"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateSpec:
+    """One rule over one metric.
+
+    Attributes:
+        name: Name of the gate and of its asset check.
+        metric: A name of `domain.metrics.METRICS`.
+        minimum: Smallest value that passes.
+        maximum: Largest value that passes.
+        against: Compare with Production instead of a fixed limit.
+        margin: How much worse than Production is still accepted, in the metric's unit, 0 and up.
+        confidence: Confidence of the one-sided comparison, above 0.5 and below 1.
+        slice: Judge each value of this slice column; the worst decides.
+        minimum_rows: Slices with fewer held-out rows are named but do not decide.
+        blocking: Whether the gate stops the release, or is advisory.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    name: str
+    metric: str
+    minimum: float | None = None
+    maximum: float | None = None
+    against: Against | None = None
+    margin: float = 0.0
+    confidence: float = 0.95
+    slice: str | None = None
+    minimum_rows: int = 100
+    blocking: bool = True
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"the gate's name '{self.name}' is not lower-case letters, digits and underscores")
+        if self.metric not in METRICS:
+            raise ValueError(f"gate '{self.name}': unknown metric '{self.metric}'; {_suggest(self.metric, list(METRICS))}")
+        bounds = (self.minimum is not None) + (self.maximum is not None)
+        if self.against is None and bounds == 0:
+            raise ValueError(f"gate '{self.name}' has no limit: give minimum, maximum, or `against: production`")
+        if self.against is not None and bounds:
+            raise ValueError(f"gate '{self.name}': `against` takes a margin, not a minimum or maximum")
+        if self.against is not None and (self.slice is not None or not METRICS[self.metric].quality):
+            raise ValueError(f"gate '{self.name}': `against` is for quality metrics over all held-out rows")
+        if self.slice is not None and not METRICS[self.metric].quality:
+            raise ValueError(f"gate '{self.name}': '{self.metric}' has no slices")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"gate '{self.name}': minimum {self.minimum} is above maximum {self.maximum}")
+        if self.margin < 0 or not 0.5 < self.confidence < 1:
+            raise ValueError(f"gate '{self.name}': margin is 0 or more, confidence above 0.5 and below 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySpec:
+    """What a promotion asks for, beyond passed gates.
+
+    Attributes:
+        approvals: How many persons other than the requester must approve.
+        minimum_soak_s: How long a version stands in Staging before it may go on, in seconds.
+        current_baseline: Whether the gates must have compared with the version that is in Production now.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    approvals: int = 0
+    minimum_soak_s: float = 0.0
+    current_baseline: bool = True
+
+    def __post_init__(self) -> None:
+        if self.approvals < 0 or self.minimum_soak_s < 0:
+            raise ValueError("approvals and minimum_soak_s are 0 or more")
+
+    @property
+    def digest(self) -> str:
+        """The digest that approvals are bound to."""
+        return digest_of([self.approvals, self.minimum_soak_s, self.current_baseline])
+
+
+class Onnx(StrEnum):
+    """Whether a version carries the model in ONNX (double precision) beside skops."""
+
+    AUTO = "auto"  # where the estimator converts
+    REQUIRED = "required"
+    OFF = "off"
+
+
+_ALWAYS = (
+    GateSpec(name="signature", metric="signature_breaks", maximum=0),
+    GateSpec(name="parity", metric="parity_difference", maximum=1e-6),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One model, complete. `signature` and `parity` gates are added when the YAML does not set its own."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    name: str
+    task: Task
+    owner: str
+    source: SourceSpec
+    contract: ContractSpec
+    target: TargetSpec
+    estimator: EstimatorSpec
+    features: tuple[str | DerivedSpec, ...]
+    gates: tuple[GateSpec, ...]
+    description: str = ""
+    partitions: PartitionSpec | None = None
+    split: SplitSpec = field(default_factory=SplitSpec)
+    search: SearchSpec | None = None
+    metrics: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
+    policy: PolicySpec = field(default_factory=PolicySpec)
+    onnx: Onnx = Onnx.AUTO
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or self.name in RESERVED_NAMES:
+            raise ValueError(f"the model's name '{self.name}' is not lower-case letters, digits and underscores")
+        if not (re.fullmatch(r"team:[\w.-]+", self.owner) or re.fullmatch(r"[^@\s]+@[^@\s]+", self.owner)):
+            raise ValueError(f"the owner '{self.owner}' is neither `team:name` nor an e-mail address")
+        columns = self.contract.columns
+        for place, name in self._named_columns():
+            if name not in columns:
+                raise ValueError(f"{place} names '{name}', which is no column of the contract; {_suggest(name, list(columns))}")
+        self._check_target()
+        self._check_metrics()
+        self._check_gates()
+        _ = self.plan
+
+    def _named_columns(self) -> list[tuple[str, str]]:
+        named = [("target", self.target.column)]
+        named += [("slices", name) for name in self.slices]
+        if self.split.column is not None:
+            named.append(("split", self.split.column))
+        if self.partitions is not None:
+            named.append(("partitions", self.partitions.column))
+        return named
+
+    def _check_target(self) -> None:
+        kind = self.contract.columns[self.target.column].type
+        if self.task is Task.REGRESSION and kind not in {ColumnType.NUMBER, ColumnType.INTEGER}:
+            raise ValueError(f"a regression's target is a number, but '{self.target.column}' is a {kind}")
+        if (self.target.positive is not None) != (self.task is Task.BINARY):
+            need = "needs" if self.task is Task.BINARY else "has no"
+            raise ValueError(f"a {self.task} target {need} `positive` label")
+        used = {n for f in self.features for n in ([f] if isinstance(f, str) else f.of)}
+        if self.target.column in used:
+            raise ValueError(f"the target '{self.target.column}' is used as a feature: the model would be told the answer")
+
+    def _check_metrics(self) -> None:
+        known = [metric.name for metric in metrics_for(self.task)]
+        wanted = list(self.metrics) + ([self.search.metric] if self.search and self.search.metric else [])
+        for name in wanted:
+            if name not in known:
+                raise ValueError(f"unknown metric '{name}' for a {self.task} model; {_suggest(name, known)}")
+
+    def _check_gates(self) -> None:
+        names = [gate.name for gate in self.gates]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two gates are named '{name}'; give each its own name")
+        for gate in self.gates:
+            if self.task not in METRICS[gate.metric].tasks:
+                known = [metric.name for metric in metrics_for(self.task)]
+                raise ValueError(
+                    f"gate '{gate.name}': '{gate.metric}' is not defined for a {self.task} model; {_suggest(gate.metric, known)}"
+                )
+            if gate.slice is not None and gate.slice not in self.slices:
+                raise ValueError(f"gate '{gate.name}' judges the slice '{gate.slice}', which `slices` does not list")
+        if not any(gate.blocking and METRICS[gate.metric].quality for gate in self.gates):
+            raise ValueError("no blocking gate judges the model's quality; add one, e.g. a minimum of its primary metric")
+
+    @property
+    def every_gate(self) -> tuple[GateSpec, ...]:
+        """The YAML's gates, then those that always hold unless the YAML sets its own over the same metric."""
+        own = {gate.metric for gate in self.gates} | {gate.name for gate in self.gates}
+        return self.gates + tuple(g for g in _ALWAYS if g.metric not in own and g.name not in own)
+
+    @property
+    def every_metric(self) -> tuple[str, ...]:
+        """The quality metrics to measure: those listed (default: all of the task) and those that gates name."""
+        listed = list(self.metrics) or [metric.name for metric in metrics_for(self.task)]
+        listed += [gate.metric for gate in self.gates if METRICS[gate.metric].quality]
+        return tuple(dict.fromkeys([*listed, PRIMARY[self.task]]))
+
+    @property
+    def plan(self) -> FeaturePlan:
+        """The feature plan that training and serving share."""
+        columns = self.contract.columns
+        derived = tuple(
+            Derived(name=f.name, operation=f.operation, of=f.of) for f in self.features if not isinstance(f, str)
+        )
+        computed = {d.name for d in derived}
+        plain = [f for f in self.features if isinstance(f, str)]
+        sources = plain + [name for d in derived for name in d.of if name not in computed]
+        for name in sources:
+            if name not in columns:
+                raise ValueError(f"features name '{name}', which is no column of the contract; {_suggest(name, list(columns))}")
+        return FeaturePlan(
+            inputs=tuple(
+                Input(name=name, type=columns[name].type, nullable=columns[name].nullable)
+                for name in dict.fromkeys(sources)
+            ),
+            derived=derived,
+            features=tuple(f if isinstance(f, str) else f.name for f in self.features),
+        )
