@@ -2,12 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import ceil, floor, isfinite
 from typing import Any
 
 from release_platform.domain.identity import digest_of
 
 SCHEMA_VERSION = 1
+QUANTILES = tuple(round(0.005 * i, 3) for i in range(1, 200))
+
+
+def finite_or_none(number: float | None) -> float | None:
+    """Returns a number as a float, or None where it is absent, NaN or infinite: what was not measured is None."""
+    return float(number) if number is not None and isfinite(number) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +42,11 @@ class Measurement:
 class Comparison:
     """Candidate and Production on the same held-out rows, by a paired bootstrap.
 
-    `improvement` is positive where the candidate is better, whichever direction the metric has. `replicates` are the
-    improvements in the bootstrap resamples at fixed quantiles, from 0.5 % to 99.5 % in steps of 0.5 %.
+    Attributes:
+        candidate: The candidate's value of the metric.
+        production: Production's value of it.
+        improvement: Their difference, positive where the candidate is better, whichever direction the metric has.
+        quantiles: The improvements in the bootstrap resamples at the probabilities `QUANTILES`, ascending.
     """
 
     candidate: float
@@ -45,13 +54,23 @@ class Comparison:
     improvement: float
     quantiles: tuple[float, ...]
 
-    def bound(self, probability: float) -> float:
-        """Returns the bootstrap quantile of the improvement at a probability, rounded to 0.005, within 0.005 to 0.995."""
-        index = round(probability / 0.005) - 1
-        return self.quantiles[min(max(index, 0), len(self.quantiles) - 1)]
+    def __post_init__(self) -> None:
+        if len(self.quantiles) != len(QUANTILES):
+            raise ValueError(f"a comparison has {len(QUANTILES)} quantiles, not {len(self.quantiles)}")
+        if not all(isfinite(x) for x in (self.candidate, self.production, self.improvement, *self.quantiles)):
+            raise ValueError("a comparison is finite, or there is none")
 
+    def bound(self, probability: float) -> float | None:
+        """Returns the bootstrap quantile of the improvement at a probability.
 
-QUANTILES = tuple(round(0.005 * i, 3) for i in range(1, 200))
+        A probability between two of `QUANTILES` is rounded away from one half, so that no bound is tighter than asked.
+
+        Returns:
+            The quantile; None outside of 0.005 to 0.995 (both included), where too few resamples lie.
+        """
+        steps = round(probability / 0.005, 6)
+        index = (floor(steps) if probability < 0.5 else ceil(steps)) - 1
+        return self.quantiles[index] if 0 <= index < len(self.quantiles) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +111,11 @@ class EvaluationReport:
     operational: Mapping[str, float | None]
     baseline: Baseline | None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value in self.operational.items():
+            if value is not None and not isfinite(value):
+                raise ValueError(f"'{name}' is {value}: an operational metric is finite, or None where not measured")
 
     @property
     def digest(self) -> str:

@@ -10,8 +10,8 @@ from enum import StrEnum
 from math import isfinite
 from typing import Any, assert_never
 
-from release_platform.domain.evidence import EvaluationReport, Measurement
-from release_platform.domain.metrics import METRICS
+from release_platform.domain.evidence import EvaluationReport
+from release_platform.domain.metrics import METRICS, Direction
 from release_platform.domain.spec import Against, GateSpec
 
 
@@ -102,24 +102,27 @@ def _bounded(gate: GateSpec, value: float | None, *, of: str) -> GateResult:
     if value is None or not isfinite(value):
         return _result(gate, Verdict.INCONCLUSIVE, f"{of} was not measured, so it cannot pass", None, limit)
     if gate.minimum is not None and value < gate.minimum:
-        return _result(gate, Verdict.FAILED, f"{of} is {value:.6g}, below the minimum {gate.minimum:g}", value, gate.minimum)
+        reason = f"{of} is {value:.6g}, below the minimum {gate.minimum:g}{_leak_hint(gate, Direction.LOWER)}"
+        return _result(gate, Verdict.FAILED, reason, value, gate.minimum)
     if gate.maximum is not None and value > gate.maximum:
-        hint = "; better than plausible, look for a leak" if _is_leak_alarm(gate) else ""
-        return _result(gate, Verdict.FAILED, f"{of} is {value:.6g}, above the maximum {gate.maximum:g}{hint}", value, gate.maximum)
+        reason = f"{of} is {value:.6g}, above the maximum {gate.maximum:g}{_leak_hint(gate, Direction.HIGHER)}"
+        return _result(gate, Verdict.FAILED, reason, value, gate.maximum)
     return _result(gate, Verdict.PASSED, f"{of} is {value:.6g}, within the limit", value, limit)
 
 
-def _is_leak_alarm(gate: GateSpec) -> bool:
-    return METRICS[gate.metric].direction == "higher" and gate.maximum is not None
+def _leak_hint(gate: GateSpec, crossed: Direction) -> str:
+    metric = METRICS[gate.metric]
+    return "; better than plausible, look for a leak" if metric.quality and metric.direction is crossed else ""
 
 
 def _judge_slices(gate: GateSpec, report: EvaluationReport) -> GateResult:
     values = report.slices.get(gate.slice or "", {})
-    small = sorted(key for key, of in values.items() if _rows(of.get(gate.metric)) < gate.minimum_rows)
+    found = {key: of.get(gate.metric) for key, of in values.items()}
+    small = sorted(key for key, m in found.items() if m is not None and m.n_rows < gate.minimum_rows)
     judged = [
-        _bounded(gate, m.value, of=f"{gate.metric} of {gate.slice}={key}")
-        for key, of in values.items()
-        if (m := of.get(gate.metric)) is not None and m.n_rows >= gate.minimum_rows
+        _bounded(gate, None if m is None else m.value, of=f"{gate.metric} of {gate.slice}={key}")
+        for key, m in found.items()
+        if key not in small
     ]
     left_out = f"; {len(small)} slice(s) under {gate.minimum_rows} rows not judged: {', '.join(small[:5])}" if small else ""
     if not judged:
@@ -129,10 +132,6 @@ def _judge_slices(gate: GateSpec, report: EvaluationReport) -> GateResult:
     worst = max(judged, key=lambda r: (order.index(r.verdict), _badness(gate, r.value)))
     reason = f"worst of {len(judged)} slice(s): {worst.reason}{left_out}"
     return _result(gate, worst.verdict, reason, worst.value, worst.limit)
-
-
-def _rows(measurement: Measurement | None) -> int:
-    return 0 if measurement is None else measurement.n_rows
 
 
 def _badness(gate: GateSpec, value: float | None) -> float:
@@ -152,6 +151,9 @@ def _judge_against_production(gate: GateSpec, report: EvaluationReport) -> GateR
         reason = f"{gate.metric} could not be compared with Production version {report.baseline.version}"
         return _result(gate, Verdict.INCONCLUSIVE, reason, None, -gate.margin)
     lower, upper = comparison.bound(1 - gate.confidence), comparison.bound(gate.confidence)
+    if lower is None or upper is None:
+        reason = f"a confidence of {gate.confidence:g} cannot be judged: bootstrap bounds go up to 0.995"
+        return _result(gate, Verdict.INCONCLUSIVE, reason, comparison.improvement, -gate.margin)
     said = (
         f"{gate.metric} {comparison.candidate:.6g} against {comparison.production:.6g} of Production version "
         f"{report.baseline.version}: improvement {comparison.improvement:+.6g}, "

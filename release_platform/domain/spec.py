@@ -20,6 +20,11 @@ RESERVED_NAMES = frozenset({"latest"})
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
+def label_text(label: object) -> str:
+    """Returns the text of a label: `true` and `false` for booleans, what `str` gives for anything else."""
+    return str(label).lower() if isinstance(label, bool) else str(label)
+
+
 def _suggest(word: str, known: tuple[str, ...] | list[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
@@ -167,6 +172,11 @@ class TargetSpec:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     column: str
     positive: str | int | bool | None = None
+
+    @property
+    def positive_label(self) -> str | None:
+        """The positive label as the text that classes are written in: `true` and `false` for booleans."""
+        return None if self.positive is None else label_text(self.positive)
 
 
 class SplitStrategy(StrEnum):
@@ -332,6 +342,16 @@ class GateSpec:
             raise ValueError(f"gate '{self.name}': minimum {self.minimum} is above maximum {self.maximum}")
         if self.margin < 0 or not 0.5 < self.confidence < 1:
             raise ValueError(f"gate '{self.name}': margin is 0 or more, confidence above 0.5 and below 1")
+
+    @property
+    def described(self) -> str:
+        """The rule in words."""
+        of = f" for each {self.slice}" if self.slice else ""
+        if self.against is not None:
+            return f"no worse than Production by more than {self.margin:g}, at {self.confidence:.0%} confidence"
+        bounds = [f"at least {self.minimum:g}" if self.minimum is not None else ""]
+        bounds += [f"at most {self.maximum:g}" if self.maximum is not None else ""]
+        return " and ".join(bound for bound in bounds if bound) + of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,85 @@
+# Model Release Platform. `make help` lists every target.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL ?= flight_delay
+VERSION ?=
+REASON ?=
+URL ?= http://127.0.0.1:8000
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+
+export PYTHONHASHSEED := 0
+export OMP_NUM_THREADS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo up down run-pipeline promote serve smoke-test dev test lint types arch check bench lock clean
+
+help: ## List all targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@echo "Variables: MODEL=flight_delay VERSION= REASON= URL=http://127.0.0.1:8000 PYTHON=python3"
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python"; exit 1; }
+	@echo "setting up $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.made requirements/build.txt requirements/platform.txt requirements/serving.txt pyproject.toml
+	@echo "installing from the lock files (some minutes the first time) ..."
+	@$(PIP) -r requirements/build.txt -r requirements/platform.txt -r requirements/serving.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	@echo "installing the development tools from the lock file ..."
+	@$(PIP) -r requirements/dev.txt
+	@touch $@
+
+install: $(VENV)/.run ## Install the platform and serving into .venv from the lock files
+install-dev: $(VENV)/.dev ## Install everything that tests and checks need
+
+demo: install ## The whole life of MODEL on the embedded default, no server needed
+	@$(BIN)/release demo $(MODEL)
+
+run-pipeline: install ## Train, judge and register MODEL, up to Staging
+	@$(BIN)/release run $(MODEL)
+
+promote: install ## Promote MODEL (VERSION=, default: Staging's) with REASON=
+	@$(BIN)/release promote $(MODEL) --reason "$(REASON)" $(if $(VERSION),--version $(VERSION))
+
+serve: install ## Serve all Production versions on http://127.0.0.1:8000
+	@$(BIN)/release serve
+
+smoke-test: install ## Ask the live server at URL the golden inputs of MODEL
+	@$(BIN)/release verify $(MODEL) --url $(URL)
+
+dev: install ## Dagster on 3000, MLflow on 5050 and serving on 8000 together; one Ctrl-C stops all
+	@exec $(BIN)/release dev
+
+test: install-dev ## Pass all tests that need no extra server on the machine
+	@$(BIN)/python -m pytest
+
+lint: install-dev ## Formatting and lint rules
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+types: install-dev ## Static types, strict
+	@$(BIN)/mypy
+
+arch: install-dev ## Which room may import which
+	@$(BIN)/lint-imports
+
+check: lint types arch ## lint, types and arch, and what dg checks
+	@$(BIN)/dg check toml && $(BIN)/dg check yaml && $(BIN)/dg check defs
+
+bench: install ## The platform's overhead against a plain script, side by side
+	@$(BIN)/python benchmarks/pipeline.py
+
+lock: install-dev ## Compile requirements/*.txt anew from pyproject.toml
+	@for extra in dev platform serving build; do \
+	  if [ $$extra = dev ]; then what="--extra platform --extra serving --extra build --extra dev"; else what="--extra $$extra --constraint requirements/dev.txt"; fi; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --no-annotate --no-header $$what pyproject.toml --output-file requirements/$$extra.txt || exit 1; \
+	done
+
+clean: ## Remove the virtual environment, caches and everything in .release
+	rm -rf $(VENV) .release .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info

@@ -1,0 +1,63 @@
+"""The MLflow client and the one place where MLflow's errors become ours."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from release_platform.domain.errors import NotFound, Refused, ReleaseError, Unavailable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_MISSING = {"RESOURCE_DOES_NOT_EXIST", "ENDPOINT_NOT_FOUND"}
+_REFUSED = {"INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST", "PERMISSION_DENIED", "INVALID_STATE"}
+
+
+@lru_cache(maxsize=8)
+def mlflow_client(tracking_uri: str) -> "MlflowClient":
+    """Returns a client that gives up within seconds when the server does not answer."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    with mlflow_errors(tracking_uri):
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+@contextmanager
+def mlflow_errors(tracking_uri: str) -> Iterator[None]:
+    """Translates MLflow's and the network's exceptions.
+
+    Raises:
+        NotFound: MLflow has no such thing.
+        Refused: MLflow refuses it.
+        Unavailable: MLflow or its storage does not answer, or has no room.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except ReleaseError:
+        raise
+    except MlflowException as error:
+        raise _translated(tracking_uri, error.error_code, str(error)) from error
+    except OSError as error:
+        raise Unavailable(
+            f"MLflow's artefact storage ({tracking_uri}) failed: {error}",
+            remedy="check that the storage answers and that the disk has room, then run again; nothing was registered",
+        ) from error
+
+
+def _translated(tracking_uri: str, code: str, message: str) -> ReleaseError:
+    first = message.splitlines()[0][:300]
+    if code in _MISSING:
+        return NotFound(f"MLflow: {first}", remedy="`release models` and `release history MODEL` list what there is")
+    if code in _REFUSED:
+        return Refused(f"MLflow refused: {first}", remedy="correct what it names, then run again")
+    return Unavailable(
+        f"MLflow ({tracking_uri}) does not answer: {first}",
+        remedy="check that it runs and RELEASE_MLFLOW_TRACKING_URI, then run again; nothing was half-registered",
+    )

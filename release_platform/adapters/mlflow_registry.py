@@ -1,0 +1,182 @@
+"""The model registry, in MLflow: versions with their manifest in tags, and aliases."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from release_platform.adapters.mlflow_client import mlflow_client, mlflow_errors
+from release_platform.domain.errors import IntegrityError, NotFound
+from release_platform.domain.identity import Manifest
+from release_platform.domain.ports import VersionRecord
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+DIGEST_TAG = "release.digest"
+MANIFEST_TAG = "release.manifest"
+KEY_TAG = "release.key"
+PLATFORM_TAG = "release.platform"
+
+
+class MlflowRegistry:
+    """The `Registry` at an MLflow tracking URI. See the port for what each method promises."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._uri = tracking_uri
+
+    def models(self) -> Sequence[str]:
+        """See `Registry`."""
+        with mlflow_errors(self._uri):
+            found = mlflow_client(self._uri).search_registered_models(filter_string=f"tags.`{PLATFORM_TAG}` = 'true'")
+            return sorted(model.name for model in found)
+
+    def versions(self, model: str) -> Sequence[VersionRecord]:
+        """See `Registry`."""
+        with mlflow_errors(self._uri):
+            found = mlflow_client(self._uri).search_model_versions(f"name = '{model}'")
+        ours = [version for version in found if DIGEST_TAG in version.tags]
+        return [_record(version) for version in sorted(ours, key=lambda v: int(v.version))]
+
+    def get_version(self, model: str, version: str) -> VersionRecord:
+        """See `Registry`."""
+        if not version.isdigit():
+            raise NotFound(f"{model}: '{version}' is no version number", remedy=f"`release history {model}` lists them")
+        with mlflow_errors(self._uri):
+            try:
+                return _record(mlflow_client(self._uri).get_model_version(model, version))
+            except IntegrityError:
+                raise
+            except Exception as error:
+                if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+                    raise NotFound(
+                        f"{model}: the registry has no version {version}",
+                        remedy=f"`release history {model}` lists its versions",
+                    ) from None
+                raise
+
+    def find_version(self, model: str, key: str) -> VersionRecord | None:
+        """Returns the version that was registered under an idempotency key, or None."""
+        return next((version for version in self.versions(model) if version.tags.get(KEY_TAG) == key), None)
+
+    def find_alias(self, model: str, alias: str) -> str | None:
+        """See `Registry`."""
+        with mlflow_errors(self._uri):
+            try:
+                aliases = mlflow_client(self._uri).get_registered_model(model).aliases
+            except Exception as error:
+                if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
+        found = aliases.get(alias)
+        return None if found is None else str(found)
+
+    def set_alias(self, model: str, alias: str, version: str | None) -> None:
+        """See `Registry`."""
+        if self.find_alias(model, alias) == version:
+            return
+        with mlflow_errors(self._uri):
+            if version is None:
+                mlflow_client(self._uri).delete_registered_model_alias(model, alias)
+            else:
+                mlflow_client(self._uri).set_registered_model_alias(model, alias, version)
+
+    def register(
+        self, *, model: str, model_id: str, run_id: str, manifest: Manifest, key: str, tags: Mapping[str, str]
+    ) -> VersionRecord:
+        """Registers a logged model as a new version; the same key again returns the version it made first.
+
+        Raises:
+            IntegrityError: The logged model is not complete.
+        """
+        known = self.find_version(model, key)
+        if known is not None:
+            return known
+        with mlflow_errors(self._uri):
+            client = mlflow_client(self._uri)
+            status = client.get_logged_model(model_id).status
+            if str(status) != "READY":
+                raise IntegrityError(
+                    f"{model}: the logged model {model_id} is {status}, not READY",
+                    remedy=f"train again with `release run {model}`",
+                )
+            self._ensure_model(model)
+            version = client.create_model_version(
+                name=model,
+                source=f"models:/{model_id}",
+                run_id=run_id,
+                model_id=model_id,
+                tags={
+                    **tags,
+                    DIGEST_TAG: manifest.digest,
+                    MANIFEST_TAG: json.dumps(manifest.to_json(), separators=(",", ":")),
+                    KEY_TAG: key,
+                },
+            )
+        return _record(version)
+
+    def fetch(self, model: str, version: str, folder: Path) -> VersionRecord:
+        """See `Registry`."""
+        record = self.get_version(model, version)
+        with mlflow_errors(self._uri):
+            uri = mlflow_client(self._uri).get_model_version_download_uri(model, version)
+            fetch_files(uri, record.manifest, folder, self._uri, of=f"{model} version {version}")
+        return record
+
+    def _ensure_model(self, model: str) -> None:
+        client = mlflow_client(self._uri)
+        try:
+            client.get_registered_model(model)
+        except Exception as error:
+            if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            client.create_registered_model(model, tags={PLATFORM_TAG: "true"})
+
+
+def fetch_files(uri: str, manifest: Manifest, folder: Path, tracking_uri: str, *, of: str) -> None:
+    """Downloads the files of a manifest from an artefact location into a folder.
+
+    Raises:
+        IntegrityError: A file is gone.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    repository = get_artifact_repository(uri, tracking_uri=tracking_uri)
+    for entry in manifest.files:
+        try:
+            (folder / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            repository.download_artifacts(entry.path, str(folder))
+        except (MlflowException, FileNotFoundError) as error:
+            if isinstance(error, MlflowException) and "No such" not in str(error) and "404" not in str(error):
+                raise
+            raise IntegrityError(
+                f"{of}: the file {entry.path} is gone from the artefact storage",
+                remedy="restore it from a backup, or register the model again",
+            ) from error
+
+
+def _record(version: "ModelVersion") -> VersionRecord:
+    tags: dict[str, Any] = dict(version.tags)
+    name = f"{version.name} version {version.version}"
+    if DIGEST_TAG not in tags or MANIFEST_TAG not in tags:
+        raise IntegrityError(
+            f"{name} was not registered by this platform",
+            remedy="only versions made by `release run` can be released",
+        )
+    manifest = Manifest.from_json(json.loads(tags[MANIFEST_TAG]))
+    if manifest.digest != tags[DIGEST_TAG]:
+        raise IntegrityError(
+            f"{name}: its manifest does not match its digest, so one of the two tags was edited",
+            remedy="find out who edited it; register the model again",
+        )
+    return VersionRecord(
+        model=version.name,
+        version=str(version.version),
+        digest=manifest.digest,
+        manifest=manifest,
+        run_id=version.run_id or "",
+        tags=tags,
+        created_at=datetime.fromtimestamp(version.creation_timestamp / 1000, tz=UTC),
+    )

@@ -1,0 +1,388 @@
+"""The release store: heads, ledger, registrations, requests and approvals, in SQLite or PostgreSQL.
+
+`commit_move` is the only writer of heads and ledger. It does the compare-and-set on the epoch and the hash-chained
+ledger row in one transaction, so of any number of concurrent moves one wins and every other is told.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError as DuplicateRow
+from sqlalchemy.exc import OperationalError
+
+from release_platform.adapters.clock import SystemClock
+from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
+from release_platform.domain.gates import GateResult, Verdict
+from release_platform.domain.ledger import LedgerRow, genesis, sealed
+from release_platform.domain.lifecycle import Head, Move, advance
+from release_platform.domain.policy import Approval, PromotionRequest, Registration, RequestState
+from release_platform.domain.ports import Clock
+
+SCHEMA = "0001"
+_metadata = sa.MetaData()
+
+
+def _table(name: str, keys: str, columns: str, json: str = "") -> sa.Table:
+    return sa.Table(
+        name,
+        _metadata,
+        *(sa.Column(column, primary_key=True) for column in keys.split()),
+        *(sa.Column(column) for column in columns.split()),
+        *(sa.Column(column, sa.JSON) for column in json.split()),
+    )
+
+
+_heads = _table("heads", "model", "epoch projected_epoch", "state")
+_ledger = _table(
+    "ledger",
+    "model epoch",
+    "move version actor reason request_id evidence digest at previous_hash hash",
+    "before after",
+)
+_registrations = _table(
+    "registrations",
+    "model version",
+    "digest model_digest report_digest fingerprint baseline mlflow_run_id dagster_run_id code_version registered_at",
+    "gates",
+)
+_requests = _table("requests", "request_id", "model version actor reason requested_at state outcome")
+_approvals = _table("approvals", "request_id actor binding", "reason approved_at")
+_tracked = _table("tracked_runs", "dagster_run_id model", "mlflow_run_id")
+
+
+class ReleaseStore:
+    """The release store at a SQLAlchemy URL; brings its schema up to date when it is opened.
+
+    Every method raises `Unavailable` when the database does not answer or cannot write.
+    """
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        self._url = sa.make_url(url)
+        self._clock = clock or SystemClock()
+        self._engine = _engine(self._url)
+        with self._begin() as connection:
+            _migrate(connection)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._engine.dispose()
+
+    # Heads and ledger
+
+    def head(self, model: str) -> Head:
+        """Returns where the versions of a model stand; the empty head for an unknown model."""
+        with self._begin() as connection:
+            return _head(connection, model)
+
+    def models(self) -> tuple[str, ...]:
+        """Returns the names of all models with a head, in order."""
+        with self._begin() as connection:
+            return tuple(connection.scalars(sa.select(_heads.c.model).order_by(_heads.c.model)))
+
+    def commit_move(
+        self,
+        *,
+        model: str,
+        move: Move,
+        version: str,
+        expected_epoch: int,
+        actor: str,
+        reason: str,
+        request_id: str,
+        evidence: str,
+        digest: str,
+    ) -> LedgerRow:
+        """Commits one transition and returns its ledger row. A request id that already moved something returns that row.
+
+        Raises:
+            StaleEpoch: The head is not at `expected_epoch`.
+            Refused: The move is not allowed from this head, or the request id belongs to another move.
+        """
+        try:
+            with self._begin() as connection:
+                done = _find_row(connection, request_id)
+                if done is not None:
+                    if (done.model, done.move, done.version) != (model, move, version):
+                        raise Refused(
+                            f"request {request_id} already did something else: {done.move} {done.model} {done.version}",
+                            remedy="use a new request id",
+                        )
+                    return done
+                head = _head(connection, model)
+                if head.epoch != expected_epoch:
+                    raise StaleEpoch(model, expected=expected_epoch, found=head.epoch)
+                after = advance(head, move, version)
+                row = sealed(
+                    LedgerRow(
+                        model=model,
+                        epoch=after.epoch,
+                        move=move,
+                        version=version,
+                        actor=actor,
+                        reason=reason,
+                        request_id=request_id,
+                        evidence=evidence,
+                        digest=digest,
+                        before=head.to_json(),
+                        after=after.to_json(),
+                        at=self._clock.now().isoformat(),
+                        previous_hash=_last_hash(connection, model),
+                    )
+                )
+                _compare_and_set(connection, head, after)
+                connection.execute(_ledger.insert().values(_row_values(row)))
+                return row
+        except DuplicateRow:
+            raise StaleEpoch(model, expected=expected_epoch, found=self.head(model).epoch) from None
+
+    def ledger(self, model: str) -> tuple[LedgerRow, ...]:
+        """Returns all ledger rows of a model, by epoch."""
+        with self._begin() as connection:
+            rows = connection.execute(_ledger.select().where(_ledger.c.model == model).order_by(_ledger.c.epoch))
+            return tuple(_row_from(row) for row in rows.mappings())
+
+    def projected_epoch(self, model: str) -> int:
+        """Returns the epoch that the registry's aliases were last moved to; 0 before the first."""
+        with self._begin() as connection:
+            found = connection.scalar(sa.select(_heads.c.projected_epoch).where(_heads.c.model == model))
+            return int(found or 0)
+
+    def mark_projected(self, model: str, epoch: int) -> None:
+        """Records that the registry's aliases show the head of this epoch; never goes back."""
+        with self._begin() as connection:
+            connection.execute(
+                _heads.update()
+                .where(_heads.c.model == model, _heads.c.projected_epoch < epoch)
+                .values(projected_epoch=epoch)
+            )
+
+    # Registrations
+
+    def record_registration(self, registration: Registration) -> None:
+        """Records a registered version. Recording the same again does nothing.
+
+        Raises:
+            Refused: The version is recorded with another digest.
+        """
+        known = self.find_registration(registration.model, registration.version)
+        if known is not None:
+            if known.digest != registration.digest:
+                raise Refused(
+                    f"{registration.model}: version {registration.version} is recorded with another digest",
+                    remedy="a version never changes; register the model again",
+                )
+            return
+        values = {name: getattr(registration, name) for name in _registrations.c.keys()}
+        values["gates"] = [gate.to_json() for gate in registration.gates]
+        values["registered_at"] = registration.registered_at.isoformat()
+        with self._begin() as connection:
+            connection.execute(_registrations.insert().values(values))
+
+    def find_registration(self, model: str, version: str) -> Registration | None:
+        """Returns what was recorded of a version, or None."""
+        found = [r for r in self.registrations(model) if r.version == version]
+        return found[0] if found else None
+
+    def registrations(self, model: str) -> tuple[Registration, ...]:
+        """Returns what was recorded of all versions of a model, oldest first."""
+        query = _registrations.select().where(_registrations.c.model == model)
+        with self._begin() as connection:
+            rows = [_registration_from(row) for row in connection.execute(query).mappings()]
+        return tuple(sorted(rows, key=lambda r: int(r.version)))
+
+    # Requests and approvals
+
+    def open_request(self, request: PromotionRequest) -> PromotionRequest:
+        """Records a promotion request and returns it; one id has one request, whatever is sent again.
+
+        Raises:
+            Refused: The id belongs to a request for another model or version.
+        """
+        values = {name: getattr(request, name) for name in _requests.c.keys()}
+        values["requested_at"] = request.requested_at.isoformat()
+        try:
+            with self._begin() as connection:
+                connection.execute(_requests.insert().values(values))
+        except DuplicateRow:
+            known = self.get_request(request.request_id)
+            if (known.model, known.version) != (request.model, request.version):
+                raise Refused(
+                    f"request {request.request_id} already asks for {known.model} version {known.version}",
+                    remedy="use a new request id",
+                ) from None
+            return known
+        return request
+
+    def get_request(self, request_id: str) -> PromotionRequest:
+        """Returns a request.
+
+        Raises:
+            NotFound: There is none of that id.
+        """
+        with self._begin() as connection:
+            row = connection.execute(_requests.select().where(_requests.c.request_id == request_id)).mappings().first()
+        if row is None:
+            raise NotFound(f"there is no promotion request {request_id}", remedy="`release status MODEL` lists the open ones")
+        return _request_from(row)
+
+    def requests(self, model: str, state: RequestState | None = None) -> tuple[PromotionRequest, ...]:
+        """Returns the requests of a model, oldest first; only those in one state if it is given."""
+        query = _requests.select().where(_requests.c.model == model).order_by(_requests.c.requested_at)
+        if state is not None:
+            query = query.where(_requests.c.state == state)
+        with self._begin() as connection:
+            return tuple(_request_from(row) for row in connection.execute(query).mappings())
+
+    def close_request(self, request_id: str, state: RequestState, outcome: str) -> None:
+        """Ends an open request; does nothing to one that is closed."""
+        with self._begin() as connection:
+            connection.execute(
+                _requests.update()
+                .where(_requests.c.request_id == request_id, _requests.c.state == RequestState.OPEN)
+                .values(state=state, outcome=outcome)
+            )
+
+    def record_approval(self, approval: Approval) -> None:
+        """Records an approval; the same one again does nothing."""
+        values = {name: getattr(approval, name) for name in _approvals.c.keys()}
+        values["approved_at"] = approval.approved_at.isoformat()
+        try:
+            with self._begin() as connection:
+                connection.execute(_approvals.insert().values(values))
+        except DuplicateRow:
+            return
+
+    def approvals(self, request_id: str) -> tuple[Approval, ...]:
+        """Returns all approvals of a request, void ones too, oldest first."""
+        query = _approvals.select().where(_approvals.c.request_id == request_id).order_by(_approvals.c.approved_at)
+        with self._begin() as connection:
+            return tuple(
+                Approval(**{**row, "approved_at": datetime.fromisoformat(row["approved_at"])})
+                for row in connection.execute(query).mappings()
+            )
+
+    # Tracking runs
+
+    def find_tracked_run(self, dagster_run_id: str, model: str) -> str | None:
+        """Returns the MLflow run of a Dagster run and model, or None."""
+        query = sa.select(_tracked.c.mlflow_run_id).where(
+            _tracked.c.dagster_run_id == dagster_run_id, _tracked.c.model == model
+        )
+        with self._begin() as connection:
+            return connection.scalar(query)
+
+    def claim_tracked_run(self, dagster_run_id: str, model: str, mlflow_run_id: str) -> str:
+        """Records the MLflow run of a Dagster run and model; returns the one that holds, which may be an earlier one."""
+        values = {"dagster_run_id": dagster_run_id, "model": model, "mlflow_run_id": mlflow_run_id}
+        try:
+            with self._begin() as connection:
+                connection.execute(_tracked.insert().values(values))
+        except DuplicateRow:
+            return self.find_tracked_run(dagster_run_id, model) or mlflow_run_id
+        return mlflow_run_id
+
+    def tracked_runs(self, dagster_run_id: str) -> tuple[tuple[str, str], ...]:
+        """Returns (model, MLflow run) of each run that a Dagster run opened."""
+        query = sa.select(_tracked.c.model, _tracked.c.mlflow_run_id).where(_tracked.c.dagster_run_id == dagster_run_id)
+        with self._begin() as connection:
+            return tuple((row.model, row.mlflow_run_id) for row in connection.execute(query))
+
+    @contextmanager
+    def _begin(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except OperationalError as error:
+            raise Unavailable(
+                f"the release store {self._url.render_as_string(hide_password=True)} does not answer: {error.orig}",
+                remedy="check that the database runs and has room, and RELEASE_STORE_URL; nothing was changed",
+            ) from error
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True)
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": 30})
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, below
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _migrate(connection: sa.Connection) -> None:
+    if sa.inspect(connection).has_table("alembic_version"):
+        if connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == SCHEMA:
+            return
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7305001)"))
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _head(connection: sa.Connection, model: str) -> Head:
+    state = connection.scalar(sa.select(_heads.c.state).where(_heads.c.model == model))
+    return Head(model=model) if state is None else Head.from_json(state)
+
+
+def _compare_and_set(connection: sa.Connection, head: Head, after: Head) -> None:
+    values = {"epoch": after.epoch, "state": after.to_json()}
+    if head.epoch == 0:
+        connection.execute(_heads.insert().values(model=head.model, projected_epoch=0, **values))
+        return
+    changed = connection.execute(
+        _heads.update().where(_heads.c.model == head.model, _heads.c.epoch == head.epoch).values(**values)
+    )
+    if changed.rowcount != 1:
+        raise StaleEpoch(head.model, expected=head.epoch, found=_head(connection, head.model).epoch)
+
+
+def _last_hash(connection: sa.Connection, model: str) -> str:
+    query = sa.select(_ledger.c.hash).where(_ledger.c.model == model).order_by(_ledger.c.epoch.desc()).limit(1)
+    return connection.scalar(query) or genesis(model)
+
+
+def _find_row(connection: sa.Connection, request_id: str) -> LedgerRow | None:
+    row = connection.execute(_ledger.select().where(_ledger.c.request_id == request_id)).mappings().first()
+    return None if row is None else _row_from(row)
+
+
+def _row_values(row: LedgerRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _ledger.c.keys()}
+
+
+def _row_from(row: Mapping[Any, Any]) -> LedgerRow:
+    return LedgerRow(**{**row, "move": Move(row["move"])})
+
+
+def _request_from(row: Mapping[Any, Any]) -> PromotionRequest:
+    return PromotionRequest(
+        **{
+            **row,
+            "requested_at": datetime.fromisoformat(row["requested_at"]),
+            "state": RequestState(row["state"]),
+        }
+    )
+
+
+def _registration_from(row: Mapping[Any, Any]) -> Registration:
+    gates = tuple(GateResult(**{**gate, "verdict": Verdict(gate["verdict"])}) for gate in row["gates"])
+    return Registration(**{**row, "gates": gates, "registered_at": datetime.fromisoformat(row["registered_at"])})

@@ -1,0 +1,140 @@
+"""Keeps snapshots as Parquet, named by the digest of their content, in a folder or behind `s3://`.
+
+```
+<root>/<digest>.parquet    the data: float64, Int64, boolean, string, timestamp[us]; written once, never changed
+<root>/<digest>.json       its fingerprint, and the SHA-256 of the Parquet file; written last: without it nothing is there
+```
+
+Locally both files appear complete or not at all, and of two writers of one snapshot the first one's bytes stay. On S3 an
+object appears whole; two writers of one snapshot write the same bytes.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from release_platform.domain.errors import IntegrityError, Unavailable
+from release_platform.domain.fingerprint import Fingerprint
+from release_platform.domain.identity import PREFIX, digest_of_bytes
+from release_platform.domain.snapshot import Snapshot
+
+_PANDAS: dict[pa.DataType, Any] = {
+    pa.int64(): pd.Int64Dtype(),
+    pa.bool_(): pd.BooleanDtype(),
+    pa.large_string(): pd.StringDtype("pyarrow"),
+}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Returns a table of float64, int64, bool, large_string and timestamp[us] columns in the snapshot dtypes.
+
+    Missing values are NaN, NA or NaT; rows are indexed from 0.
+    """
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_PANDAS.get, ignore_metadata=True)
+    return frame
+
+
+def to_table(frame: pd.DataFrame) -> pa.Table:
+    """Returns a data frame of the snapshot dtypes as a table, missing values as nulls; the reverse of `to_frame`."""
+    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+
+
+class SnapshotStore:
+    """Immutable snapshots, each stored once.
+
+    Args:
+        root: A folder, made when the first snapshot is stored, or `s3://bucket/prefix`. For S3 the standard variables
+            count: AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root.rstrip("/") if root.startswith("s3://") else str(Path(root).expanduser().absolute())
+
+    def put(self, frame: pd.DataFrame, fingerprint: Fingerprint, *, preview: str = "") -> Snapshot:
+        """Returns the snapshot of a data frame, stored now unless it already is.
+
+        Args:
+            frame: Data in the snapshot dtypes (float64, Int64, boolean, string[pyarrow], datetime64[us]).
+            fingerprint: Its fingerprint, which names it.
+            preview: Its first rows for people; not kept in the store.
+
+        Raises:
+            Unavailable: The store cannot be written, or is full. Nothing of the snapshot is left there.
+        """
+        uri = f"{self._root}/{_name(fingerprint)}.parquet"
+        size = self._find_intact(uri)
+        if size is None:
+            size = self._write(uri, to_table(frame), fingerprint)
+        return Snapshot(uri=uri, fingerprint=fingerprint, n_rows=len(frame), size_bytes=size, preview=preview)
+
+    def read(self, snapshot: Snapshot) -> pd.DataFrame:
+        """Returns the data of a snapshot, in the dtypes that it was stored with.
+
+        Raises:
+            IntegrityError: The file is gone, or is not the one that was written.
+            Unavailable: The store does not answer.
+        """
+        return to_frame(pq.read_table(pa.BufferReader(self._verified(snapshot))))
+
+    def verify(self, snapshot: Snapshot) -> None:
+        """Compares a snapshot's stored bytes with those that were written.
+
+        Raises:
+            IntegrityError: The file is gone, or is not the one that was written.
+            Unavailable: The store does not answer.
+        """
+        self._verified(snapshot)
+
+    def _verified(self, snapshot: Snapshot) -> pa.Buffer:
+        with _translated(snapshot.uri):
+            filesystem, path = _open(snapshot.uri)
+            try:
+                record = json.loads(_read(filesystem, _record_of(path)))
+                data = _read(filesystem, path)
+            except FileNotFoundError:
+                raise _damaged(snapshot.uri, "is gone") from None
+            except ValueError:
+                raise _damaged(_record_of(snapshot.uri), "cannot be read") from None
+        if not isinstance(record, dict) or record.get("sha256") != digest_of_bytes(data):
+            raise _damaged(snapshot.uri, "does not hold the bytes that were written")
+        if record.get("fingerprint", {}).get("digest") != snapshot.digest or _name(snapshot.fingerprint) not in path:
+            raise _damaged(snapshot.uri, "is another snapshot than the one asked for")
+        return data
+
+    def _find_intact(self, uri: str) -> int | None:
+        """Returns the size of a stored file, or None where there is none of the size that was written."""
+        with _translated(uri):
+            filesystem, path = _open(uri)
+            try:
+                wanted = json.loads(_read(filesystem, _record_of(path)))["size_bytes"]
+            except (FileNotFoundError, ValueError, KeyError, TypeError):
+                return None
+            size = filesystem.get_file_info(path).size
+            return int(size) if size == wanted else None
+
+    def _write(self, uri: str, table: pa.Table, fingerprint: Fingerprint) -> int:
+        with _translated(uri):
+            filesystem, path = _open(uri)
+            put = _put_locally if isinstance(filesystem, pafs.LocalFileSystem) else _put_on_s3(filesystem)
+            data = _encoded(table)
+            put(path, data)
+            record = {
+                "sha256": digest_of_bytes(data),
+                "size_bytes": data.size,
+                "fingerprint": fingerprint.to_json(),
+            }
+            put(_record_of(path), json.dumps(record).encode())
+            return int(data.size)

@@ -1,0 +1,32 @@
+"""The commands of `release`, each in the module of its noun."""
+
+import typer
+
+from release_platform.cli import demo, dev, new, promotion, run, serving, show
+
+EXIT_CODES = """
+Exit codes: 0 success; 1 unforeseen error; 2 wrong usage or YAML; 3 data or training; 4 a gate did not pass;
+5 refused or waiting; 6 an outside system does not answer; 7 bytes or answers are not the registered ones.
+"""
+
+app = typer.Typer(
+    name="release",
+    help="The whole life of a model: train, judge, register, promote, serve, verify.\n\n" + EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command("run")(run.run)
+app.command("status")(show.status)
+app.command("promote")(promotion.promote)
+app.command("approve")(promotion.approve)
+app.command("rollback")(promotion.rollback)
+app.command("serve")(serving.serve)
+app.command("verify")(serving.verify)
+app.command("history")(show.history)
+app.command("lineage")(show.lineage)
+app.command("models")(show.models)
+app.command("new")(new.new)
+app.command("dev")(dev.dev)
+app.command("demo")(demo.demo)

@@ -1,0 +1,191 @@
+"""`release promote`, `approve` and `rollback`: the operator's commands, through the operator's jobs."""
+
+from time import monotonic, sleep
+from typing import Annotated, Any
+
+import typer
+
+from release_platform.cli.console import err, out, show_json
+from release_platform.cli.options import Actor, Json, Model, Reason
+from release_platform.domain.errors import Refused
+from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.policy import PromotionRequest, RequestState
+
+WAIT_S = 180.0
+
+
+def promote(
+    model: Model,
+    reason: Reason,
+    version: Annotated[str | None, typer.Option("--version", help="The version; default: the one in Staging.")] = None,
+    actor: Actor = None,
+    json: Json = False,
+) -> None:
+    """Ask for a version to go to Production; it goes when every condition holds.
+
+    With a Dagster daemon running, its promotion sensor decides and this command waits for it. Without one, this command
+    makes the same decision and runs the same job.
+
+    Examples:
+
+        release promote breast_cancer --reason "better recall, reviewed by the board"
+
+        release promote breast_cancer --version 3 --actor ada --reason "back to the linear model"
+    """
+    row = promote_model(model, version=version, actor=actor, reason=reason)
+    _show(row, json)
+
+
+def promote_model(model: str, *, version: str | None, actor: str | None, reason: str) -> LedgerRow:
+    """Requests a promotion and sees it through; returns the ledger row.
+
+    Raises:
+        Refused: A condition does not hold; the request stays open, unless it never can.
+    """
+    from release_platform.cli import running
+
+    running.project(model)
+    form: dict[str, Any] = {"model": model, "actor": actor or running.services().settings.acting, "reason": reason}
+    if version is not None:
+        form["version"] = version
+    run_id, _ = running.run_job("request_promotion", config={"ops": {"open_request": {"config": form}}})
+    request = _request_of(run_id)
+    if sensor_is_running():
+        err.print("  the promotion sensor decides ...")
+        return _wait_for_sensor(request)
+    return _decide_here(request)
+
+
+def _request_of(run_id: str) -> PromotionRequest:
+    from release_platform.cli import running
+    from release_platform.defs.promotion import REQUEST_TAG
+
+    with running.instance() as instance:
+        run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return running.services().store.get_request(run.tags[REQUEST_TAG])
+
+
+def sensor_is_running() -> bool:
+    """Whether a Dagster daemon evaluates sensors on this instance now."""
+    from time import time
+
+    from release_platform.cli import running
+
+    with running.instance() as instance:
+        beat = instance.get_daemon_heartbeats().get("SENSOR")
+    return beat is not None and time() - beat.timestamp < 60
+
+
+def _decide_here(request: PromotionRequest) -> LedgerRow:
+    from release_platform.cli import running
+    from release_platform.defs.promotion import decide_requests
+
+    with running.instance() as instance:
+        only = {request.model: running.project(request.model)}
+        ready, waiting = decide_requests(only, running.services(), instance)
+    mine = [run for run in ready if run.tags.get("release/request") == request.request_id]
+    if not mine:
+        said = [line for line in waiting if request.request_id in line] or waiting
+        raise Refused("\n".join(said), remedy=f"`release status {request.model}` shows what is missing")
+    running.run_job("promote", config=mine[0].run_config, tags=mine[0].tags)
+    return _row_of(request)
+
+
+def _wait_for_sensor(request: PromotionRequest) -> LedgerRow:
+    from release_platform.cli import running
+
+    store, until = running.services().store, monotonic() + WAIT_S
+    while monotonic() < until:
+        state = store.get_request(request.request_id)
+        if state.state is RequestState.PROMOTED:
+            return _row_of(request)
+        if state.state is RequestState.REFUSED:
+            raise Refused(f"request {request.request_id} is refused: {state.outcome}", remedy="train a new version")
+        sleep(0.5)
+    raise Refused(
+        f"request {request.request_id} still waits: {'; '.join(missing_conditions(request)) or 'for its run'}",
+        remedy=f"`release status {request.model}` shows what is missing; the request stays open",
+    )
+
+
+def missing_conditions(request: PromotionRequest) -> tuple[str, ...]:
+    """Returns what an open request waits for, as the sensor would say."""
+    from release_platform.cli import running
+    from release_platform.domain.policy import Hold, Reject, decide
+
+    policy = running.project(request.model).spec.policy
+    match decide(running.services().releases.facts(request, policy)):
+        case Hold(reasons=reasons) | Reject(reasons=reasons):
+            return reasons
+        case _:
+            return ()
+
+
+def _row_of(request: PromotionRequest) -> LedgerRow:
+    from release_platform.cli import running
+
+    return next(r for r in running.services().store.ledger(request.model) if r.request_id == request.request_id)
+
+
+def approve(
+    request_id: Annotated[str, typer.Argument(help="Id of the promotion request.", show_default=False)],
+    reason: Annotated[str, typer.Option("--reason", help="What was looked at.")] = "",
+    actor: Actor = None,
+    json: Json = False,
+) -> None:
+    """Approve what a promotion request asks for now; void as soon as model, report or policy change.
+
+    Example:
+
+        release approve 3f9c2a71b0de --actor grace --reason "read the report, slices are fine"
+    """
+    from release_platform.cli import running
+
+    who = actor or running.services().settings.acting
+    form = {"request_id": request_id, "actor": who, "reason": reason}
+    running.run_job("approve", config={"ops": {"record_approval": {"config": form}}})
+    request = running.services().store.get_request(request_id)
+    missing = missing_conditions(request)
+    if json:
+        show_json({"request_id": request_id, "model": request.model, "version": request.version, "missing": list(missing)})
+        return
+    out.print(f"{request.model} version {request.version}: approved by {who}")
+    out.print(f"Still missing: {'; '.join(missing)}" if missing else "Every condition holds.")
+
+
+def rollback(
+    model: Model,
+    reason: Reason,
+    to: Annotated[str | None, typer.Option("--to", help="A former Production version; default: the previous one.")] = None,
+    actor: Actor = None,
+    json: Json = False,
+) -> None:
+    """Bring a former Production version back, at once and without approval.
+
+    Examples:
+
+        release rollback breast_cancer --reason "error rate doubled"
+
+        release rollback breast_cancer --to 3 --reason "last version before the schema change"
+    """
+    from release_platform.cli import running
+
+    running.project(model)
+    form: dict[str, Any] = {"model": model, "actor": actor or running.services().settings.acting, "reason": reason}
+    if to is not None:
+        form["to"] = to
+    run_id, _ = running.run_job("rollback", config={"ops": {"bring_back": {"config": form}}})
+    row = next(r for r in running.services().store.ledger(model) if r.request_id == f"rollback-{run_id}")
+    _show(row, json)
+
+
+def _show(row: LedgerRow, json: bool) -> None:
+    if json:
+        show_json({**{name: getattr(row, name) for name in row.__slots__}, "move": row.move.value})
+        return
+    before = row.before["production"]
+    out.print(
+        f"[bold]{row.model}[/]: version {row.version} is in Production (epoch {row.epoch}, by {row.actor}: {row.reason}); "
+        + (f"before it was version {before}" if before else "it is the first one")
+    )

@@ -1,0 +1,90 @@
+"""`release run`: from data to a version in Staging."""
+
+from typing import Annotated, Any
+
+import typer
+
+from release_platform.cli.console import err, show_json, show_pairs, show_table
+from release_platform.cli.options import Json, Model
+from release_platform.domain.policy import Registration
+
+
+def run(
+    model: Model,
+    partitions: Annotated[
+        str | None,
+        typer.Option("--partitions", help="First and last partition, e.g. 2013-01:2013-03; default: all.", metavar="A:B"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Ingest, featurize, train, judge and register a model, up to Staging.
+
+    Examples:
+
+        release run breast_cancer
+
+        release run flight_delay --partitions 2013-01:2013-09
+    """
+    from release_platform.cli import running
+
+    err.print(f"[bold]release run {model}[/]")
+    registration = run_release(model, partitions)
+    head = running.services().store.head(model)
+    if json:
+        show_json({**_identity(registration), "gates": [gate.to_json() for gate in registration.gates]})
+        return
+    show_pairs(f"{model} version {registration.version}", _identity(registration))
+    show_gates(registration)
+    if head.staging == registration.version:
+        err.print(f"In Staging. Next: [bold]release promote {model} --reason '...'[/]")
+
+
+def run_release(model: str, partitions: str | None = None) -> Registration:
+    """Runs the release job of a model and returns what it registered."""
+    from release_platform.cli import running
+
+    running.project(model)
+    run_id, _ = running.run_job(f"release_{model}", tags=_partition_tags(model, partitions))
+    made = [r for r in running.services().store.registrations(model) if r.dagster_run_id == run_id]
+    return made[-1]
+
+
+def show_gates(registration: Registration) -> None:
+    """Prints the results of the gates."""
+    rows = [
+        (g.gate, g.verdict, _number(g.value), f"{g.direction} {_number(g.limit)}" if g.limit is not None else "", g.reason)
+        for g in registration.gates
+    ]
+    show_table("gates", ("gate", "verdict", "value", "limit", "reason"), rows)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"
+
+
+def _identity(registration: Registration) -> dict[str, Any]:
+    return {
+        "model": registration.model,
+        "version": registration.version,
+        "digest": registration.digest,
+        "data fingerprint": registration.fingerprint,
+        "MLflow run": registration.mlflow_run_id,
+        "Dagster run": registration.dagster_run_id,
+    }
+
+
+def _partition_tags(model: str, partitions: str | None) -> dict[str, str]:
+    from release_platform.cli import running
+    from release_platform.domain.errors import Refused
+
+    spec = running.project(model).spec
+    if spec.partitions is None:
+        if partitions is not None:
+            raise Refused(f"{model} has no partitions", remedy="leave out --partitions")
+        return {}
+    keys = spec.partitions.keys
+    first, _, last = (partitions or f"{keys[0]}:{keys[-1]}").partition(":")
+    for key in (first, last or first):
+        if key not in keys:
+            raise Refused(f"{model} has no partition '{key}'", remedy=f"choose from {keys[0]} to {keys[-1]}")
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last or first}

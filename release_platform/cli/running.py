@@ -1,0 +1,83 @@
+"""Runs Dagster jobs in this process, on the same instance and with the same records as the web interface would."""
+
+import uuid
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
+
+from release_platform.cli.console import PROGRESS, Progress, err
+from release_platform.definitions import build_definitions, load_projects, model_folders
+from release_platform.defs.promotion import Projects, get_project
+from release_platform.domain.errors import GatesNotPassed
+from release_platform.project import Project
+from release_platform.services import Services
+from release_platform.settings import Settings
+
+
+@lru_cache(maxsize=1)
+def services() -> Services:
+    """Returns the services of this process, its folders prepared."""
+    settings = Settings()
+    settings.prepare()
+    return Services(settings)
+
+
+@lru_cache(maxsize=1)
+def projects() -> Projects:
+    """Returns all models by name."""
+    return load_projects(*model_folders())
+
+
+def project(model: str) -> Project:
+    """Returns a model's project.
+
+    Raises:
+        NotFound: There is no such model.
+    """
+    return get_project(projects(), model)
+
+
+@lru_cache(maxsize=1)
+def definitions() -> dg.Definitions:
+    """Returns the definitions of the code location."""
+    return build_definitions(*model_folders())
+
+
+def instance() -> dg.DagsterInstance:
+    """Returns the Dagster instance of the settings."""
+    services()
+    return dg.DagsterInstance.get()
+
+
+def run_job(
+    name: str, *, config: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None
+) -> tuple[str, Progress]:
+    """Runs a job to its end and returns its run id and what was shown.
+
+    Raises:
+        ReleaseError: What stopped it.
+    """
+    run_id = str(uuid.uuid4())
+    job = definitions().resolve_job_def(name)
+    status = "FAILED"
+    with instance() as on, Progress(err) as progress:
+        try:
+            job.execute_in_process(
+                run_config={"loggers": {PROGRESS.replace(".", "_"): {}}, **(config or {})},
+                instance=on,
+                tags=dict(tags or {}),
+                run_id=run_id,
+            )
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        except DagsterAssetCheckFailedError:
+            failed = [f"{check}: {reason}" for check, (passed, reason) in progress.checks.items() if not passed]
+            raise GatesNotPassed(name.removeprefix("release_"), failed) from None
+        finally:
+            services().tracking.close_runs(run_id, status)
+    return run_id, progress

@@ -1,0 +1,194 @@
+"""`release models`, `status`, `history` and `lineage`: what is, what was, and where a version comes from."""
+
+import json as json_module
+from typing import Annotated, Any
+
+import typer
+from rich.tree import Tree
+
+from release_platform.cli.console import out, show_json, show_table
+from release_platform.cli.options import Json, Model
+from release_platform.domain.errors import NotFound
+from release_platform.domain.policy import RequestState
+
+
+def models(json: Json = False) -> None:
+    """List all models and where their versions stand.
+
+    Example:
+
+        release models
+    """
+    from release_platform.cli import running
+
+    rows = []
+    for name, project in sorted(running.projects().items()):
+        head = running.services().store.head(name)
+        rows.append((name, project.spec.task.value, project.spec.owner, head.staging, head.production, project.spec.description))
+    columns = ("model", "task", "owner", "staging", "production", "description")
+    if json:
+        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    show_table("models", columns, rows)
+
+
+def status(model: Annotated[str | None, typer.Argument(help="Name of the model; default: all.")] = None, json: Json = False) -> None:
+    """Show where the versions of a model stand, what is asked for, and what is missing.
+
+    Example:
+
+        release status flight_delay
+    """
+    from release_platform.cli import running
+
+    names = [model] if model else sorted(running.projects())
+    found = [_status(name) for name in names]
+    if json:
+        show_json(found[0] if model else found)
+        return
+    for state in found:
+        _show_status(state)
+
+
+def _status(name: str) -> dict[str, Any]:
+    from release_platform.cli import running
+    from release_platform.cli.promotion import missing_conditions
+
+    running.project(name)
+    services = running.services()
+    head = services.store.head(name)
+    return {
+        **head.to_json(),
+        "aliases_wrong": list(services.releases.alias_faults(name)) if head.epoch else [],
+        "requests": [
+            {
+                "request_id": request.request_id,
+                "version": request.version,
+                "actor": request.actor,
+                "reason": request.reason,
+                "missing": list(missing_conditions(request)),
+            }
+            for request in services.store.requests(name, RequestState.OPEN)
+        ],
+    }
+
+
+def _show_status(state: dict[str, Any]) -> None:
+    out.print(
+        f"[bold]{state['model']}[/]  epoch {state['epoch']}  production: {state['production'] or '-'}  "
+        f"staging: {state['staging'] or '-'}  previous: {', '.join(reversed(state['previous'])) or '-'}"
+    )
+    for fault in state["aliases_wrong"]:
+        out.print(f"  [red]{fault}[/]")
+    for request in state["requests"]:
+        waits = "; ".join(request["missing"]) or "ready; the promotion sensor, or `release promote`, carries it out"
+        out.print(f"  request {request['request_id']}: version {request['version']} by {request['actor']}: {waits}")
+
+
+def history(model: Model, json: Json = False) -> None:
+    """List every transition of a model, from the ledger: who moved what, when and why.
+
+    Example:
+
+        release history flight_delay --json
+    """
+    from release_platform.cli import running
+
+    running.project(model)
+    rows = running.services().store.ledger(model)
+    if json:
+        show_json([{**{name: getattr(row, name) for name in row.__slots__}, "move": row.move.value} for row in rows])
+        return
+    show_table(
+        f"ledger of {model}",
+        ("epoch", "at (UTC)", "move", "version", "before", "actor", "reason", "request"),
+        [
+            (r.epoch, r.at[:19].replace("T", " "), r.move, r.version, r.before["production"], r.actor, r.reason, r.request_id)
+            for r in rows
+        ],
+    )
+
+
+def lineage(
+    model: Model,
+    version: Annotated[str | None, typer.Argument(help="The version; default: the one in Production, else Staging.")] = None,
+    json: Json = False,
+) -> None:
+    """Show where a version comes from: data, code, parameters, metrics, gates, approvals, runs.
+
+    Example:
+
+        release lineage flight_delay 1
+    """
+    found = _lineage(model, version)
+    if json:
+        show_json(found)
+        return
+    tree = Tree(f"[bold]{model} version {found['version']}[/]")
+    _grow(tree, {key: value for key, value in found.items() if key not in {"model", "version"}})
+    out.print(tree)
+
+
+def _grow(tree: Tree, value: dict[str, Any]) -> None:
+    for name, part in value.items():
+        if isinstance(part, dict):
+            _grow(tree.add(f"[bold]{name}[/]"), part)
+        elif isinstance(part, list):
+            branch = tree.add(f"[bold]{name}[/]")
+            for item in part:
+                branch.add("  ".join(f"{k}: {v}" for k, v in item.items()) if isinstance(item, dict) else str(item))
+        else:
+            tree.add(f"{name}: {part}")
+
+
+def _lineage(model: str, version: str | None) -> dict[str, Any]:
+    from release_platform.cli import running
+
+    running.project(model)
+    services = running.services()
+    head = services.store.head(model)
+    wanted = version or head.production or head.staging
+    registration = services.store.find_registration(model, wanted or "")
+    if registration is None:
+        raise NotFound(
+            f"{model}: there is no version {wanted or 'yet'}",
+            remedy=f"`release history {model}` lists its versions; `release run {model}` makes one",
+        )
+    run = services.tracking.get_run(registration.mlflow_run_id).data
+    settings = services.settings
+    return {
+        "model": model,
+        "version": registration.version,
+        "digest": registration.digest,
+        "model_digest": registration.model_digest,
+        "registered_at": registration.registered_at.isoformat(),
+        "data": {
+            "fingerprint": registration.fingerprint,
+            "training_rows": run.metrics.get("training_rows"),
+            "snapshots": json_module.loads(run.tags.get("release.snapshots", "{}")),
+        },
+        "code": {
+            "code_version": registration.code_version,
+            **{name.removeprefix("env."): value for name, value in sorted(run.tags.items()) if name.startswith("env.")},
+        },
+        "parameters": dict(sorted(run.params.items())),
+        "metrics": dict(sorted(run.metrics.items())),
+        "gates": [{"gate": g.gate, "verdict": g.verdict.value, "reason": g.reason} for g in registration.gates],
+        "compared_with": registration.baseline or "nothing: first release",
+        "moves": [
+            {"epoch": r.epoch, "move": r.move.value, "actor": r.actor, "reason": r.reason, "at": r.at}
+            for r in services.store.ledger(model)
+            if r.version == registration.version
+        ],
+        "approvals": [
+            {"actor": approval.actor, "reason": approval.reason, "at": approval.approved_at.isoformat()}
+            for request in services.store.requests(model)
+            if request.version == registration.version
+            for approval in services.store.approvals(request.request_id)
+        ],
+        "runs": {
+            "dagster": f"{settings.dagster_url}/runs/{registration.dagster_run_id}",
+            "mlflow": f"{settings.mlflow_url}/#/experiments/{services.tracking.experiment(model)}/runs/{registration.mlflow_run_id}",
+            "model_version": f"{settings.mlflow_url}/#/models/{model}/versions/{registration.version}",
+        },
+    }

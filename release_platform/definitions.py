@@ -1,0 +1,92 @@
+"""The code location: the examples, a team's own models beside them, and what all models share."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+
+from release_platform.component import ModelRelease
+from release_platform.defs.promotion import build_jobs, build_run_closers, build_sensor
+from release_platform.defs.resources import Platform, Records, release_progress
+from release_platform.domain.errors import SpecError
+from release_platform.project import Project
+from release_platform.settings import Settings
+
+EXAMPLES = Path(__file__).parent / "examples"
+
+
+def build_definitions(*folders: Path) -> dg.Definitions:
+    """Returns the definitions of every model below these folders, with the jobs, sensors and resources they need.
+
+    A folder holds one folder with a `defs.yaml` for each model. A team calls this from its own `definitions.py`:
+
+    ```python
+    defs = build_definitions(Path(__file__).parent / "models")
+    ```
+
+    Raises:
+        SpecError: A `defs.yaml` is wrong, or two models share a name.
+    """
+    trees = [_tree(folder) for folder in folders if folder.is_dir()]
+    projects = _projects(trees)
+    jobs = build_jobs(projects)
+    promote = next(job for job in jobs if job.name == "promote")
+    return dg.Definitions.merge(
+        *(tree.build_defs() for tree in trees),
+        dg.Definitions(
+            jobs=jobs,
+            sensors=[build_sensor(projects, promote), *build_run_closers()],
+            resources={"platform": Platform(), "records": Records()},
+            loggers={"release_progress": release_progress},
+            executor=dg.in_process_executor,
+        ),
+    )
+
+
+def load_projects(*folders: Path) -> dict[str, Project]:
+    """Returns the projects of every model below these folders, by name.
+
+    Raises:
+        SpecError: A `defs.yaml` is wrong, or two models share a name.
+    """
+    return _projects([_tree(folder) for folder in folders if folder.is_dir()])
+
+
+def model_folders() -> tuple[Path, ...]:
+    """Returns where models are looked for: the examples, and the folder of the settings."""
+    return (EXAMPLES, Settings().models.resolve())
+
+
+def _tree(folder: Path) -> dg.ComponentTree:
+    folder = folder.resolve()
+    if folder == EXAMPLES:
+        module = importlib.import_module("release_platform.examples")
+    else:
+        if str(folder.parent) not in sys.path:
+            sys.path.insert(0, str(folder.parent))
+        module = importlib.import_module(folder.name)
+    return dg.ComponentTree.from_module(module, project_root=folder.parent)
+
+
+def _projects(trees: Sequence[dg.ComponentTree]) -> dict[str, Project]:
+    found: dict[str, Project] = {}
+    for tree in trees:
+        for component in tree.get_all_components(of_type=ModelRelease):
+            name = component.project.spec.name
+            if name in found:
+                raise SpecError(
+                    f"the model '{name}' is also described in {found[name].folder / 'defs.yaml'}",
+                    remedy="give each model its own name",
+                    file=str(component.project.folder / "defs.yaml"),
+                    field="name",
+                )
+            found[name] = component.project
+    return found
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Returns the definitions of the code location."""
+    return build_definitions(*model_folders())

@@ -1,0 +1,159 @@
+"""raw_data and features: what a model is trained on."""
+
+from typing import Any
+
+import dagster as dg
+
+from release_platform.defs.naming import asset_key, code_version, shared
+from release_platform.defs.resources import Platform, encode, latest_record
+from release_platform.domain.errors import IntegrityError
+from release_platform.domain.features import ColumnType
+from release_platform.domain.fingerprint import differences
+from release_platform.domain.records import FeatureTable, RawData
+from release_platform.domain.snapshot import Snapshot
+from release_platform.pipeline import features as feature_tables
+from release_platform.pipeline import ingest
+from release_platform.project import Project
+
+WHOLE = "all"
+_RAW_CODE = ("pipeline/sources.py", "pipeline/contract.py", "pipeline/ingest.py", "domain/fingerprint.py")
+_FEATURE_CODE = ("pipeline/features.py", "domain/features.py")
+_COLUMN_TYPES = {
+    ColumnType.NUMBER: "float64",
+    ColumnType.INTEGER: "Int64",
+    ColumnType.BOOLEAN: "boolean",
+    ColumnType.CATEGORY: "string",
+    ColumnType.TIMESTAMP: "datetime64[us]",
+}
+
+
+def build_raw_data(project: Project) -> dg.AssetsDefinition:
+    """Returns the asset of immutable, content-addressed snapshots of the source."""
+    spec = project.spec
+    partitions = None if spec.partitions is None else dg.StaticPartitionsDefinition(list(spec.partitions.keys))
+
+    @dg.asset(
+        name="raw_data",
+        code_version=code_version(project, _RAW_CODE, ("source", "contract", "partitions")),
+        partitions_def=partitions,
+        backfill_policy=None if partitions is None else dg.BackfillPolicy.single_run(),
+        io_manager_key="records",
+        **shared(project, kinds={"parquet", "pandas"}, description="Immutable snapshot of the source; its contract holds."),
+    )
+    def raw_data(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+        keys = list(context.partition_keys) if context.has_partition_key_range or context.has_partition_key else None
+        found = ingest.ingest(spec, base=project.folder, store=platform.services.snapshots, partitions=keys)
+        snapshots = {key or WHOLE: snapshot for key, snapshot in found.items()}
+        for key, snapshot in snapshots.items() if keys else ():
+            part = RawData(snapshots={key: snapshot})
+            context.add_asset_metadata(_raw_metadata(context, project, part), context.asset_key, key)
+        whole = RawData(snapshots=snapshots)
+        return dg.MaterializeResult(
+            value=whole,
+            metadata={} if keys else _raw_metadata(context, project, whole),
+            data_version=dg.DataVersion(whole.fingerprint),
+        )
+
+    return raw_data
+
+
+def _raw_metadata(context: dg.AssetExecutionContext, project: Project, data: RawData) -> dict[str, Any]:
+    ((key, snapshot),) = data.snapshots.items()
+    return {
+        "record": encode(data),
+        "dagster/row_count": snapshot.n_rows,
+        "dagster/column_schema": _schema(project),
+        "dagster/uri": snapshot.uri,
+        "fingerprint": data.fingerprint,
+        "size_bytes": snapshot.size_bytes,
+        "changed": dg.MetadataValue.md(_changes(context, key, snapshot)),
+        **({"preview": dg.MetadataValue.md(snapshot.preview)} if snapshot.preview else {}),
+    }
+
+
+def _schema(project: Project) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=name,
+                type=_COLUMN_TYPES[column.type],
+                constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=column.unique),
+            )
+            for name, column in project.spec.contract.columns.items()
+        ]
+    )
+
+
+def _changes(context: dg.AssetExecutionContext, key: str, snapshot: Snapshot) -> str:
+    partition = None if key == WHOLE else key
+    wanted = dg.AssetRecordsFilter(asset_key=context.asset_key, asset_partitions=None if partition is None else [partition])
+    if not context.instance.fetch_materializations(wanted, limit=1).records:
+        return "first snapshot"
+    before, _ = latest_record(context.instance, context.asset_key, partition=partition)
+    found = differences(before.snapshots[key].fingerprint, snapshot.fingerprint)
+    return "\n".join(f"- {sentence}" for sentence in found) or "the same data as last time"
+
+
+def build_raw_data_check(project: Project) -> dg.AssetChecksDefinition:
+    """Returns the check that the stored snapshots still are what their fingerprints say."""
+    key = asset_key(project.spec.name, "raw_data")
+
+    @dg.asset_check(
+        asset=key,
+        name="snapshot_intact",
+        description="Every stored snapshot is read back: its bytes are those that were written.",
+        additional_ins={"raw_data": dg.AssetIn(key=key)},
+    )
+    def snapshot_intact(raw_data: Any, platform: Platform) -> dg.AssetCheckResult:
+        damaged = []
+        for part, snapshot in raw_data.snapshots.items():
+            try:
+                platform.services.snapshots.verify(snapshot)
+            except IntegrityError as error:
+                damaged.append(f"{part}: {error.problem}")
+        return dg.AssetCheckResult(passed=not damaged, metadata={"damaged": "; ".join(damaged) or "none"})
+
+    return snapshot_intact
+
+
+def build_features(project: Project) -> dg.AssetsDefinition:
+    """Returns the asset of the feature table: features, target, split and slices."""
+    spec = project.spec
+
+    @dg.asset(
+        name="features",
+        code_version=code_version(
+            project, _FEATURE_CODE, ("features", "target", "split", "slices", "seed", "contract", "task")
+        ),
+        io_manager_key="records",
+        ins={"raw_data": dg.AssetIn(key=asset_key(spec.name, "raw_data"))},
+        **shared(project, kinds={"parquet", "pandas"}, description="Features by the plan that serving applies too, target and split."),
+    )
+    def features(raw_data: Any, platform: Platform) -> dg.MaterializeResult[Any]:
+        frame = ingest.read_raw(platform.services.snapshots, raw_data.snapshots)
+        table = feature_tables.build_feature_table(frame, spec)
+        snapshot = ingest.store_frame(table, platform.services.snapshots)
+        n_held_out = int(table[feature_tables.HELD_OUT].sum())
+        record = FeatureTable(
+            snapshot=snapshot,
+            raw_fingerprint=raw_data.fingerprint,
+            raw_uris={key: part.uri for key, part in raw_data.snapshots.items()},
+            n_training_rows=len(table) - n_held_out,
+            n_held_out_rows=n_held_out,
+            golden_inputs=feature_tables.golden_inputs(frame, table, spec),
+        )
+        return dg.MaterializeResult(
+            value=record,
+            data_version=dg.DataVersion(snapshot.fingerprint.digest),
+            metadata={
+                "dagster/row_count": len(table),
+                "dagster/uri": snapshot.uri,
+                "training_rows": record.n_training_rows,
+                "held_out_rows": n_held_out,
+                "features": dg.MetadataValue.md("\n".join(f"- `{name}`: {kind}" for name, kind in spec.plan.types.items())),
+                "fingerprint": snapshot.fingerprint.digest,
+                "raw_fingerprint": raw_data.fingerprint,
+            },
+        )
+
+    return features

@@ -1,0 +1,281 @@
+"""production_version: an operator's request, the sensor that decides it, and the jobs that move Production.
+
+`request_promotion` records who wants what and why. `promotion_sensor` looks at every open request, launches `promote`
+once for those whose conditions hold, and says of the others which condition is missing. `promote` asks the database
+again and moves Production. `rollback` brings a former version back.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from release_platform.defs.naming import MODEL_TAG, asset_key, link, shared
+from release_platform.defs.resources import Platform
+from release_platform.domain.errors import NotFound, ReleaseError
+from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.policy import Hold, PromotionRequest, Ready, Reject, RequestState
+from release_platform.project import Project
+from release_platform.services import Services
+
+REQUEST_TAG = "release/request"
+MAXIMUM_ATTEMPTS = 3
+SENSOR_INTERVAL_S = 5
+Projects = Mapping[str, Project]
+_RUN_TAGS = {"dagster/max_retries": "0"}
+
+
+class PromotionForm(dg.Config):
+    """Who wants which version in Production, and why."""
+
+    model: str = Field(description="Name of the model, e.g. flight_delay.")
+    actor: str = Field(description="Who asks for it.")
+    reason: str = Field(description="Why; it is kept in the ledger for good.")
+    version: str | None = Field(default=None, description="The version; empty for the one in Staging.")
+    request_id: str | None = Field(default=None, description="An id of your own, so that a repeated launch does nothing.")
+
+
+class ApprovalForm(dg.Config):
+    """Who approves which request."""
+
+    request_id: str = Field(description="Id of the promotion request.")
+    actor: str = Field(description="Who approves; not the one who asked.")
+    reason: str = Field(default="", description="What was looked at.")
+
+
+class PromoteForm(dg.Config):
+    """Which request is carried out. The sensor fills it in."""
+
+    request_id: str = Field(description="Id of an open promotion request whose conditions hold.")
+
+
+class RollbackForm(dg.Config):
+    """Who brings which former version back, and why."""
+
+    model: str = Field(description="Name of the model.")
+    actor: str = Field(description="Who rolls back.")
+    reason: str = Field(description="Why; it is kept in the ledger for good.")
+    to: str | None = Field(default=None, description="A former Production version; empty for the previous one.")
+
+
+def get_project(projects: Projects, model: str) -> Project:
+    """Returns a model's project.
+
+    Raises:
+        NotFound: This code location has no such model.
+    """
+    if model not in projects:
+        raise NotFound(f"there is no model '{model}' here", remedy=f"known are: {', '.join(sorted(projects)) or 'none'}")
+    return projects[model]
+
+
+def build_production_version(project: Project) -> dg.AssetSpec:
+    """Returns the asset that promotions and rollbacks materialize; it cannot be materialized by hand."""
+    of = shared(project, kinds={"mlflow"}, description="What is in Production. Launch request_promotion to move it.")
+    del of["key_prefix"]
+    return dg.AssetSpec(
+        asset_key(project.spec.name, "production_version"),
+        deps=[asset_key(project.spec.name, "registered_version")],
+        **of,
+    )
+
+
+def build_alias_check(project: Project) -> dg.AssetChecksDefinition:
+    """Returns the check that the registry's aliases show what the ledger says."""
+
+    @dg.asset_check(
+        asset=asset_key(project.spec.name, "production_version"),
+        name="aliases_show_head",
+        description="The aliases staging, production and previous point to what the ledger says.",
+    )
+    def aliases_show_head(platform: Platform) -> dg.AssetCheckResult:
+        found = platform.services.releases.alias_faults(project.spec.name)
+        head = platform.services.store.head(project.spec.name)
+        return dg.AssetCheckResult(
+            passed=not found, metadata={"faults": "; ".join(found) or "none", "head": dg.MetadataValue.json(head.to_json())}
+        )
+
+    return aliases_show_head
+
+
+def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
+    """Returns the operator's jobs over these models: request_promotion, approve, promote, rollback."""
+
+    @dg.op(description="Records a promotion request.")
+    def open_request(context: dg.OpExecutionContext, config: PromotionForm, platform: Platform) -> None:
+        with _failures():
+            get_project(projects, config.model)
+            request = platform.services.releases.request(
+                config.model,
+                version=config.version,
+                actor=config.actor,
+                reason=config.reason,
+                request_id=config.request_id,
+            )
+            context.instance.add_run_tags(context.run_id, {REQUEST_TAG: request.request_id, MODEL_TAG: config.model})
+            context.log.info(f"request {request.request_id}: {config.model} version {request.version}")
+
+    @dg.op(description="Records an approval of what a request asks for now.")
+    def record_approval(context: dg.OpExecutionContext, config: ApprovalForm, platform: Platform) -> None:
+        with _failures():
+            request = platform.services.store.get_request(config.request_id)
+            policy = get_project(projects, request.model).spec.policy
+            platform.services.releases.approve(config.request_id, actor=config.actor, reason=config.reason, policy=policy)
+            context.log.info(f"request {config.request_id}: approved by {config.actor}")
+
+    @dg.op(description="Moves Production to what a request asks for, if every condition holds now.")
+    def move_production(context: dg.OpExecutionContext, config: PromoteForm, platform: Platform) -> None:
+        with _failures():
+            request = platform.services.store.get_request(config.request_id)
+            policy = get_project(projects, request.model).spec.policy
+            row = platform.services.releases.promote(config.request_id, policy)
+            context.log_event(_materialization(row, platform.services, context.run_id))
+
+    @dg.op(description="Brings a former Production version back.")
+    def bring_back(context: dg.OpExecutionContext, config: RollbackForm, platform: Platform) -> None:
+        with _failures():
+            get_project(projects, config.model)
+            row = platform.services.releases.rollback(
+                config.model, to=config.to, actor=config.actor, reason=config.reason, request_id=f"rollback-{context.run_id}"
+            )
+            context.log_event(_materialization(row, platform.services, context.run_id))
+
+    def job(name: str, description: str, op: dg.OpDefinition) -> dg.JobDefinition:
+        @dg.job(name=name, description=description, tags=_RUN_TAGS, executor_def=dg.in_process_executor)
+        def made() -> None:
+            op()
+
+        return made
+
+    return (
+        job("request_promotion", "Ask for a version to go to Production. The promotion sensor decides.", open_request),
+        job("approve", "Approve a promotion request.", record_approval),
+        job("promote", "Carry out a request; launched by the promotion sensor.", move_production),
+        job("rollback", "Bring a former Production version back.", bring_back),
+    )
+
+
+class _failures:
+    """Turns the platform's errors into Dagster failures that are not retried."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ReleaseError):
+            raise dg.Failure(str(error), metadata={"remedy": error.remedy}, allow_retries=False) from error
+
+
+def _materialization(row: LedgerRow, services: Services, run_id: str) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        asset_key=asset_key(row.model, "production_version"),
+        description=f"{row.move}: version {row.version}, by {row.actor}: {row.reason}",
+        metadata={
+            "version": row.version,
+            "move": row.move.value,
+            "actor": row.actor,
+            "reason": row.reason,
+            "request": row.request_id,
+            "digest": row.digest,
+            "epoch": row.epoch,
+            "previous_version": str(row.before["production"]),
+            "ledger_hash": row.hash,
+            "model_version": link(f"{services.settings.mlflow_url}/#/models/{row.model}/versions/{row.version}"),
+            "run": dg.MetadataValue.dagster_run(run_id),
+        },
+        tags={"dagster/data_version": row.digest, "dagster/data_version_is_user_provided": "true"},
+    )
+
+
+def decide_requests(
+    projects: Projects, services: Services, instance: dg.DagsterInstance
+) -> tuple[list[dg.RunRequest], list[str]]:
+    """Returns a run request for each open request whose conditions hold, and a sentence for each that waits.
+
+    The sensor and the command line both decide by this.
+    """
+    ready: list[dg.RunRequest] = []
+    waiting: list[str] = []
+    for name, project in projects.items():
+        for request in services.store.requests(name, RequestState.OPEN):
+            match services.releases.decide(request, project.spec.policy):
+                case Ready():
+                    _launch(request, instance, ready, waiting)
+                case Hold(reasons=reasons):
+                    waiting.append(f"{name} version {request.version} (request {request.request_id}) waits: {'; '.join(reasons)}")
+                case Reject(reasons=reasons):
+                    waiting.append(f"{name} version {request.version} (request {request.request_id}) is refused: {'; '.join(reasons)}")
+    return ready, waiting
+
+
+def _launch(
+    request: PromotionRequest, instance: dg.DagsterInstance, ready: list[dg.RunRequest], waiting: list[str]
+) -> None:
+    runs = [
+        run
+        for run in instance.get_runs(filters=dg.RunsFilter(tags={REQUEST_TAG: request.request_id}))
+        if run.job_name == "promote"
+    ]
+    if any(not run.is_finished for run in runs):
+        waiting.append(f"{request.model} version {request.version}: promotion run {runs[0].run_id} is under way")
+    elif len(runs) >= MAXIMUM_ATTEMPTS:
+        waiting.append(f"{request.model} version {request.version}: {len(runs)} promotion runs failed; read run {runs[0].run_id}")
+    else:
+        ready.append(promotion_run(request, attempt=len(runs)))
+
+
+def promotion_run(request: PromotionRequest, *, attempt: int) -> dg.RunRequest:
+    """Returns the run that carries out a request; its key is the identity of the decision."""
+    return dg.RunRequest(
+        run_key=f"{request.request_id}:{attempt}",
+        job_name="promote",
+        run_config={"ops": {"move_production": {"config": {"request_id": request.request_id}}}},
+        tags={REQUEST_TAG: request.request_id, MODEL_TAG: request.model},
+    )
+
+
+def build_sensor(projects: Projects, promote: dg.JobDefinition) -> dg.SensorDefinition:
+    """Returns the sensor that decides open requests and keeps the aliases where the ledger says; it runs by default."""
+
+    @dg.sensor(
+        name="promotion_sensor",
+        job=promote,
+        minimum_interval_seconds=SENSOR_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Launches promote for each open request whose conditions hold; says what the others wait for.",
+    )
+    def promotion_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> Any:
+        services = platform.services
+        for repaired in services.releases.reconcile(list(projects)):
+            context.log.warning(f"moved back: {repaired}")
+        ready, waiting = decide_requests(projects, services, context.instance)
+        if ready:
+            return dg.SensorResult(run_requests=ready)
+        return dg.SkipReason("\n".join(waiting) or "no open promotion request")
+
+    return promotion_sensor
+
+
+def build_run_closers() -> tuple[dg.SensorDefinition, ...]:
+    """Returns the sensors that end MLflow runs with the status of their Dagster run."""
+    ends = {
+        dg.DagsterRunStatus.SUCCESS: "FINISHED",
+        dg.DagsterRunStatus.FAILURE: "FAILED",
+        dg.DagsterRunStatus.CANCELED: "KILLED",
+    }
+    return tuple(_build_run_closer(status, mlflow_status) for status, mlflow_status in ends.items())
+
+
+def _build_run_closer(status: dg.DagsterRunStatus, mlflow_status: str) -> dg.SensorDefinition:
+    @dg.run_status_sensor(
+        name=f"close_mlflow_run_{mlflow_status.lower()}",
+        run_status=status,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=SENSOR_INTERVAL_S,
+        description=f"Ends the MLflow runs of a Dagster run that ended as {status.value}.",
+    )
+    def closer(context: dg.RunStatusSensorContext, platform: Platform) -> None:
+        platform.services.tracking.close_runs(context.dagster_run.run_id, mlflow_status)
+
+    return closer

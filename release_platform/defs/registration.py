@@ -1,0 +1,169 @@
+"""registered_version: a version in the registry and in Staging, only if every blocking gate of exactly it passed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import dagster as dg
+
+from release_platform.adapters.model_package import load_package
+from release_platform.defs.naming import asset_key, code_version, link, shared
+from release_platform.defs.resources import Platform, latest_record
+from release_platform.domain.errors import GatesNotPassed, Refused
+from release_platform.domain.evidence import EvaluationReport
+from release_platform.domain.features import as_column
+from release_platform.domain.gates import GateResult, judge_all
+from release_platform.domain.identity import digest_of
+from release_platform.domain.policy import Registration
+from release_platform.domain.records import Evaluated, RegisteredVersion
+from release_platform.domain.spec import GateSpec
+from release_platform.project import Project
+from release_platform.services import Services
+
+CODE = ("adapters/mlflow_registry.py", "releases.py", "domain/gates.py", "domain/lifecycle.py")
+
+
+def build_registered_version(project: Project) -> dg.AssetsDefinition:
+    """Returns the asset of the registered version."""
+    spec = project.spec
+    report_key = asset_key(spec.name, "evaluation_report")
+    version = code_version(project, CODE, ("gates",))
+
+    @dg.asset(
+        name="registered_version",
+        code_version=version,
+        io_manager_key="records",
+        ins={"evaluation_report": dg.AssetIn(key=report_key)},
+        **shared(project, kinds={"mlflow"}, description="An immutable version with its manifest; the alias staging moves to it."),
+    )
+    def registered_version(
+        context: dg.AssetExecutionContext, evaluation_report: Any, platform: Platform
+    ) -> dg.MaterializeResult[Any]:
+        results = passed_gates(context.instance, spec.name, report_key, spec.every_gate, evaluation_report)
+        registration = _register(platform.services, context.run_id, evaluation_report, results, spec.name)
+        key = digest_of([registration.report_digest, registration.digest])
+        head = platform.services.releases.stage(
+            registration, actor=platform.services.settings.acting, reason="every blocking gate passed", key=key
+        )
+        services, trained = platform.services, evaluation_report.trained
+        services.tracking.log(
+            trained.mlflow_run_id, tags={"release.version": registration.version, "release.digest": registration.digest}
+        )
+        return dg.MaterializeResult(
+            value=RegisteredVersion(model=spec.name, version=registration.version, digest=registration.digest),
+            data_version=dg.DataVersion(registration.digest),
+            metadata={
+                "version": registration.version,
+                "digest": registration.digest,
+                "in_staging": head.staging == registration.version,
+                "model_version": link(
+                    f"{services.settings.mlflow_url}/#/models/{spec.name}/versions/{registration.version}"
+                ),
+                "gates_passed": sum(gate.passed for gate in results),
+                "files": dg.MetadataValue.json(trained.manifest.to_json()),
+            },
+        )
+
+    return registered_version
+
+
+def passed_gates(
+    instance: dg.DagsterInstance, model: str, key: dg.AssetKey, gates: Sequence[GateSpec], evaluated: Evaluated
+) -> tuple[GateResult, ...]:
+    """Returns the results of all gates of exactly this evaluation, read again from the instance and judged again.
+
+    Raises:
+        GatesNotPassed: A blocking gate did not pass, was not run, or was run on another materialization.
+        Refused: The evaluation is not the newest one any more.
+    """
+    newest, storage_id = latest_record(instance, key)
+    if newest.report_digest != evaluated.report_digest:
+        raise Refused(
+            f"{model}: another evaluation was materialized meanwhile", remedy=f"run `release run {model}` again"
+        )
+    unmet = [
+        f"{gate.name}: {problem}"
+        for gate in gates
+        if gate.blocking and (problem := _recorded_problem(instance, dg.AssetCheckKey(key, gate.name), storage_id))
+    ]
+    results = judge_all(tuple(gates), EvaluationReport.from_json(evaluated.report))
+    named = {line.split(":", 1)[0] for line in unmet}
+    unmet += [f"{r.gate}: {r.reason}" for r in results if r.blocking and not r.passed and r.gate not in named]
+    if unmet:
+        raise GatesNotPassed(model, unmet)
+    return results
+
+
+def _recorded_problem(instance: dg.DagsterInstance, key: dg.AssetCheckKey, storage_id: int) -> str:
+    record = instance.get_latest_asset_check_evaluation_record(key)
+    event = record.event.dagster_event if record and record.event else None
+    found = event.event_specific_data if event else None
+    if not isinstance(found, dg.AssetCheckEvaluation):
+        return "the check was never run on this evaluation; run it first"
+    target = found.target_materialization_data
+    if target is None or target.storage_id != storage_id:
+        return "the check was run on another evaluation; run it on this one"
+    return "" if found.passed else str(found.description or "failed")
+
+
+def _register(
+    services: Services, dagster_run_id: str, evaluated: Evaluated, results: tuple[GateResult, ...], model: str
+) -> Registration:
+    trained = evaluated.trained
+    baseline = evaluated.report["baseline"]
+    record = services.registry.register(
+        model=model,
+        model_id=trained.model_id,
+        run_id=trained.mlflow_run_id,
+        manifest=trained.manifest,
+        key=digest_of([evaluated.report_digest, trained.manifest.digest]),
+        tags={
+            "release.model_digest": trained.model_digest,
+            "release.data_fingerprint": trained.features.raw_fingerprint,
+            "release.report_digest": evaluated.report_digest,
+            "release.code_version": trained.code_version,
+            "release.git_commit": trained.environment["git_commit"],
+            "dagster.run_id": dagster_run_id,
+            "dagster.run_url": f"{services.settings.dagster_url}/runs/{dagster_run_id}",
+        },
+    )
+    return Registration(
+        model=model,
+        version=record.version,
+        digest=record.digest,
+        model_digest=trained.model_digest,
+        report_digest=evaluated.report_digest,
+        fingerprint=trained.features.raw_fingerprint,
+        gates=results,
+        baseline=None if baseline is None else baseline["version"],
+        mlflow_run_id=trained.mlflow_run_id,
+        dagster_run_id=dagster_run_id,
+        code_version=trained.code_version,
+        registered_at=record.created_at,
+    )
+
+
+def build_servable_check(project: Project) -> dg.AssetChecksDefinition:
+    """Returns the check that the registry's files of the version load and answer as they did at registration."""
+    key = asset_key(project.spec.name, "registered_version")
+
+    @dg.asset_check(
+        asset=key,
+        name="servable",
+        description="The version is fetched from the registry, verified, loaded, and answers its golden inputs.",
+        additional_ins={"registered_version": dg.AssetIn(key=key)},
+    )
+    def servable(registered_version: Any, platform: Platform) -> dg.AssetCheckResult:
+        with TemporaryDirectory() as folder:
+            record = platform.services.registry.fetch(project.spec.name, registered_version.version, Path(folder))
+            package = load_package(Path(folder), record.manifest)
+        inputs = package.golden["inputs"]
+        answers = package.predict({c.name: as_column(c, inputs[c.name]) for c in package.plan.inputs})
+        equal = answers.to_json() == package.golden["answers"] and record.digest == registered_version.digest
+        return dg.AssetCheckResult(
+            passed=equal,
+            metadata={"digest": record.digest, "engine": package.engine_name, "golden_rows": len(answers.values)},
+        )
+
+    return servable

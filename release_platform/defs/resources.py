@@ -1,0 +1,131 @@
+"""What assets and jobs are given: the platform's services, the records between assets, and dagster-mlflow's resource."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+from dagster._core.execution.context.init import InitResourceContext
+from dagster_mlflow import mlflow_tracking
+from pydantic import PrivateAttr, TypeAdapter
+
+from release_platform.domain import records
+from release_platform.domain.errors import Refused
+from release_platform.services import Services
+from release_platform.settings import Settings
+
+RECORD = "record"
+_TYPES: dict[str, TypeAdapter[Any]] = {
+    kind.__name__: TypeAdapter(kind)
+    for kind in (
+        records.RawData,
+        records.FeatureTable,
+        records.TrainedModel,
+        records.Evaluated,
+        records.RegisteredVersion,
+    )
+}
+
+
+class Platform(dg.ConfigurableResource[Services]):
+    """The platform's services, from the environment's settings, opened once for each process."""
+
+    _services: Services | None = PrivateAttr(default=None)
+
+    @property
+    def services(self) -> Services:
+        """The services."""
+        if self._services is None:
+            self._services = Services(Settings())
+        return self._services
+
+
+@dg.logger(description="Hands a run's events to whoever watches it in this process.")
+def release_progress(context: dg.InitLoggerContext) -> logging.Logger:
+    """Returns the logger that the command line's progress listens to."""
+    return logging.getLogger("release.progress")
+
+
+class Records(dg.ConfigurableIOManager):
+    """Hands records from asset to asset through the materializations themselves.
+
+    A record is metadata of the event that made it, so what an asset reads is exactly what its lineage shows. An input
+    is the newest materialization of the upstream asset; within a run that is the run's own.
+    """
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Writes the record into the materialization."""
+        context.add_output_metadata({RECORD: encode(obj)})
+
+    def load_input(self, context: dg.InputContext) -> object:
+        """Returns the record of the upstream asset; for partitioned raw data one record of all its partitions."""
+        if context.has_asset_partitions:
+            return self._all_partitions(context)
+        return latest_record(context.instance, context.asset_key)[0]
+
+    def _all_partitions(self, context: dg.InputContext) -> records.RawData:
+        snapshots = {}
+        for key in sorted(context.instance.get_materialized_partitions(context.asset_key)):
+            found, _ = latest_record(context.instance, context.asset_key, partition=key)
+            assert isinstance(found, records.RawData)
+            snapshots.update(found.snapshots)
+        if not snapshots:
+            raise _never_materialized(context.asset_key)
+        return records.RawData(snapshots=snapshots)
+
+
+def encode(record: object) -> dg.JsonMetadataValue:
+    """Returns a record as metadata."""
+    name = type(record).__name__
+    return dg.MetadataValue.json({"kind": name, "value": _TYPES[name].dump_python(record, mode="json")})
+
+
+def latest_record(instance: dg.DagsterInstance, key: dg.AssetKey, *, partition: str | None = None) -> tuple[Any, int]:
+    """Returns the newest record of an asset and the storage id of its materialization.
+
+    Raises:
+        Refused: The asset was never materialized.
+    """
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=None if partition is None else [partition])
+    found = instance.fetch_materializations(wanted, limit=1).records
+    if not found or found[0].asset_materialization is None:
+        raise _never_materialized(key)
+    value: Any = found[0].asset_materialization.metadata[RECORD].value
+    return _TYPES[value["kind"]].validate_python(value["value"]), found[0].storage_id
+
+
+def _never_materialized(key: dg.AssetKey) -> Refused:
+    return Refused(
+        f"{key.to_user_string()} was never materialized",
+        remedy=f"materialize it first, or run the whole release with `release run {key.path[0]}`",
+    )
+
+
+def build_fluent_tracking(model: str, tracking_uri: str) -> dg.ResourceDefinition:
+    """Returns dagster-mlflow's resource for one model's training asset.
+
+    It makes MLflow's fluent interface (`mlflow.log_*`, autologging, callbacks) write into the run of this Dagster run.
+    That run is opened by ours first, so dagster-mlflow finds it by its tag and never starts a second one; and it is
+    taken off the process's stack at the end, so no later asset can write into it by accident.
+    """
+
+    def tracked(context: InitResourceContext) -> Iterator[Any]:
+        import mlflow
+
+        if context.dagster_run is None:
+            raise Refused("dagster-mlflow works inside runs only", remedy="launch a job or materialize the asset")
+        context.resources.platform.services.tracking.open_run(
+            model, context.dagster_run.run_id, {"dagster_job": context.dagster_run.job_name}
+        )
+        try:
+            yield from mlflow_tracking.resource_fn(context)
+        finally:
+            # The true status is set when the Dagster run ends; this only detaches the process from the run.
+            mlflow.end_run("RUNNING")
+
+    definition = dg.ResourceDefinition(
+        dg.resource(config_schema=mlflow_tracking.config_schema, required_resource_keys={"platform"})(tracked).resource_fn,
+        config_schema=mlflow_tracking.config_schema,
+        required_resource_keys={"platform"},
+    )
+    return definition.configured({"experiment_name": model, "mlflow_tracking_uri": tracking_uri})

@@ -1,0 +1,99 @@
+"""The ledger: one row for each transition, chained by hashes, from which the head can be folded at any time."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from release_platform.domain.identity import digest_of
+from release_platform.domain.errors import Refused
+from release_platform.domain.lifecycle import Head, Move, advance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRow:
+    """One transition.
+
+    Attributes:
+        model: The model's name.
+        epoch: The head's epoch after it, from 1 without a gap.
+        move: What happened.
+        version: The version that moved.
+        actor: Who wanted it.
+        reason: Why.
+        request_id: The identity of the request; no two rows share one.
+        evidence: Digest of what justified it (the version's evaluation report); empty for a rollback.
+        digest: `D(v)` of the version that moved.
+        before: The head before.
+        after: The head after.
+        at: When it was committed: ISO 8601, UTC.
+        previous_hash: `hash` of the row before, or `genesis(model)`.
+        hash: The digest of all the above.
+    """
+
+    model: str
+    epoch: int
+    move: Move
+    version: str
+    actor: str
+    reason: str
+    request_id: str
+    evidence: str
+    digest: str
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    at: str
+    previous_hash: str
+    hash: str = ""
+
+    @property
+    def expected_hash(self) -> str:
+        """What `hash` must be."""
+        content = asdict(self)
+        del content["hash"]
+        return digest_of(content)
+
+
+def genesis(model: str) -> str:
+    """Returns the hash that the first row of a model follows."""
+    return digest_of(["ledger", model])
+
+
+def sealed(row: LedgerRow) -> LedgerRow:
+    """Returns the row with its hash."""
+    return replace(row, hash=row.expected_hash)
+
+
+def faults(model: str, rows: Iterable[LedgerRow]) -> tuple[str, ...]:
+    """Returns a sentence for each fault of a model's ledger, empty when it is whole.
+
+    Args:
+        model: The model's name.
+        rows: Its rows, by epoch.
+    """
+    found = []
+    head, last = Head(model=model), genesis(model)
+    for row in rows:
+        place = f"{model}, ledger row {row.epoch}"
+        if row.epoch != head.epoch + 1:
+            found.append(f"{place}: follows row {head.epoch}; a row is missing, added or moved")
+        if row.previous_hash != last:
+            found.append(f"{place}: does not follow the row before it")
+        if row.hash != row.expected_hash:
+            found.append(f"{place}: was edited")
+        try:
+            folded = advance(head, row.move, row.version).to_json()
+        except Refused as error:
+            found.append(f"{place}: is no allowed transition ({error.problem})")
+        else:
+            if row.before != head.to_json() or row.after != folded:
+                found.append(f"{place}: its heads are not the fold of the rows before it")
+        head, last = Head.from_json(row.after), row.hash
+    return tuple(found)
+
+
+def fold(model: str, rows: Iterable[LedgerRow]) -> Head:
+    """Returns the head after these rows, by epoch."""
+    head = Head(model=model)
+    for row in rows:
+        head = advance(head, row.move, row.version)
+    return head

@@ -1,0 +1,194 @@
+"""May this request be promoted now? The conditions, each with the sentence that an operator reads.
+
+A condition that can still come true holds the request; one that cannot rejects it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from release_platform.domain.gates import GateResult
+from release_platform.domain.identity import digest_of
+from release_platform.domain.lifecycle import Head
+from release_platform.domain.spec import PolicySpec
+
+
+class RequestState(StrEnum):
+    """The life of a promotion request. All but `open` are final."""
+
+    OPEN = "open"
+    PROMOTED = "promoted"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromotionRequest:
+    """Who wants which version in Production, and why."""
+
+    request_id: str
+    model: str
+    version: str
+    actor: str
+    reason: str
+    requested_at: datetime
+    state: RequestState = RequestState.OPEN
+    outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """A person's consent to one request, bound to what was seen: model, report and policy."""
+
+    request_id: str
+    actor: str
+    binding: str
+    reason: str
+    approved_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What the release store recorded when a version was registered.
+
+    Attributes:
+        model: The model's name.
+        version: The version's number.
+        digest: `D(v)`.
+        model_digest: Canonical digest of the fitted model.
+        report_digest: Digest of the evaluation report that its gates judged.
+        fingerprint: Fingerprint of the raw data.
+        gates: The result of each gate.
+        baseline: The Production version that it was compared with; None for none.
+        mlflow_run_id: The training run.
+        dagster_run_id: The Dagster run that registered it.
+        code_version: Hash of the code and lock that made it.
+        registered_at: When.
+    """
+
+    model: str
+    version: str
+    digest: str
+    model_digest: str
+    report_digest: str
+    fingerprint: str
+    gates: tuple[GateResult, ...]
+    baseline: str | None
+    mlflow_run_id: str
+    dagster_run_id: str
+    code_version: str
+    registered_at: datetime
+
+
+def binding(registration: Registration, policy: PolicySpec) -> str:
+    """Returns the digest that an approval is bound to; when it changes, the approval is void."""
+    return digest_of([registration.digest, registration.report_digest, policy.digest])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """Every condition holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Not yet: what is missing."""
+
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """Never: what cannot come true any more."""
+
+    reasons: tuple[str, ...]
+
+
+Decision = Ready | Hold | Reject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of a request when it is decided.
+
+    Attributes:
+        request: The request.
+        policy: The model's policy.
+        head: Where the model's versions stand.
+        registration: What was recorded of the version; None: it was never registered by the platform.
+        registry_digest: The digest that the registry gives for it; None: the registry has no such version.
+        staged_at: When it came to Staging; None: never.
+        approvals: All approvals of the request.
+        now: The present moment.
+    """
+
+    request: PromotionRequest
+    policy: PolicySpec
+    head: Head
+    registration: Registration | None
+    registry_digest: str | None
+    staged_at: datetime | None
+    approvals: Sequence[Approval]
+    now: datetime
+
+
+def decide(facts: Facts) -> Decision:
+    """Returns whether the request may be promoted now."""
+    rejected = _rejections(facts)
+    if rejected:
+        return Reject(reasons=rejected)
+    missing = _missing(facts)
+    return Hold(reasons=missing) if missing else Ready()
+
+
+def _rejections(facts: Facts) -> tuple[str, ...]:
+    version, registration = facts.request.version, facts.registration
+    if registration is None or facts.registry_digest is None:
+        where = "release store" if registration is None else "model registry"
+        return (f"version {version} is not in the {where}",)
+    found = []
+    if facts.head.production == version:
+        found.append(f"version {version} already is in Production")
+    if registration.digest != facts.registry_digest:
+        found.append(f"the registry's digest of version {version} is not the registered one: it was changed")
+    failed = [gate for gate in registration.gates if gate.blocking and not gate.passed]
+    found += [f"gate '{gate.gate}' {gate.verdict}: {gate.reason}" for gate in failed]
+    if not any(gate.blocking for gate in registration.gates):
+        found.append("no blocking gate was judged")
+    if facts.staged_at is None:
+        found.append(f"version {version} never was in Staging")
+    return tuple(found)
+
+
+def _missing(facts: Facts) -> tuple[str, ...]:
+    found = []
+    policy, registration = facts.policy, facts.registration
+    assert registration is not None and facts.staged_at is not None
+    if policy.current_baseline and facts.head.production not in {registration.baseline, None}:
+        compared = f"version {registration.baseline}" if registration.baseline else "no Production version"
+        found.append(
+            f"its gates compared it with {compared}, but Production is version {facts.head.production} now: "
+            f"run `release run {facts.request.model}` to judge a version against it"
+        )
+    waited_s = (facts.now - facts.staged_at).total_seconds()
+    if waited_s < policy.minimum_soak_s:
+        found.append(f"{policy.minimum_soak_s - waited_s:.0f} s of {policy.minimum_soak_s:.0f} s in Staging are missing")
+    valid = valid_approvers(facts.request, facts.approvals, binding(registration, policy))
+    if len(valid) < policy.approvals:
+        missing = policy.approvals - len(valid)
+        found.append(
+            f"{missing} of {policy.approvals} approval(s) by others than {facts.request.actor} are missing: "
+            f"`release approve {facts.request.request_id}`"
+        )
+    return tuple(found)
+
+
+def valid_approvers(request: PromotionRequest, approvals: Sequence[Approval], bound_to: str) -> frozenset[str]:
+    """Returns who approved what is requested now: not the requester, each person once, void bindings left out."""
+    return frozenset(
+        approval.actor
+        for approval in approvals
+        if approval.request_id == request.request_id
+        and approval.binding == bound_to
+        and approval.actor != request.actor
+    )

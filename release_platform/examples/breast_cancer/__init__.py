@@ -1,0 +1,1 @@
+"""A complete example model."""

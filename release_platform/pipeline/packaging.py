@@ -1,0 +1,183 @@
+"""Writes the package of a version: the files that are registered, hashed, and later loaded by `model_package`."""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from release_platform.adapters.model_package import FORMAT, SKOPS_TRUSTED, ModelPackage, load_package
+from release_platform.domain.errors import TrainingError
+from release_platform.domain.features import ColumnType, as_column
+from release_platform.domain.identity import FileEntry, Manifest
+from release_platform.domain.metrics import Task
+from release_platform.domain.prediction import Predictions
+from release_platform.domain.spec import ModelSpec, Onnx
+from release_platform.pipeline.training import FittedModel
+
+ONNX_TOLERANCE = 1e-6
+REQUIRED = ("scikit-learn", "numpy", "pandas", "skops")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenPackage:
+    """A package on disk.
+
+    Attributes:
+        manifest: Its files.
+        package: The model, loaded again from those files.
+        onnx_note: Why there is no ONNX file; empty when there is one.
+    """
+
+    manifest: Manifest
+    package: ModelPackage
+    onnx_note: str
+
+
+def write_package(
+    folder: Path,
+    spec: ModelSpec,
+    fitted: FittedModel,
+    sample: pd.DataFrame,
+    golden_inputs: Mapping[str, list[Any]],
+) -> WrittenPackage:
+    """Writes all files of a package into an empty folder and loads it back.
+
+    Args:
+        folder: Where; must not exist.
+        spec: The model.
+        fitted: The fitted model.
+        sample: Some training rows, shape (n, n_features), on which an ONNX conversion is tried.
+        golden_inputs: Rows as a client would send them, by input, that the live server will be asked.
+
+    Raises:
+        TrainingError: The model cannot be packaged: a type that may not be loaded, or no ONNX where it is required.
+    """
+    _write_mlflow_model(folder, fitted, sample)
+    onnx_note = _write_onnx(folder, spec, fitted, sample)
+    release = {
+        "format": FORMAT,
+        "model": spec.name,
+        "task": spec.task.value,
+        "classes": list(fitted.classes),
+        "plan": spec.plan.to_json(),
+        "engine": "skops" if onnx_note else "onnx",
+    }
+    _write_json(folder / "release.json", release)
+    columns = {c.name: as_column(c, golden_inputs[c.name]) for c in spec.plan.inputs}
+    _write_json(folder / "golden.json", {"inputs": dict(golden_inputs), "answers": {}})
+    answers = load_package(folder, manifest_of(folder)).predict(columns)
+    _write_json(folder / "golden.json", {"inputs": dict(golden_inputs), "answers": answers.to_json()})
+    manifest = manifest_of(folder)
+    return WrittenPackage(manifest=manifest, package=load_package(folder, manifest), onnx_note=onnx_note)
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """Returns the manifest of the files in a folder."""
+    entries = []
+    for path in folder.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            name = path.relative_to(folder).as_posix()
+            entries.append(FileEntry(path=name, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
+    return Manifest(files=tuple(sorted(entries, key=lambda entry: entry.path)))
+
+
+def parity_difference(folder: Path, manifest: Manifest, fitted: FittedModel, features: pd.DataFrame) -> float:
+    """Returns the largest difference between the trained pipeline's answers and each packaged format's."""
+    expected = _answers(fitted, features)
+    columns = {name: features[name].to_numpy() for name in features.columns}
+    worst = 0.0
+    for entry in manifest.files:
+        if entry.path in {"model.skops", "model.onnx"}:
+            name = entry.path.removeprefix("model.")
+            raw = load_package(folder, manifest, engine=name).engine.predict(columns)
+            worst = max(worst, expected.difference(_as_predictions(raw)))
+    return worst
+
+
+def _as_predictions(raw: npt.NDArray[np.float64]) -> Predictions:
+    return Predictions(values=raw) if raw.ndim == 1 else Predictions(values=raw.argmax(axis=1), probabilities=raw)
+
+
+def _answers(fitted: FittedModel, features: pd.DataFrame) -> Predictions:
+    if not fitted.classes:
+        return _as_predictions(np.asarray(fitted.pipeline.predict(features), dtype=np.float64))
+    return _as_predictions(np.asarray(fitted.pipeline.predict_proba(features), dtype=np.float64))
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, sort_keys=True, allow_nan=False), encoding="utf-8")
+
+
+def _write_mlflow_model(folder: Path, fitted: FittedModel, sample: pd.DataFrame) -> None:
+    import mlflow.sklearn
+    import skops.io as sio
+    from mlflow.models import infer_signature
+
+    untrusted = set(sio.get_untrusted_types(data=sio.dumps(fitted.pipeline))) - set(SKOPS_TRUSTED)
+    if untrusted:
+        raise TrainingError(
+            f"the model holds types that serving does not load: {', '.join(sorted(untrusted))}",
+            remedy="choose an estimator whose state is plain data; the list is in release_platform/adapters/model_package.py",
+        )
+    head = sample.head(5)
+    predict = fitted.pipeline.predict_proba if fitted.classes else fitted.pipeline.predict
+    mlflow.sklearn.save_model(
+        fitted.pipeline,
+        folder,
+        serialization_format="skops",
+        skops_trusted_types=list(SKOPS_TRUSTED),
+        signature=infer_signature(head, predict(head)),
+        pyfunc_predict_fn="predict_proba" if fitted.classes else "predict",
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIRED],
+    )
+    example = head.to_json(orient="split", index=False, double_precision=15)
+    (folder / "input_example.json").write_text(example, encoding="utf-8")
+
+
+def _write_onnx(folder: Path, spec: ModelSpec, fitted: FittedModel, sample: pd.DataFrame) -> str:
+    """Writes model.onnx where the model converts; returns why not otherwise."""
+    if spec.onnx is Onnx.OFF:
+        return "ONNX is switched off in the model's defs.yaml"
+    try:
+        data = _convert(spec, fitted)
+        _check_onnx(data, spec, fitted, sample)
+    except Exception as error:  # whatever a converter or runtime raises means the same: this model stays with skops
+        note = f"not in ONNX: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        if spec.onnx is Onnx.REQUIRED:
+            raise TrainingError(
+                f"{spec.name}: {note}", remedy="set `onnx: auto` in the model's defs.yaml, or choose another estimator"
+            ) from error
+        return note
+    (folder / "model.onnx").write_bytes(data)
+    return ""
+
+
+def _convert(spec: ModelSpec, fitted: FittedModel) -> bytes:
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
+
+    from release_platform.pipeline.onnx_imputer import use_double_imputer
+
+    use_double_imputer()
+    kinds = {ColumnType.CATEGORY: StringTensorType}
+    inputs = [(name, kinds.get(kind, DoubleTensorType)([None, 1])) for name, kind in spec.plan.types.items()]
+    options = {} if spec.task is Task.REGRESSION else {id(fitted.pipeline): {"zipmap": False}}
+    model = convert_sklearn(fitted.pipeline, initial_types=inputs, options=options)
+    return bytes(model.SerializeToString())
+
+
+def _check_onnx(data: bytes, spec: ModelSpec, fitted: FittedModel, sample: pd.DataFrame) -> None:
+    from release_platform.adapters.model_package import OnnxEngine
+
+    raw = OnnxEngine(data, {"task": spec.task}).predict({name: sample[name].to_numpy() for name in sample.columns})
+    difference = _answers(fitted, sample).difference(_as_predictions(raw))
+    if not difference <= ONNX_TOLERANCE:
+        raise ValueError(f"its answers differ by {difference:.3g}, more than {ONNX_TOLERANCE:g}")

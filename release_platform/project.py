@@ -1,0 +1,71 @@
+"""A model's project: its spec, and the folder that its `defs.yaml` and its own Python files are in."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from release_platform.domain.errors import SpecError
+from release_platform.domain.identity import digest_of
+from release_platform.domain.spec import ModelSpec
+
+SPEC: TypeAdapter[ModelSpec] = TypeAdapter(ModelSpec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """One model as its team wrote it."""
+
+    spec: ModelSpec
+    folder: Path
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """The spec as a JSON value, defaults filled in."""
+        value: dict[str, Any] = SPEC.dump_python(self.spec, mode="json")
+        return value
+
+    def digest_of_parts(self, *names: str) -> str:
+        """Returns the digest of some attributes of the spec."""
+        return digest_of({name: self.attributes[name] for name in names})
+
+
+def parse_spec(attributes: Mapping[str, Any], *, file: Path) -> ModelSpec:
+    """Returns the spec that the attributes of a `defs.yaml` describe.
+
+    Raises:
+        SpecError: They are wrong; names file, field and remedy, each wrong field on a line of its own.
+    """
+    try:
+        return SPEC.validate_python(attributes)
+    except ValidationError as error:
+        found = [_explained(detail) for detail in error.errors(include_url=False)]
+    first_field = found[0][0]
+    if len(found) == 1:
+        raise SpecError(found[0][1], remedy="correct it in the defs.yaml; docs/model-yaml.md describes every key", file=str(file), field=first_field) from None
+    listed = "\n".join(f"  - {field}: {problem}" for field, problem in found)
+    raise SpecError(
+        f"{len(found)} fields are wrong:\n{listed}",
+        remedy="correct them in the defs.yaml; docs/model-yaml.md describes every key",
+        file=str(file),
+    ) from None
+
+
+def _explained(detail: ErrorDetails) -> tuple[str, str]:
+    place = [str(part) for part in detail["loc"] if str(part) not in {"str", "DerivedSpec", "int", "bool"}]
+    field = ".".join(place) or "attributes"
+    match detail["type"]:
+        case "unexpected_keyword_argument" | "extra_forbidden":
+            near = difflib.get_close_matches(place[-1], [f.name for f in fields(ModelSpec)], n=1, cutoff=0.6)
+            return field, "there is no such key" + (f"; did you mean '{near[0]}'?" if near and len(place) == 1 else "")
+        case "missing":
+            return field, "is missing"
+        case "value_error":
+            return field, str(detail["ctx"]["error"])
+        case _:
+            return field, f"{detail['msg']} (found {detail['input']!r:.60})"

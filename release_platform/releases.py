@@ -1,0 +1,286 @@
+"""Releases: registering, requesting, approving, promoting and rolling back. The jobs and the command line call this.
+
+Everything is decided against the release store; the registry's aliases follow as a projection of the head.
+"""
+
+import tempfile
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from release_platform.adapters.clock import SystemClock
+from release_platform.adapters.model_package import load_package
+from release_platform.adapters.release_store import ReleaseStore
+from release_platform.domain.errors import IntegrityError, NotFound, Refused, StaleEpoch, Unavailable
+from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.lifecycle import Alias, Head, Move, rollback_target
+from release_platform.domain.policy import (
+    Approval,
+    Decision,
+    Facts,
+    Hold,
+    PromotionRequest,
+    Ready,
+    Registration,
+    Reject,
+    RequestState,
+    binding,
+    decide,
+)
+from release_platform.domain.ports import Clock, Registry
+from release_platform.domain.spec import PolicySpec
+
+STAGING_ATTEMPTS = 10
+
+
+class Releases:
+    """The releases of all models in one release store and one registry."""
+
+    def __init__(self, store: ReleaseStore, registry: Registry, clock: Clock | None = None) -> None:
+        self.store = store
+        self.registry = registry
+        self._clock = clock or SystemClock()
+
+    def stage(self, registration: Registration, *, actor: str, reason: str, key: str) -> Head:
+        """Records a registered version and moves Staging to it; the same key again changes nothing. Returns the head."""
+        self.store.record_registration(registration)
+        for attempt in range(STAGING_ATTEMPTS):
+            head = self.store.head(registration.model)
+            if registration.version in head.reachable:
+                break
+            try:
+                self._commit_staged(registration, head, actor=actor, reason=reason, key=key)
+            except StaleEpoch:  # another transition of this model was first; staging depends on no particular head
+                if attempt == STAGING_ATTEMPTS - 1:
+                    raise
+        return self.project(registration.model)
+
+    def request(
+        self, model: str, *, version: str | None, actor: str, reason: str, request_id: str | None = None
+    ) -> PromotionRequest:
+        """Opens a promotion request; without a version it is for the one in Staging.
+
+        Raises:
+            NotFound: There is no such version.
+            Refused: Nothing is in Staging, or the version already is in Production, or no reason was given.
+        """
+        if not reason.strip() or not actor.strip():
+            raise Refused("a promotion needs an actor and a reason", remedy="say who wants it and why")
+        head = self.store.head(model)
+        wanted = version or head.staging
+        if wanted is None:
+            raise Refused(
+                f"{model}: there is no version in Staging",
+                remedy=f"`release run {model}` makes one, or name a version (`release history {model}` lists them)",
+            )
+        if wanted == head.production:
+            raise Refused(
+                f"{model}: version {wanted} already is in Production",
+                remedy=f"nothing is to be done; `release status {model}` shows where each version stands",
+            )
+        if self.store.find_registration(model, wanted) is None:
+            raise NotFound(
+                f"{model}: there is no version {wanted}", remedy=f"`release history {model}` lists its versions"
+            )
+        return self.store.open_request(
+            PromotionRequest(
+                request_id=request_id or uuid.uuid4().hex[:12],
+                model=model,
+                version=wanted,
+                actor=actor,
+                reason=reason,
+                requested_at=self._clock.now(),
+            )
+        )
+
+    def approve(self, request_id: str, *, actor: str, reason: str, policy: PolicySpec) -> Approval:
+        """Records a person's approval of what a request asks for now.
+
+        Raises:
+            Refused: The request is closed, or the approver is the requester.
+        """
+        request = self.store.get_request(request_id)
+        if request.state is not RequestState.OPEN:
+            raise Refused(f"request {request_id} is closed: {request.outcome}", remedy="open a new request")
+        if actor == request.actor:
+            raise Refused(f"{actor} asked for this promotion", remedy="another person must approve it")
+        registration = self.store.find_registration(request.model, request.version)
+        if registration is None:
+            raise NotFound(f"{request.model}: there is no version {request.version}", remedy="open a new request")
+        approval = Approval(
+            request_id=request_id,
+            actor=actor,
+            binding=binding(registration, policy),
+            reason=reason,
+            approved_at=self._clock.now(),
+        )
+        self.store.record_approval(approval)
+        return approval
+
+    def facts(self, request: PromotionRequest, policy: PolicySpec) -> Facts:
+        """Returns what is known of a request now."""
+        staged = [
+            row
+            for row in self.store.ledger(request.model)
+            if row.move is Move.STAGED and row.version == request.version
+        ]
+        return Facts(
+            request=request,
+            policy=policy,
+            head=self.store.head(request.model),
+            registration=self.store.find_registration(request.model, request.version),
+            registry_digest=self._registry_digest(request),
+            staged_at=_moment(staged[-1]) if staged else None,
+            approvals=self.store.approvals(request.request_id),
+            now=self._clock.now(),
+        )
+
+    def decide(self, request: PromotionRequest, policy: PolicySpec) -> Decision:
+        """Returns whether a request may be promoted now; closes it when it never may."""
+        decision = decide(self.facts(request, policy))
+        if isinstance(decision, Reject):
+            self.store.close_request(request.request_id, RequestState.REFUSED, "; ".join(decision.reasons))
+        return decision
+
+    def promote(self, request_id: str, policy: PolicySpec) -> LedgerRow:
+        """Moves Production to what a request asks for, if every condition holds now, and returns the ledger row.
+
+        Repeating it returns the row of the first time.
+
+        Raises:
+            Refused: A condition does not hold, or another transition was first.
+            IntegrityError: The version's files are not the registered ones.
+        """
+        request = self.store.get_request(request_id)
+        if request.state is RequestState.PROMOTED:
+            done = next(row for row in self.store.ledger(request.model) if row.request_id == request_id)
+            self.project(request.model)
+            return done
+        if request.state is RequestState.REFUSED:
+            raise Refused(f"request {request_id} was refused: {request.outcome}", remedy="open a new request")
+        facts = self.facts(request, policy)
+        decision = decide(facts)
+        if not isinstance(decision, Ready):
+            raise self._not_ready(request, decision)
+        assert facts.registration is not None
+        self._check_loads(request)
+        row = self.store.commit_move(
+            model=request.model,
+            move=Move.PROMOTED,
+            version=request.version,
+            expected_epoch=facts.head.epoch,
+            actor=request.actor,
+            reason=request.reason,
+            request_id=request_id,
+            evidence=facts.registration.report_digest,
+            digest=facts.registration.digest,
+        )
+        self.store.close_request(request_id, RequestState.PROMOTED, f"epoch {row.epoch}")
+        self.project(request.model)
+        return row
+
+    def rollback(
+        self, model: str, *, to: str | None, actor: str, reason: str, request_id: str | None = None
+    ) -> LedgerRow:
+        """Brings a former Production version back (default: the previous one) and returns the ledger row.
+
+        It needs no approval, and no registry: when that does not answer, the move is committed and the aliases follow.
+
+        Raises:
+            Refused: There is no previous version, or `to` never was in Production.
+        """
+        if not reason.strip() or not actor.strip():
+            raise Refused("a rollback needs an actor and a reason", remedy="say who wants it and why")
+        head = self.store.head(model)
+        version = to or rollback_target(head)
+        registration = self.store.find_registration(model, version)
+        row = self.store.commit_move(
+            model=model,
+            move=Move.ROLLED_BACK,
+            version=version,
+            expected_epoch=head.epoch,
+            actor=actor,
+            reason=reason,
+            request_id=request_id or f"rollback-{uuid.uuid4().hex[:12]}",
+            evidence="",
+            digest=registration.digest if registration else "",
+        )
+        try:
+            self.project(model)
+        except Unavailable:
+            pass  # committed; `reconcile` moves the aliases when the registry is back
+        return row
+
+    def project(self, model: str) -> Head:
+        """Points the registry's aliases to where the head says, and returns the head."""
+        head = self.store.head(model)
+        for alias, version in head.aliases.items():
+            self.registry.set_alias(model, alias, version)
+        self.store.mark_projected(model, head.epoch)
+        return head
+
+    def reconcile(self, models: Sequence[str]) -> tuple[str, ...]:
+        """Moves aliases that do not show the head, and returns a sentence for each that was wrong."""
+        found = []
+        for model in models:
+            head = self.store.head(model)
+            if head.epoch == 0:
+                continue
+            for alias, version in head.aliases.items():
+                shown = self.registry.find_alias(model, alias)
+                if shown != version:
+                    found.append(f"{model}: alias {alias} was {_said(shown)}, the head says {_said(version)}")
+            self.project(model)
+        return tuple(found)
+
+    def alias_faults(self, model: str) -> tuple[str, ...]:
+        """Returns a sentence for each alias that does not show the head; moves nothing."""
+        head = self.store.head(model)
+        shown: dict[Alias, str | None] = {alias: self.registry.find_alias(model, alias) for alias in head.aliases}
+        return tuple(
+            f"alias {alias} is {_said(shown[alias])}, the head says {_said(version)}"
+            for alias, version in head.aliases.items()
+            if shown[alias] != version
+        )
+
+    def _commit_staged(self, registration: Registration, head: Head, *, actor: str, reason: str, key: str) -> None:
+        self.store.commit_move(
+            model=registration.model,
+            move=Move.STAGED,
+            version=registration.version,
+            expected_epoch=head.epoch,
+            actor=actor,
+            reason=reason,
+            request_id=f"stage-{key.removeprefix('sha256:')}",
+            evidence=registration.report_digest,
+            digest=registration.digest,
+        )
+
+    def _registry_digest(self, request: PromotionRequest) -> str | None:
+        try:
+            return self.registry.get_version(request.model, request.version).digest
+        except NotFound:
+            return None
+        except IntegrityError as error:
+            return f"unreadable: {error.problem}"
+
+    def _check_loads(self, request: PromotionRequest) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            record = self.registry.fetch(request.model, request.version, Path(folder))
+            load_package(Path(folder), record.manifest)
+
+    def _not_ready(self, request: PromotionRequest, decision: Hold | Reject) -> Refused:
+        problem = f"{request.model}: version {request.version} is not promoted: {'; '.join(decision.reasons)}"
+        if isinstance(decision, Reject):
+            self.store.close_request(request.request_id, RequestState.REFUSED, "; ".join(decision.reasons))
+            return Refused(problem, remedy="this cannot come true any more; train a new version")
+        return Refused(problem, remedy=f"the request {request.request_id} stays open until it holds")
+
+
+def _moment(row: LedgerRow) -> datetime:
+    return datetime.fromisoformat(row.at)
+
+
+def _said(version: str | None) -> str:
+    return "absent" if version is None else f"version {version}"

@@ -1,0 +1,43 @@
+"""The outside systems of one process, opened from the settings: composition for the command line and for Dagster."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from release_platform.adapters.mlflow_registry import MlflowRegistry
+from release_platform.adapters.mlflow_tracking import MlflowTracking
+from release_platform.adapters.release_store import ReleaseStore
+from release_platform.adapters.snapshot_store import SnapshotStore
+from release_platform.releases import Releases
+from release_platform.settings import Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    """Each is opened when it is first asked for."""
+
+    settings: Settings
+
+    @cached_property
+    def store(self) -> ReleaseStore:
+        """The release store."""
+        return ReleaseStore(self.settings.release_store_url)
+
+    @cached_property
+    def registry(self) -> MlflowRegistry:
+        """The model registry."""
+        return MlflowRegistry(self.settings.tracking_uri)
+
+    @cached_property
+    def tracking(self) -> MlflowTracking:
+        """MLflow's runs."""
+        return MlflowTracking(self.settings.tracking_uri, self.settings.artifact_root, self.store)
+
+    @cached_property
+    def snapshots(self) -> SnapshotStore:
+        """The data snapshots."""
+        return SnapshotStore(self.settings.snapshot_root)
+
+    @cached_property
+    def releases(self) -> Releases:
+        """Registering, promoting, rolling back."""
+        return Releases(self.store, self.registry)

@@ -1,0 +1,97 @@
+"""Where things are: one settings class, read from the environment (prefix `RELEASE_`) and from defaults.
+
+The embedded default needs no server: everything lives in one folder, `.release` in the current directory.
+"""
+
+import getpass
+import os
+import shutil
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def shipped(name: str) -> Path:
+    """Returns a file that comes with the platform: from the clone, or from the installed package."""
+    package = Path(__file__).resolve().parent
+    return next(path for path in (package.parent / name, package / "shipped" / name) if path.exists())
+
+
+class Settings(BaseSettings):
+    """Settings of the platform; every value has a working default.
+
+    Attributes:
+        home: Folder of the embedded default.
+        models: Folder with a team's own models, beside the examples; it need not exist.
+        mlflow_tracking_uri: MLflow server or database; empty: SQLite in `home`.
+        store_url: SQLAlchemy URL of the release store; empty: SQLite in `home`.
+        snapshots: Folder or `s3://bucket/prefix` of data snapshots; empty: in `home`.
+        serving_url: Where the serving application answers.
+        dagster_url: Where Dagster's web server answers, for links.
+        mlflow_url: Where MLflow's web server answers, for links.
+        actor: Who acts; empty: the user of the operating system.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="RELEASE_", extra="ignore")
+
+    home: Path = Path(".release")
+    models: Path = Path("models")
+    mlflow_tracking_uri: str = Field(
+        default="", validation_alias=AliasChoices("RELEASE_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI")
+    )
+    store_url: str = ""
+    snapshots: str = ""
+    serving_url: str = "http://127.0.0.1:8000"
+    dagster_url: str = "http://127.0.0.1:3000"
+    mlflow_url: str = "http://127.0.0.1:5050"
+    actor: str = ""
+
+    @cached_property
+    def root(self) -> Path:
+        """`home`, absolute."""
+        return self.home.resolve()
+
+    @property
+    def tracking_uri(self) -> str:
+        """The MLflow tracking and registry URI."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def artifact_root(self) -> str | None:
+        """Where an embedded MLflow keeps artefacts; None when a server decides."""
+        return None if self.mlflow_tracking_uri else (self.root / "artifacts").as_uri()
+
+    @property
+    def release_store_url(self) -> str:
+        """The SQLAlchemy URL of the release store."""
+        return self.store_url or f"sqlite:///{self.root / 'release.db'}"
+
+    @property
+    def snapshot_root(self) -> str:
+        """Where data snapshots are kept."""
+        return self.snapshots or str(self.root / "snapshots")
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's instance folder: `DAGSTER_HOME` if it is set, else in `home`."""
+        given = os.environ.get("DAGSTER_HOME")
+        return Path(given) if given else self.root / "dagster"
+
+    @property
+    def acting(self) -> str:
+        """Who acts when nobody is named."""
+        return self.actor or getpass.getuser()
+
+    def prepare(self) -> None:
+        """Makes the folders, and gives Dagster its home with the platform's `dagster.yaml`."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        if "DAGSTER_HOME" not in os.environ:
+            self.dagster_home.mkdir(exist_ok=True)
+            config = self.dagster_home / "dagster.yaml"
+            wanted = shipped("dagster.yaml")
+            if not config.exists() or config.read_bytes() != wanted.read_bytes():
+                shutil.copyfile(wanted, config)
+            os.environ["DAGSTER_HOME"] = str(self.dagster_home)
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -1,0 +1,119 @@
+"""Puts the server together. Its lifespan owns every task; importing this starts nothing."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from release_platform.adapters.clock import SystemClock
+from release_platform.domain.ports import Clock, Registry
+from serving.cache import PackageCache
+from serving.edge import Edge, request_id_of
+from serving.engine import Engine
+from serving.errors import InvalidInput, Problem, document, problem_response
+from serving.metrics import Metrics
+from serving.models import Live, RouteTable
+from serving.registry import ModelSource
+from serving.routes.health import build_health_routes
+from serving.routes.native import build_native_routes
+from serving.settings import Settings
+from serving.watch import Watcher
+
+DESCRIPTION = """Answers from the versions that are in Production. Every answer names model, version and digest.
+
+`GET /v1/models` lists the models; `GET /v1/models/{model}` tells what one takes, with a row to try."""
+
+
+def create_app(settings: Settings, registry: Registry | None = None, *, clock: Clock | None = None) -> FastAPI:
+    """Returns the application.
+
+    Args:
+        settings: How it is configured.
+        registry: Where versions come from; None for the MLflow registry at `settings.tracking_uri`.
+        clock: The time; None for the machine's.
+
+    Raises:
+        ValueError: There is neither a registry nor an address of one.
+    """
+    clock = clock or SystemClock()
+    live = Live(RouteTable(known=frozenset(settings.models) if settings.models else None))
+    metrics = Metrics(live)
+    engine = Engine(n_threads=settings.n_threads, max_waiting=settings.max_waiting, metrics=metrics)
+    source = ModelSource(
+        connect=_connector(settings, registry),
+        cache=PackageCache(settings.cache_dir),
+        clock=clock,
+        only=settings.models,
+        retry_s=settings.refresh_s,
+        retry_max_s=settings.retry_max_s,
+        cache_keep=settings.cache_keep,
+    )
+    watcher = Watcher(
+        source=source,
+        live=live,
+        metrics=metrics,
+        refresh_s=settings.refresh_s,
+        patience_s=settings.startup_patience_s,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watcher.run)
+            yield
+            live.draining = True
+            tasks.cancel_scope.cancel()
+
+    app = FastAPI(title="Model serving", description=DESCRIPTION, version="1", lifespan=lifespan, redoc_url=None)
+    app.state.live = live
+    app.add_middleware(Edge, metrics=metrics)
+    app.include_router(build_native_routes(live=live, engine=engine, settings=settings))
+    app.include_router(
+        build_health_routes(live=live, metrics=metrics, configured=settings.models, started_at=clock.now())
+    )
+    app.add_exception_handler(Problem, _answer_problem)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(RequestValidationError, _answer_validation)
+    return app
+
+
+def _connector(settings: Settings, registry: Registry | None) -> Callable[[], Registry]:
+    if registry is not None:
+        return lambda: registry
+    if not settings.tracking_uri:
+        raise ValueError("set SERVING_TRACKING_URI or MLFLOW_TRACKING_URI to the address of the registry")
+
+    def connect() -> Registry:
+        # MLflow takes seconds to import; a restart from the copies on disk must not wait for it.
+        from release_platform.adapters.mlflow_registry import MlflowRegistry
+
+        return MlflowRegistry(settings.tracking_uri)
+
+    return connect
+
+
+async def _answer_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return problem_response(error, instance=request.url.path, request_id=request_id_of(request.scope))
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return document(
+        status=error.status_code,
+        slug="http-error",
+        title=str(error.detail),
+        detail=f"{request.method} {request.url.path}: {error.detail}; `/docs` lists what there is",
+        instance=request.url.path,
+        request_id=request_id_of(request.scope),
+        headers=error.headers,
+    )
+
+
+async def _answer_validation(request: Request, error: Exception) -> Response:
+    return await _answer_problem(request, InvalidInput(str(error)))

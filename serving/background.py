@@ -1,0 +1,39 @@
+"""Runs blocking calls to outside systems where they can hold up neither the event loop nor the process's end."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+async def call_in_daemon(work: Callable[[], _T]) -> _T:
+    """Returns the result of a blocking call, made on a daemon thread of its own.
+
+    When the waiting task is cancelled the call is abandoned: a registry that hangs does not delay the shutdown, as a
+    thread of a pool, which the interpreter waits for, would.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def settle(result: _T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as caught:
+            error = caught
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="registry", daemon=True).start()
+    return await future

@@ -1,0 +1,123 @@
+"""Verified copies of versions on disk, addressed by digest, and a note for each model of what was served last.
+
+```
+cache_dir/
+  packages/<64 hex digits>/    the files of a version
+  served/<model>.json          version and manifest that were live last
+  incoming/                    what is being fetched; nothing is ever loaded for good from here
+```
+Nothing in here is trusted: whatever is read is verified against a manifest again.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from release_platform.domain.identity import PREFIX, Manifest, canonical_json
+
+_FORMAT = 1
+
+
+class PackageCache:
+    """The copies in one folder. Several servers may share it: every change is one atomic rename."""
+
+    def __init__(self, folder: Path) -> None:
+        self._packages = folder / "packages"
+        self._served = folder / "served"
+        self._incoming = folder / "incoming"
+
+    def find(self, digest: str) -> Path | None:
+        """Returns the folder of a copy, or None."""
+        folder = self._packages / digest.removeprefix(PREFIX)
+        return folder if folder.is_dir() else None
+
+    @contextmanager
+    def incoming(self) -> Iterator[Path]:
+        """Yields an empty folder to fetch into; what is still there at the end is removed."""
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=self._incoming))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def keep(self, folder: Path, digest: str) -> None:
+        """Takes a verified folder as the copy of a digest; does nothing when there is one."""
+        self._packages.mkdir(parents=True, exist_ok=True)
+        target = self._packages / digest.removeprefix(PREFIX)
+        try:
+            folder.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another server was first, with the same bytes
+                raise
+
+    def discard(self, digest: str) -> None:
+        """Removes a copy, e.g. one that was changed."""
+        shutil.rmtree(self._packages / digest.removeprefix(PREFIX), ignore_errors=True)
+
+    def remember(self, model: str, version: str, manifest: Manifest) -> None:
+        """Notes what is live, for a restart without the registry."""
+        self._served.mkdir(parents=True, exist_ok=True)
+        note = {"format": _FORMAT, "model": model, "version": version, "manifest": manifest.to_json()}
+        _write_atomically(self._note(model), canonical_json(note))
+
+    def recall(self, model: str) -> tuple[str, Manifest] | None:
+        """Returns version and manifest of what was live last, or None.
+
+        Raises:
+            ValueError: The note cannot be read.
+        """
+        try:
+            note = json.loads(self._note(model).read_bytes())
+            if note["format"] != _FORMAT or note["model"] != model:
+                raise ValueError(f"the note of what was served of '{model}' is of another model or format")
+            return str(note["version"]), Manifest.from_json(note["manifest"])
+        except FileNotFoundError:
+            return None
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the note of what was served of '{model}' cannot be read: {error!r}") from error
+
+    def remembered(self) -> tuple[str, ...]:
+        """Returns the models that there are notes of, in order."""
+        return tuple(sorted(unquote(path.stem) for path in self._served.glob("*.json")))
+
+    def prune(self, *, keep: int) -> None:
+        """Removes all copies that no note names, except the `keep` newest."""
+        named = {manifest.digest.removeprefix(PREFIX) for manifest in self._noted_manifests()}
+        spare = [path for path in self._packages.glob("*") if path.name not in named]
+        for path in sorted(spare, key=_modified, reverse=True)[keep:]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _noted_manifests(self) -> Iterator[Manifest]:
+        for model in self.remembered():
+            note = self.recall(model)
+            if note is not None:
+                yield note[1]
+
+    def _note(self, model: str) -> Path:
+        return self._served / f"{quote(model, safe='')}.json"
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another server removed it
+        return 0.0
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,231 @@
+"""Every error that a client can be given, as a problem document (RFC 9457).
+
+```
+Problem                        status
+├── RequestProblem             4xx  the request is at fault
+│   ├── MalformedBody          400  not JSON, not UTF-8, nested too deep
+│   ├── DuplicateKey           400  a key stands twice in one object
+│   ├── ClientGone             400  the connection ended before the body did
+│   ├── BodyTimeout            408  the body did not arrive in time
+│   ├── BodyTooLarge           413
+│   ├── WrongMediaType         415
+│   ├── InvalidInput           422  a field or a value is not what the model takes
+│   └── UnknownModel           404
+├── NotNow                     503  come again later
+│   ├── ModelNotLoaded              ... no verified version is loaded
+│   ├── Overloaded                  ... too many requests wait already
+│   └── Stopping                    ... the server ends, and the request took too long
+└── ModelFailed                500  the model is at fault; counted
+    ├── PredictionFailed            ... it raised an error
+    └── NonFinitePrediction         ... it answered NaN or an infinity
+```
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import orjson
+from starlette.responses import Response
+
+MEDIA_TYPE = "application/problem+json"
+_URN = "urn:model-release:problem:"
+_LONGEST_TEXT = 500
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
+    """An answer that is not the one that was asked for.
+
+    Args:
+        detail: What is wrong with this request, and what to send instead.
+        field: The input or member that is at fault, where there is one.
+        row: 0-based row of the request that is at fault, where there is one.
+    """
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, field: str | None = None, row: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.row = row
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that go with the answer."""
+        return {}
+
+
+class RequestProblem(Problem):
+    """The request is at fault; sending it again does not help."""
+
+    status = 400
+    slug = "bad-request"
+    title = "Bad request"
+
+
+class MalformedBody(RequestProblem):
+    """The body is no JSON text."""
+
+    slug = "malformed-body"
+    title = "The body is not valid JSON"
+
+
+class DuplicateKey(RequestProblem):
+    """A key stands twice in one JSON object, so it is open which value is meant."""
+
+    slug = "duplicate-key"
+    title = "A key is given twice"
+
+
+class ClientGone(RequestProblem):
+    """The connection ended before the body did; nobody reads this answer."""
+
+    slug = "incomplete-body"
+    title = "The body is incomplete"
+
+
+class BodyTimeout(RequestProblem):
+    """The body did not arrive in time."""
+
+    status = 408
+    slug = "body-timeout"
+    title = "The body did not arrive in time"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The rest of the body is not read, so the connection cannot be used again."""
+        return {"connection": "close"}
+
+
+class BodyTooLarge(RequestProblem):
+    """The body is larger than the server takes."""
+
+    status = 413
+    slug = "body-too-large"
+    title = "The body is too large"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The rest of the body is not read, so the connection cannot be used again."""
+        return {"connection": "close"}
+
+
+class WrongMediaType(RequestProblem):
+    """The body is of a type that this route does not read."""
+
+    status = 415
+    slug = "wrong-media-type"
+    title = "The content type is not supported"
+
+
+class InvalidInput(RequestProblem):
+    """A field or a value is not what the model takes."""
+
+    status = 422
+    slug = "invalid-input"
+    title = "The input is not what the model takes"
+
+
+class UnknownModel(RequestProblem):
+    """There is no model of that name."""
+
+    status = 404
+    slug = "unknown-model"
+    title = "There is no such model"
+
+
+class NotNow(Problem):
+    """The same request may succeed later."""
+
+    status = 503
+    slug = "not-now"
+    title = "Not now"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to come again, in seconds."""
+        return {"retry-after": "2"}
+
+
+class ModelNotLoaded(NotNow):
+    """The model is known, but no verified version of it is loaded."""
+
+    slug = "model-not-loaded"
+    title = "No version of the model is loaded"
+
+
+class Overloaded(NotNow):
+    """Too many requests wait already."""
+
+    slug = "overloaded"
+    title = "Too many requests are waiting"
+
+
+class Stopping(NotNow):
+    """The server ends, and the request was not answered within the time that was left."""
+
+    slug = "stopping"
+    title = "The server is stopping"
+
+
+class ModelFailed(Problem):
+    """The model gave no usable answer to an input that its contract allows."""
+
+    slug = "model-failed"
+    title = "The model failed"
+
+
+class PredictionFailed(ModelFailed):
+    """The model raised an error."""
+
+    slug = "prediction-failed"
+    title = "The model raised an error"
+
+
+class NonFinitePrediction(ModelFailed):
+    """The model answered NaN or an infinity."""
+
+    slug = "non-finite-prediction"
+    title = "The model's answer is not a finite number"
+
+
+def problem_response(problem: Problem, *, instance: str, request_id: str) -> Response:
+    """Returns the answer that tells a client of a problem."""
+    return document(
+        status=problem.status,
+        slug=problem.slug,
+        title=problem.title,
+        detail=problem.detail,
+        instance=instance,
+        request_id=request_id,
+        extra={"field": problem.field, "row": problem.row},
+        headers=problem.headers,
+    )
+
+
+def document(
+    *,
+    status: int,
+    slug: str,
+    title: str,
+    detail: str,
+    instance: str,
+    request_id: str,
+    extra: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Returns a problem document as a response. Members of `extra` that are None are left out."""
+    members: dict[str, Any] = {"type": _URN + slug, "title": title, "status": status, "detail": detail}
+    members |= {"instance": instance, "request_id": request_id}
+    members |= {name: value for name, value in (extra or {}).items() if value is not None}
+    body = orjson.dumps({name: _printable(value) for name, value in members.items()})
+    return Response(body, status, dict(headers or {}), MEDIA_TYPE)
+
+
+def _printable(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    short = value if len(value) <= _LONGEST_TEXT else value[: _LONGEST_TEXT - 3] + "..."
+    return short.encode("utf-8", "backslashreplace").decode()

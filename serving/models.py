@@ -1,0 +1,233 @@
+"""What is served: a frozen route table, replaced whole by `advance`.
+
+```
+             Went                      the version is verified and answers from now on
+(nothing) ----------> loaded ---+      Went again: another version took its place
+    |                   |       |      Confirmed: the registry still names this version
+    | Refused           | Refused / Unassigned / Lost: what is loaded goes on answering
+    v                   v
+ refusal             loaded, with a refusal beside it
+```
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, TypeVar, assert_never
+
+from release_platform.adapters.model_package import ModelPackage
+from serving.errors import ModelNotLoaded, UnknownModel
+
+UNASSIGNED = "Unassigned"
+"""The kind of refusal where the registry names no version at all."""
+
+_T = TypeVar("_T")
+
+
+class Origin(StrEnum):
+    """Where a loaded version was named."""
+
+    REGISTRY = "registry"
+    DISK = "disk"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A verified version that answers.
+
+    Attributes:
+        version: The version's number, as text.
+        digest: `D(v)`, that its files hash to.
+        since: When it went live in this process, in UTC.
+        origin: Who named it: the registry, or this server's own record of what it served last.
+    """
+
+    model: str
+    version: str
+    digest: str
+    package: ModelPackage
+    since: datetime
+    origin: Origin
+
+    @property
+    def example(self) -> dict[str, Any]:
+        """A row that the model answers: its first golden one."""
+        return {name: values[0] for name, values in self.package.golden["inputs"].items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why the version that the registry names is not served.
+
+    Attributes:
+        version: That version; None when the registry names none.
+        kind: One word for metrics, e.g. `IntegrityError`.
+        n_attempts: How often it was tried.
+        retry_at: When it is tried again at the earliest, in UTC.
+    """
+
+    model: str
+    version: str | None
+    kind: str
+    reason: str
+    at: datetime
+    n_attempts: int
+    retry_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contact:
+    """How the registry was met last: `reachable` is None before the first attempt ended."""
+
+    reachable: bool | None = None
+    last_success: datetime | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Went:
+    """A version was verified and goes live."""
+
+    loaded: LoadedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmed:
+    """The registry names the version that is live."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The version that the registry names was not taken, or it names none."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """The registry answered; `models` are those that this server is to serve."""
+
+    models: tuple[str, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """The registry did not answer."""
+
+    problem: str
+
+
+Event = Went | Confirmed | Refused | Reached | Lost
+
+
+def _nothing() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteTable:
+    """Everything that a request may be answered from.
+
+    Attributes:
+        loaded: The live version of each model.
+        refusals: Why a model's named version is not the live one.
+        known: Names of the models to serve; None when they are not known yet.
+        contact: How the registry was met last.
+    """
+
+    loaded: Mapping[str, LoadedModel] = field(default_factory=_nothing)
+    refusals: Mapping[str, Refusal] = field(default_factory=_nothing)
+    known: frozenset[str] | None = None
+    contact: Contact = field(default_factory=Contact)
+
+    def get_model(self, model: str) -> LoadedModel:
+        """Returns the live version of a model.
+
+        Raises:
+            UnknownModel: There is no such model.
+            ModelNotLoaded: There is, but no version of it is loaded.
+        """
+        found = self.loaded.get(model)
+        if found is not None:
+            return found
+        if model in self.refusals:
+            raise ModelNotLoaded(self.refusals[model].reason)
+        if self.known is None:
+            raise ModelNotLoaded("the registry has not answered yet, so it is not known which models there are")
+        if model in self.known:
+            raise ModelNotLoaded(f"no version of '{model}' is loaded yet")
+        served = ", ".join(sorted(self.loaded)) or "none"
+        raise UnknownModel(f"there is no model '{model:.100}' here; served are: {served}")
+
+    @property
+    def troubled(self) -> frozenset[str]:
+        """The models whose live version is not what an operator wanted: refused, or live but named no more."""
+        return frozenset(n for n, refusal in self.refusals.items() if refusal.kind != UNASSIGNED or n in self.loaded)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every model that something is known of, in order."""
+        return tuple(sorted({*self.loaded, *self.refusals, *(self.known or ())}))
+
+
+def advance(table: RouteTable, event: Event) -> RouteTable:
+    """Returns the table after an event. A live version is only ever replaced by a verified one.
+
+    A version that only this server's own record names (`Origin.DISK`) never replaces a live one.
+    """
+    match event:
+        case Went(loaded=loaded):
+            return _go_live(table, loaded)
+        case Confirmed(model=model):
+            return replace(table, refusals=_without(table.refusals, model)) if model in table.refusals else table
+        case Refused(refusal=refusal):
+            return replace(table, refusals=_with(table.refusals, refusal.model, refusal))
+        case Reached(models=models, at=at):
+            kept = {name: refusal for name, refusal in table.refusals.items() if name in models or name in table.loaded}
+            return replace(
+                table,
+                known=frozenset(models),
+                refusals=MappingProxyType(kept),
+                contact=Contact(reachable=True, last_success=at),
+            )
+        case Lost(problem=problem):
+            return replace(table, contact=replace(table.contact, reachable=False, problem=problem))
+        case _:
+            assert_never(event)
+
+
+def _go_live(table: RouteTable, loaded: LoadedModel) -> RouteTable:
+    if loaded.origin is Origin.REGISTRY:
+        return replace(
+            table,
+            loaded=_with(table.loaded, loaded.model, loaded),
+            refusals=_without(table.refusals, loaded.model),
+        )
+    if loaded.model in table.loaded:
+        return table
+    return replace(table, loaded=_with(table.loaded, loaded.model, loaded))
+
+
+def _with(values: Mapping[str, _T], name: str, value: _T) -> Mapping[str, _T]:
+    return MappingProxyType({**values, name: value})
+
+
+def _without(values: Mapping[str, _T], name: str) -> Mapping[str, _T]:
+    return MappingProxyType({other: value for other, value in values.items() if other != name})
+
+
+class Live:
+    """Holds the one current table, and whether the server is about to stop."""
+
+    def __init__(self, table: RouteTable | None = None) -> None:
+        self.table = table or RouteTable()
+        self.draining = False
+
+    def apply(self, event: Event) -> None:
+        """Replaces the table by the one after the event. To be called on the event loop only."""
+        self.table = advance(self.table, event)

@@ -1,0 +1,198 @@
+"""The only way to a model: resolve the alias, fetch, verify, load, compare golden answers, or refuse with a reason."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from release_platform.adapters.model_package import ModelPackage, load_package
+from release_platform.domain.errors import IntegrityError, ReleaseError, Unavailable
+from release_platform.domain.identity import Manifest
+from release_platform.domain.ports import Clock, Registry, VersionRecord
+from serving.cache import PackageCache
+from serving.golden import check_golden
+from serving.models import UNASSIGNED, Confirmed, Event, LoadedModel, Lost, Origin, Refusal, Refused, Went
+
+ALIAS = "production"
+_LOG = logging.getLogger(__name__)
+
+
+class ModelSource:
+    """Brings verified versions from the registry, or from the copies on disk. All of it blocks: call it on a thread.
+
+    Args:
+        connect: Returns the registry; called when it is first needed, and again until it succeeds.
+        cache: Where verified copies are kept.
+        only: The models to serve; empty for all that have a version in Production.
+        retry_s: Seconds before a refused version is tried again; they double with each attempt.
+        retry_max_s: Where the doubling ends.
+        cache_keep: How many copies that are no longer served are kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], Registry],
+        cache: PackageCache,
+        clock: Clock,
+        only: tuple[str, ...] = (),
+        retry_s: float = 2.0,
+        retry_max_s: float = 60.0,
+        cache_keep: int = 4,
+    ) -> None:
+        self._connect = connect
+        self._registry: Registry | None = None
+        self._cache = cache
+        self._clock = clock
+        self._only = only
+        self._retry_s = retry_s
+        self._retry_max_s = retry_max_s
+        self._cache_keep = cache_keep
+
+    def now(self) -> datetime:
+        """Returns the present moment, in UTC."""
+        return self._clock.now()
+
+    def models(self) -> tuple[str, ...]:
+        """Returns the names of the models to serve.
+
+        Raises:
+            Unavailable: The registry does not answer.
+        """
+        listed = tuple(self._reach().models())
+        return self._only or listed
+
+    def look(self, model: str, live: LoadedModel | None, refusal: Refusal | None) -> Event | None:
+        """Returns what the registry says of a model now; None while a refused version waits to be tried again.
+
+        Whatever goes wrong with a version is a refusal, never an exception: a live one goes on answering.
+        """
+        version: str | None = None
+        try:
+            version = self._reach().find_alias(model, ALIAS)
+            if version is None:
+                return self._unassigned(model, live, refusal)
+            record = self._reach().get_version(model, version)
+            if live is not None and (live.version, live.digest) == (version, record.digest):
+                return Confirmed(model=model)
+            if refusal is not None and refusal.version == version and self._clock.now() < refusal.retry_at:
+                return None
+            return Went(loaded=self._take(record))
+        except Unavailable as error:
+            return Lost(problem=error.problem)
+        except Exception as error:
+            _LOG.warning("%s version %s is refused: %s", model, version, error)
+            return self._refuse(model, version, type(error).__name__, _reason(error), refusal)
+
+    def remembered(self) -> tuple[str, ...]:
+        """Returns the models, of those to serve, that a verified copy may be on disk of."""
+        return tuple(model for model in self._cache.remembered() if not self._only or model in self._only)
+
+    def restore(self, model: str) -> Went | None:
+        """Returns the version that was served last, from its copy on disk; None when there is no good one."""
+        try:
+            note = self._cache.recall(model)
+            if note is None:
+                return None
+            version, manifest = note
+            folder = self._cache.find(manifest.digest)
+            if folder is None:
+                return None
+            package = _load(model, folder, manifest)
+        except Exception as error:
+            _LOG.warning("the copy of %s on disk is refused: %s", model, error)
+            return None
+        return Went(loaded=self._loaded(package, version, Origin.DISK))
+
+    def confirm(self, loaded: LoadedModel) -> None:
+        """Notes on disk that a version went live. A full disk is logged; it does not stop serving."""
+        try:
+            self._cache.remember(loaded.model, loaded.version, loaded.package.manifest)
+            self._cache.prune(keep=self._cache_keep)
+        except (OSError, ValueError) as error:
+            _LOG.warning("%s version %s is live, but not noted for a restart: %s", loaded.model, loaded.version, error)
+
+    def _reach(self) -> Registry:
+        if self._registry is None:
+            self._registry = self._connect()
+        return self._registry
+
+    def _take(self, record: VersionRecord) -> LoadedModel:
+        if record.manifest.digest != record.digest:
+            raise IntegrityError(
+                f"{record.model} version {record.version}: the manifest's digest is not the registered one",
+                remedy="find out who edited the version's tags, then register the model again",
+            )
+        package = self._from_cache(record) or self._from_registry(record)
+        return self._loaded(package, record.version, Origin.REGISTRY)
+
+    def _from_cache(self, record: VersionRecord) -> ModelPackage | None:
+        folder = self._cache.find(record.digest)
+        if folder is None:
+            return None
+        try:
+            return _load(record.model, folder, record.manifest)
+        except IntegrityError as error:
+            _LOG.warning("the copy of %s version %s on disk is fetched again: %s", record.model, record.version, error)
+            self._cache.discard(record.digest)
+            return None
+
+    def _from_registry(self, record: VersionRecord) -> ModelPackage:
+        with self._cache.incoming() as folder:
+            self._reach().fetch(record.model, record.version, folder)
+            package = _load(record.model, folder, record.manifest)
+            self._cache.keep(folder, record.digest)
+        return package
+
+    def _loaded(self, package: ModelPackage, version: str, origin: Origin) -> LoadedModel:
+        return LoadedModel(
+            model=package.model,
+            version=version,
+            digest=package.digest,
+            package=package,
+            since=self._clock.now(),
+            origin=origin,
+        )
+
+    def _unassigned(self, model: str, live: LoadedModel | None, refusal: Refusal | None) -> Refused | None:
+        if refusal is not None and refusal.version is None and refusal.kind == UNASSIGNED:
+            return None
+        reason = f"no version of '{model}' is in Production; promote one with `release promote {model}`"
+        if live is not None:
+            reason = f"no version of '{model}' is in Production any more; version {live.version} goes on"
+        return self._refuse(model, None, UNASSIGNED, reason, refusal)
+
+    def _refuse(self, model: str, version: str | None, kind: str, reason: str, before: Refusal | None) -> Refused:
+        again = before is not None and before.version == version
+        n_attempts = before.n_attempts + 1 if before is not None and again else 1
+        wait_s = min(self._retry_s * 2.0 ** min(n_attempts - 1, 30), self._retry_max_s)
+        now = self._clock.now()
+        since: datetime = before.at if before is not None and again else now
+        return Refused(
+            refusal=Refusal(
+                model=model,
+                version=version,
+                kind=kind,
+                reason=reason,
+                at=since,
+                n_attempts=n_attempts,
+                retry_at=now + timedelta(seconds=wait_s),
+            )
+        )
+
+
+def _load(model: str, folder: Path, manifest: Manifest) -> ModelPackage:
+    package = load_package(folder, manifest)
+    if package.model != model:
+        raise IntegrityError(
+            f"the files registered as '{model}' are a version of '{package.model}'",
+            remedy="find out who registered them under that name, then promote a version that belongs to it",
+        )
+    check_golden(package)
+    return package
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ReleaseError):
+        return error.problem
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,101 @@
+"""What operators and probes ask: is it alive, is it ready, what does it serve, how does it do."""
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from serving.metrics import Metrics
+from serving.models import Live, RouteTable
+
+
+def build_health_routes(
+    *, live: Live, metrics: Metrics, configured: tuple[str, ...], started_at: datetime
+) -> APIRouter:
+    """Returns `/livez`, `/readyz`, `/status` and `/metrics`.
+
+    Args:
+        configured: The models that the server was told to serve; empty for all in Production.
+        started_at: When the server was made, in UTC.
+    """
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/livez", summary="The process runs")
+    async def livez() -> Response:
+        return _json({"alive": True})
+
+    @router.get("/readyz", summary="Requests can be answered", responses={503: {"description": "No; with reasons."}})
+    async def readyz() -> Response:
+        reasons = not_ready(live.table, configured=configured, draining=live.draining)
+        return _json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    @router.get("/status", summary="What is served, since when, and what was refused")
+    async def status() -> Response:
+        server = {"started_at": _moment(started_at), "draining": live.draining, "configured": list(configured)}
+        return _json({"server": server} | describe(live.table))
+
+    @router.get("/metrics", summary="Prometheus metrics")
+    async def exposition() -> Response:
+        return Response(metrics.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return router
+
+
+def not_ready(table: RouteTable, *, configured: tuple[str, ...], draining: bool) -> list[str]:
+    """Returns why no traffic should come; empty when it should.
+
+    Ready is: not draining, and a verified version is loaded of every configured model, or of at least one where none
+    is configured.
+    """
+    reasons = ["the server is about to stop"] if draining else []
+    for model in configured:
+        if model not in table.loaded:
+            known = table.refusals.get(model)
+            reasons.append(known.reason if known else f"no version of '{model}' is loaded yet")
+    if not configured and not table.loaded:
+        reasons.append("no model is loaded; promote a version, or see `/status` for what was refused")
+    return reasons
+
+
+def describe(table: RouteTable) -> dict[str, Any]:
+    """Returns the route table as `/status` shows it."""
+    contact = table.contact
+    return {
+        "registry": {
+            "reachable": contact.reachable,
+            "last_success": _moment(contact.last_success),
+            "problem": contact.problem,
+        },
+        "models": {name: _model(table, name) for name in table.names},
+    }
+
+
+def _model(table: RouteTable, name: str) -> dict[str, Any]:
+    loaded, refusal = table.loaded.get(name), table.refusals.get(name)
+    return {
+        "version": loaded.version if loaded else None,
+        "digest": loaded.digest if loaded else None,
+        "engine": loaded.package.engine_name if loaded else None,
+        "since": _moment(loaded.since if loaded else None),
+        "origin": loaded.origin.value if loaded else None,
+        "refusal": None
+        if refusal is None
+        else {
+            "version": refusal.version,
+            "kind": refusal.kind,
+            "reason": refusal.reason,
+            "since": _moment(refusal.at),
+            "n_attempts": refusal.n_attempts,
+        },
+    }
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="milliseconds")
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, media_type="application/json")

@@ -1,0 +1,113 @@
+"""What `/docs` shows of requests and answers. Requests are read by `inputs`, which names field and row at fault."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from serving.errors import MEDIA_TYPE
+
+Value = float | int | bool | str | None
+Label = float | int | bool | str
+
+
+class Answer(BaseModel):
+    """Predictions, and which version they are of."""
+
+    model: str = Field(examples=["breast_cancer"])
+    version: str = Field(examples=["3"])
+    digest: str = Field(examples=["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])
+    engine: str = Field(examples=["skops"])
+    predictions: list[Label] = Field(description="One per row: the label, or the value of a regression.")
+    classes: list[Label] | None = Field(None, description="The labels, in the order of the probabilities.")
+    probabilities: list[list[float]] | None = Field(None, description="One list per row, one number per class.")
+
+
+class InputColumn(BaseModel):
+    """A column that the model takes."""
+
+    name: str
+    type: str = Field(description="number, integer, boolean, category (text) or timestamp (ISO 8601 text).")
+    nullable: bool
+
+
+class ModelSummary(BaseModel):
+    """A model and its live version."""
+
+    model: str
+    version: str
+    digest: str
+    since: str
+
+
+class ModelList(BaseModel):
+    """Every model that answers."""
+
+    models: list[ModelSummary]
+
+
+class ModelDescription(ModelSummary):
+    """What a model is, what it takes, and a request that it answers."""
+
+    task: str
+    engine: str
+    classes: list[Label] | None
+    inputs: list[InputColumn]
+    example: dict[str, list[dict[str, Value]]]
+
+
+class ProblemDocument(BaseModel):
+    """An error, as RFC 9457 writes it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str
+    field: str | None = None
+    row: int | None = None
+
+
+def answers(success: type[BaseModel], *problems: int) -> dict[int | str, dict[str, Any]]:
+    """Returns the OpenAPI description of a route's answers: that of success, and the statuses of its problems."""
+    content = {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}}
+    described: dict[int | str, dict[str, Any]] = {200: {"model": success}}
+    for status in problems:
+        described[status] = {"description": "Problem", "content": content}
+    return described
+
+
+_VALUE = {"anyOf": [{"type": "number"}, {"type": "boolean"}, {"type": "string"}, {"type": "null"}]}
+_ROW = {"type": "object", "additionalProperties": _VALUE}
+_COLUMN = {"type": "array", "items": _VALUE, "minItems": 1}
+
+PREDICT_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "Rows as records, or as columns. `GET /v1/models/{model}` tells the inputs and an example row.",
+    "content": {
+        "application/json": {
+            "schema": {
+                "oneOf": [
+                    {
+                        "title": "Rows",
+                        "type": "object",
+                        "required": ["rows"],
+                        "additionalProperties": False,
+                        "properties": {"rows": {"type": "array", "items": _ROW, "minItems": 1}},
+                    },
+                    {
+                        "title": "Columns",
+                        "type": "object",
+                        "required": ["columns"],
+                        "additionalProperties": False,
+                        "properties": {"columns": {"type": "object", "additionalProperties": _COLUMN}},
+                    },
+                ]
+            },
+            "examples": {
+                "rows": {"value": {"rows": [{"age": 41, "city": "Bern"}, {"age": None, "city": "Basel"}]}},
+                "columns": {"value": {"columns": {"age": [41, None], "city": ["Bern", "Basel"]}}},
+            },
+        }
+    },
+}

@@ -1,0 +1,67 @@
+"""How a server is configured: environment variables with the prefix `SERVING_`."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The settings of one server.
+
+    Attributes:
+        tracking_uri: Where the registry is; `MLFLOW_TRACKING_URI` is read when `SERVING_TRACKING_URI` is not set.
+        models: Names of the models to serve, in the environment separated by commas; empty for every model that has a
+            version in Production.
+        host: Address to listen on.
+        port: Port to listen on; 0 for a free one.
+        refresh_s: Seconds between two looks at the registry; each wait is between 0.8 and 1.2 times this.
+        startup_patience_s: Seconds that the registry is waited for before the verified copies on disk are served.
+        retry_max_s: Longest wait before a version that was refused is tried again.
+        cache_dir: Where verified copies are kept. Servers on one machine may share it.
+        cache_keep: How many copies that are no longer served are kept, for a fast way back.
+        max_rows: Most rows that one request may hold.
+        max_body_bytes: Most bytes that the body of one request may have.
+        body_timeout_s: Seconds within which a request's body must have arrived.
+        n_threads: How many predictions are computed at the same time.
+        max_waiting: How many requests may wait for one of these threads; those beyond are told to come again.
+        drain_s: Seconds between SIGTERM and the end of listening, for load balancers to see `/readyz` say no.
+        shutdown_s: Seconds that requests under way are given to end after that.
+        log_level: Lowest level that is logged.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SERVING_", extra="ignore", populate_by_name=True, frozen=True)
+
+    tracking_uri: str = Field(
+        default="", validation_alias=AliasChoices("SERVING_TRACKING_URI", "MLFLOW_TRACKING_URI", "tracking_uri")
+    )
+    models: Annotated[tuple[str, ...], NoDecode] = ()
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    refresh_s: float = Field(default=2.0, gt=0)
+    startup_patience_s: float = Field(default=5.0, ge=0)
+    retry_max_s: float = Field(default=60.0, gt=0)
+    cache_dir: Path = Path(".release/serving")
+    cache_keep: int = Field(default=4, ge=0)
+    max_rows: int = Field(default=10_000, ge=1)
+    max_body_bytes: int = Field(default=16 * 1024**2, ge=1)
+    body_timeout_s: float = Field(default=10.0, gt=0)
+    n_threads: int = Field(default_factory=lambda: max(2, os.cpu_count() or 2), ge=1)
+    max_waiting: int = Field(default=256, ge=0)
+    drain_s: float = Field(default=0.0, ge=0)
+    shutdown_s: int = Field(default=15, ge=0)
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value

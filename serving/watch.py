@@ -1,0 +1,99 @@
+"""Keeps what is served equal to what the registry names in Production."""
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import anyio
+
+from release_platform.domain.errors import ReleaseError
+from serving.background import call_in_daemon
+from serving.metrics import Metrics
+from serving.models import Event, Live, Lost, Reached, Refused, Went
+from serving.registry import ModelSource
+
+_LOG = logging.getLogger(__name__)
+
+
+class Watcher:
+    """Looks at the registry again and again, and makes verified versions live.
+
+    Args:
+        refresh_s: Seconds between two looks; each wait is drawn from 0.8 to 1.2 times this, so that replicas spread.
+        patience_s: Seconds that the registry is given at the start before the copies on disk are served.
+    """
+
+    def __init__(
+        self, *, source: ModelSource, live: Live, metrics: Metrics, refresh_s: float, patience_s: float
+    ) -> None:
+        self._source = source
+        self._live = live
+        self._metrics = metrics
+        self._refresh_s = refresh_s
+        self._patience_s = patience_s
+
+    async def run(self) -> None:
+        """Watches until it is cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._restore_after, self._patience_s)
+            while True:
+                await self._guarded(self.refresh)
+                await anyio.sleep(self._refresh_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
+
+    async def refresh(self) -> None:
+        """Looks at the registry once. Each model goes live as soon as it is ready, whatever becomes of the others."""
+        try:
+            models = await call_in_daemon(self._source.models)
+        except Exception as error:  # whatever it is, the registry is of no use now
+            self._apply(Lost(problem=error.problem if isinstance(error, ReleaseError) else repr(error)))
+            await self.restore(self._source.remembered())
+            return
+        self._apply(Reached(models=models, at=self._source.now()))
+        for model in models:
+            table = self._live.table
+            look = partial(self._source.look, model, table.loaded.get(model), table.refusals.get(model))
+            event = await call_in_daemon(look)
+            if event is not None:
+                await self._settle(event)
+            if isinstance(event, Refused | Lost):
+                await self.restore((model,))
+
+    async def restore(self, models: tuple[str, ...]) -> None:
+        """Serves, of these models, each that nothing is loaded of and that a verified copy is on disk of."""
+        for model in models:
+            if model not in self._live.table.loaded:
+                event = await call_in_daemon(partial(self._source.restore, model))
+                if event is not None:
+                    await self._settle(event)
+
+    async def _guarded(self, act: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await act()
+        except Exception:
+            # What is loaded must go on answering, and the next look may succeed.
+            _LOG.exception("looking at the registry failed in an unforeseen way")
+
+    async def _restore_after(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        if self._live.table.contact.reachable is None:
+            await self._guarded(lambda: self.restore(self._source.remembered()))
+
+    async def _settle(self, event: Event) -> None:
+        before = self._live.table
+        self._apply(event)
+        if isinstance(event, Refused):
+            self._metrics.version_refused(event.refusal.model, event.refusal.kind)
+        if isinstance(event, Went) and self._live.table is not before:
+            loaded = event.loaded
+            named = (loaded.model, loaded.version, loaded.digest, loaded.origin)
+            _LOG.info("%s version %s (%s) is live, named by the %s", *named)
+            await call_in_daemon(partial(self._source.confirm, loaded))
+
+    def _apply(self, event: Event) -> None:
+        was = self._live.table.contact.reachable
+        self._live.apply(event)
+        if isinstance(event, Lost) and was is not False:
+            _LOG.warning("the registry does not answer; what is loaded goes on: %s", event.problem)
+        if isinstance(event, Reached) and was is False:
+            _LOG.info("the registry answers again")

@@ -1,0 +1,97 @@
+"""A model registry in memory, with the versions' files on disk."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from release_platform.domain.errors import IntegrityError, NotFound, Unavailable
+from release_platform.domain.ports import VersionRecord
+from tests.fakes.packages import manifest_of
+
+REGISTERED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class FakeRegistry:
+    """The `Registry` over folders.
+
+    Args:
+        packages: The folder of each version, by model and number. Manifests are taken now: what is changed in a folder
+            afterwards is tampering.
+        aliases: The version of each alias, by model and alias.
+        down: Whether it does not answer. It may be switched at any time.
+    """
+
+    def __init__(
+        self,
+        packages: Mapping[tuple[str, str], Path],
+        *,
+        aliases: Mapping[tuple[str, str], str] | None = None,
+        down: bool = False,
+    ) -> None:
+        self._packages = dict(packages)
+        self._records = {key: _record(key, folder) for key, folder in packages.items()}
+        self._aliases = dict(aliases or {})
+        self.down = down
+        self.n_fetches = 0
+
+    def models(self) -> Sequence[str]:
+        """See `Registry`."""
+        self._answer()
+        return sorted({model for model, _ in self._records})
+
+    def versions(self, model: str) -> Sequence[VersionRecord]:
+        """See `Registry`."""
+        self._answer()
+        return [self._records[key] for key in sorted(self._records, key=lambda k: int(k[1])) if key[0] == model]
+
+    def get_version(self, model: str, version: str) -> VersionRecord:
+        """See `Registry`."""
+        self._answer()
+        if (model, version) not in self._records:
+            raise NotFound(f"{model}: there is no version {version}", remedy="take one that there is")
+        return self._records[model, version]
+
+    def find_alias(self, model: str, alias: str) -> str | None:
+        """See `Registry`."""
+        self._answer()
+        return self._aliases.get((model, alias))
+
+    def set_alias(self, model: str, alias: str, version: str | None) -> None:
+        """See `Registry`."""
+        self._answer()
+        if version is None:
+            self._aliases.pop((model, alias), None)
+        else:
+            self._aliases[model, alias] = version
+
+    def fetch(self, model: str, version: str, folder: Path) -> VersionRecord:
+        """See `Registry`."""
+        record = self.get_version(model, version)
+        self.n_fetches += 1
+        source = self._packages[model, version]
+        for entry in record.manifest.files:
+            target = folder / entry.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(source / entry.path, target)
+            except FileNotFoundError:
+                raise IntegrityError(f"{entry.path} is gone", remedy="restore it") from None
+        return record
+
+    def _answer(self) -> None:
+        if self.down:
+            raise Unavailable("the registry does not answer", remedy="start it")
+
+
+def _record(key: tuple[str, str], folder: Path) -> VersionRecord:
+    manifest = manifest_of(folder)
+    return VersionRecord(
+        model=key[0],
+        version=key[1],
+        digest=manifest.digest,
+        manifest=manifest,
+        run_id="run",
+        tags={},
+        created_at=REGISTERED_AT,
+    )

@@ -1,0 +1,109 @@
+"""A request's rows or columns become the plan's inputs, or the field and row at fault are named."""
+
+import json
+
+import numpy as np
+import pytest
+
+from release_platform.domain.features import ColumnType, FeaturePlan, Input
+from serving.errors import InvalidInput, MalformedBody, RequestProblem
+from serving.inputs import read_columns
+
+PLAN = FeaturePlan(
+    inputs=(
+        Input(name="a", type=ColumnType.NUMBER),
+        Input(name="b", type=ColumnType.NUMBER, nullable=True),
+        Input(name="city", type=ColumnType.CATEGORY),
+    ),
+    derived=(),
+    features=("a", "b", "city"),
+)
+GOOD = {"a": 1, "b": None, "city": "x"}
+
+
+def read(value, max_rows=3):
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return read_columns(body, PLAN, max_rows=max_rows)
+
+
+def test_rows_and_columns_are_two_ways_to_say_the_same():
+    rows = read({"rows": [GOOD, {"city": "y", "b": 2.5, "a": 3}]})
+    columns = read({"columns": {"city": ["x", "y"], "a": [1, 3], "b": [None, 2.5]}})
+    assert list(rows) == list(columns) == ["a", "b", "city"]
+    for name, values in rows.items():
+        np.testing.assert_array_equal(values, columns[name])
+
+
+@pytest.mark.parametrize("n_rows", [1, 3])
+def test_one_row_and_as_many_as_allowed_are_taken(n_rows):
+    assert len(read({"rows": [GOOD] * n_rows})["a"]) == n_rows
+    assert len(read({"columns": {name: [value] * n_rows for name, value in GOOD.items()}})["a"]) == n_rows
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "row"),
+    [
+        ([], None, None),
+        ("text", None, None),
+        (None, None, None),
+        ({}, None, None),
+        ({"rows": [GOOD], "columns": {}}, None, None),
+        ({"instances": [GOOD]}, "instances", None),
+        ({"rows": {}}, "rows", None),
+        ({"rows": []}, "rows", None),
+        ({"rows": [GOOD] * 4}, "rows", None),
+        ({"rows": [GOOD, [1, 2, "x"]]}, None, 1),
+        ({"rows": [GOOD, {"a": 1, "b": 2}]}, "city", 1),
+        ({"rows": [GOOD, GOOD | {"ciyt": "x"}]}, "ciyt", 1),
+        ({"rows": [GOOD, GOOD | {"a": "1"}]}, "a", 1),
+        ({"rows": [GOOD, GOOD | {"a": True}]}, "a", 1),
+        ({"rows": [GOOD | {"a": None}]}, "a", 0),
+        ({"rows": [GOOD | {"b": [1]}]}, "b", 0),
+        ({"rows": [GOOD | {"b": {}}]}, "b", 0),
+        ({"rows": [GOOD | {"city": 3}]}, "city", 0),
+        ({"columns": []}, "columns", None),
+        ({"columns": {"a": [1], "b": [1]}}, "city", None),
+        ({"columns": {"a": [1], "b": [1], "city": ["x"], "d": [1]}}, "d", None),
+        ({"columns": {"a": 1, "b": [1], "city": ["x"]}}, "a", None),
+        ({"columns": {"a": [1, 2], "b": [1], "city": ["x", "y"]}}, "b", None),
+        ({"columns": {"a": [], "b": [], "city": []}}, "columns", None),
+        ({"columns": {"a": [1] * 4, "b": [1] * 4, "city": ["x"] * 4}}, "columns", None),
+        ({"columns": {"a": [1, "2"], "b": [1, 1], "city": ["x", "y"]}}, "a", 1),
+    ],
+    ids=lambda value: json.dumps(value)[:60] if isinstance(value, list | dict) else None,
+)
+def test_what_the_model_does_not_take_is_named(value, field, row):
+    with pytest.raises(InvalidInput) as caught:
+        read(value)
+    assert (caught.value.field, caught.value.row) == (field, row)
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 400])
+def test_a_number_that_is_not_finite_is_named_with_field_and_row(text):
+    body = f'{{"rows": [{json.dumps(GOOD)}, {{"a": {text}, "b": 1, "city": "x"}}]}}'
+    with pytest.raises(InvalidInput) as caught:
+        read(body.encode())
+    assert (caught.value.field, caught.value.row) == ("a", 1)
+
+
+def test_a_lone_surrogate_is_named_with_field_and_row():
+    with pytest.raises(InvalidInput) as caught:
+        read(b'{"rows": [{"a": 1, "b": 1, "city": "\\ud800"}]}')
+    assert (caught.value.field, caught.value.row) == ("city", 0)
+
+
+def test_what_only_a_lenient_reader_takes_is_never_predicted():
+    with pytest.raises(MalformedBody):
+        read(b'{"rows": [{"a": 1, "b": 1, "city": "x\t"}], "rows": [{"a": 1, "b": NaN, "city": "x"}] }x')
+
+
+def test_deep_nesting_inside_a_value_is_refused():
+    for depth in (500, 1000, 50_000):
+        body = b'{"rows": [{"a": ' + b"[" * depth + b"]" * depth + b', "b": 1, "city": "x"}]}'
+        with pytest.raises(RequestProblem):
+            read(body)
+
+
+def test_a_misspelt_name_gets_a_suggestion():
+    with pytest.raises(InvalidInput, match="did you mean 'city'"):
+        read({"rows": [{"a": 1, "b": 1, "ciyt": "x"}]})
