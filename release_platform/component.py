@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, ConfigDict
 
 from release_platform.defs.data import build_features, build_raw_data, build_raw_data_check
 from release_platform.defs.evaluation import build_evaluation_report, build_gates
@@ -26,7 +25,7 @@ class ModelReleaseAttributes(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def model_json_schema(cls, *_: Any, **__: Any) -> dict[str, Any]:
         """Returns the schema of a model's spec, so that `dg check yaml` and editors know every key."""
         return SPEC.json_schema()
 

@@ -47,7 +47,12 @@ def parse_spec(attributes: Mapping[str, Any], *, file: Path) -> ModelSpec:
         found = [_explained(detail) for detail in error.errors(include_url=False)]
     first_field = found[0][0]
     if len(found) == 1:
-        raise SpecError(found[0][1], remedy="correct it in the defs.yaml; docs/model-yaml.md describes every key", file=str(file), field=first_field) from None
+        raise SpecError(
+            found[0][1],
+            remedy="correct it in the defs.yaml; docs/model-yaml.md describes every key",
+            file=str(file),
+            field=first_field,
+        ) from None
     listed = "\n".join(f"  - {field}: {problem}" for field, problem in found)
     raise SpecError(
         f"{len(found)} fields are wrong:\n{listed}",

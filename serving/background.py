@@ -30,7 +30,7 @@ async def call_in_daemon(work: Callable[[], _T]) -> _T:
         result, error = None, None
         try:
             result = work()
-        except BaseException as caught:
+        except BaseException as caught:  # noqa: BLE001 - it is raised again where it is awaited
             error = caught
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, result, error)

@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote
 from release_platform.domain.identity import PREFIX, Manifest, canonical_json
 
 _FORMAT = 1
+_ABANDONED_S = 3600.0
 
 
 class PackageCache:
@@ -86,12 +87,20 @@ class PackageCache:
         """Returns the models that there are notes of, in order."""
         return tuple(sorted(unquote(path.stem) for path in self._served.glob("*.json")))
 
-    def prune(self, *, keep: int) -> None:
-        """Removes all copies that no note names, except the `keep` newest."""
+    def prune(self, *, keep: int, now_s: float) -> None:
+        """Removes all copies that no note names, except the `keep` newest, and what a killed server left half-fetched.
+
+        Args:
+            keep: How many spare copies stay.
+            now_s: Seconds since 1970; what came in more than an hour before is left over.
+        """
         named = {manifest.digest.removeprefix(PREFIX) for manifest in self._noted_manifests()}
         spare = [path for path in self._packages.glob("*") if path.name not in named]
         for path in sorted(spare, key=_modified, reverse=True)[keep:]:
             shutil.rmtree(path, ignore_errors=True)
+        for path in self._incoming.glob("*"):
+            if _modified(path) < now_s - _ABANDONED_S:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _noted_manifests(self) -> Iterator[Manifest]:
         for model in self.remembered():
@@ -117,7 +126,7 @@ def _write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

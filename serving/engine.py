@@ -25,7 +25,9 @@ class Engine:
 
     def __init__(self, *, n_threads: int, max_waiting: int, metrics: Metrics) -> None:
         self._limiter = anyio.CapacityLimiter(n_threads)
+        self._n_threads = n_threads
         self._max_waiting = max_waiting
+        self._n_inside = 0
         self._metrics = metrics
 
     async def run(self, work: Callable[[], _T]) -> _T:
@@ -34,9 +36,13 @@ class Engine:
         Raises:
             Overloaded: Too many calls wait already.
         """
-        if self._limiter.available_tokens <= 0 and self._limiter.statistics().tasks_waiting >= self._max_waiting:
+        if self._n_inside >= self._n_threads + self._max_waiting:
             raise Overloaded(f"{self._max_waiting} requests are waiting already; come again")
-        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+        self._n_inside += 1
+        try:
+            return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+        finally:
+            self._n_inside -= 1
 
     def predict(self, loaded: LoadedModel, columns: Mapping[str, Column]) -> Predictions:
         """Returns a model's predictions for the plan's inputs; every number in them is finite.

@@ -90,8 +90,9 @@ def _check_count(n_rows: int, max_rows: int, field: str) -> None:
 
 def _misnamed(given: Mapping[str, Any], names: Sequence[str], row: int | None) -> InvalidInput:
     where = "there" if row is None else f"in row {row}, there"
+    known = set(names)
     missing = [name for name in names if name not in given]
-    extra = [name for name in given if name not in set(names)]
+    extra = [name for name in given if name not in known]
     if extra:
         close = get_close_matches(extra[0], missing or names, n=1) if len(extra[0]) <= _LONGEST_NAME else []
         hint = f"did you mean '{close[0]}'?" if close else "leave it out"

@@ -80,7 +80,7 @@ class ModelSource:
             return Went(loaded=self._take(record))
         except Unavailable as error:
             return Lost(problem=error.problem)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - no version, however broken, may take a good one down
             _LOG.warning("%s version %s is refused: %s", model, version, error)
             return self._refuse(model, version, type(error).__name__, _reason(error), refusal)
 
@@ -99,7 +99,7 @@ class ModelSource:
             if folder is None:
                 return None
             package = _load(model, folder, manifest)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as above
             _LOG.warning("the copy of %s on disk is refused: %s", model, error)
             return None
         return Went(loaded=self._loaded(package, version, Origin.DISK))
@@ -108,7 +108,7 @@ class ModelSource:
         """Notes on disk that a version went live. A full disk is logged; it does not stop serving."""
         try:
             self._cache.remember(loaded.model, loaded.version, loaded.package.manifest)
-            self._cache.prune(keep=self._cache_keep)
+            self._cache.prune(keep=self._cache_keep, now_s=self._clock.now().timestamp())
         except (OSError, ValueError) as error:
             _LOG.warning("%s version %s is live, but not noted for a restart: %s", loaded.model, loaded.version, error)
 

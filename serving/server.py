@@ -27,7 +27,7 @@ class Server(uvicorn.Server):
         self._live = live
         self._drain_s = drain_s
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the name is uvicorn's
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begins the end; a second SIGINT does not wait for requests."""
         self._live.draining = True
         if self.should_exit and sig == signal.SIGINT:

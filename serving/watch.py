@@ -32,6 +32,7 @@ class Watcher:
         self._metrics = metrics
         self._refresh_s = refresh_s
         self._patience_s = patience_s
+        self._tried: set[str] = set()
 
     async def run(self) -> None:
         """Watches until it is cancelled."""
@@ -45,7 +46,7 @@ class Watcher:
         """Looks at the registry once. Each model goes live as soon as it is ready, whatever becomes of the others."""
         try:
             models = await call_in_daemon(self._source.models)
-        except Exception as error:  # whatever it is, the registry is of no use now
+        except Exception as error:  # noqa: BLE001 - whatever it is, the registry is of no use now
             self._apply(Lost(problem=error.problem if isinstance(error, ReleaseError) else repr(error)))
             await self.restore(self._source.remembered())
             return
@@ -56,13 +57,20 @@ class Watcher:
             event = await call_in_daemon(look)
             if event is not None:
                 await self._settle(event)
-            if isinstance(event, Refused | Lost):
+            if isinstance(event, Refused):
                 await self.restore((model,))
+            if isinstance(event, Lost):
+                await self.restore(self._source.remembered())
+                return
 
     async def restore(self, models: tuple[str, ...]) -> None:
-        """Serves, of these models, each that nothing is loaded of and that a verified copy is on disk of."""
+        """Serves, of these models, each that nothing is loaded of and that a verified copy is on disk of.
+
+        Each model is tried once: a copy that was bad stays so.
+        """
         for model in models:
-            if model not in self._live.table.loaded:
+            if model not in self._live.table.loaded and model not in self._tried:
+                self._tried.add(model)
                 event = await call_in_daemon(partial(self._source.restore, model))
                 if event is not None:
                     await self._settle(event)
@@ -70,8 +78,7 @@ class Watcher:
     async def _guarded(self, act: Callable[[], Awaitable[None]]) -> None:
         try:
             await act()
-        except Exception:
-            # What is loaded must go on answering, and the next look may succeed.
+        except Exception:  # noqa: BLE001 - what is loaded must go on answering, and the next look may succeed
             _LOG.exception("looking at the registry failed in an unforeseen way")
 
     async def _restore_after(self, seconds: float) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from release_platform.adapters.mlflow_client import mlflow_client, mlflow_errors
+from release_platform.adapters.model_package import MAXIMUM_BYTES
 from release_platform.domain.errors import IntegrityError, NotFound
 from release_platform.domain.identity import Manifest
 from release_platform.domain.ports import VersionRecord
@@ -143,6 +144,11 @@ def fetch_files(uri: str, manifest: Manifest, folder: Path, tracking_uri: str, *
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+    if manifest.size_bytes > MAXIMUM_BYTES:
+        raise IntegrityError(
+            f"{of}: {manifest.size_bytes:,} bytes, more than the {MAXIMUM_BYTES:,} that a version may have",
+            remedy="register a smaller model",
+        )
     repository = get_artifact_repository(uri, tracking_uri=tracking_uri)
     for entry in manifest.files:
         try:

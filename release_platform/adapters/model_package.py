@@ -117,7 +117,7 @@ def load_package(folder: Path, manifest: Manifest, *, engine: str | None = None)
                 remedy="upgrade the platform, or register the model again",
             )
         name = engine or release["engine"]
-        loaded = _ENGINES[name](files[f"model.{name}"], release)
+        loaded = _load_engine(name, files[f"model.{name}"], release, folder)
         return ModelPackage(
             model=release["model"],
             task=Task(release["task"]),
@@ -135,6 +135,14 @@ def load_package(folder: Path, manifest: Manifest, *, engine: str | None = None)
         ) from error
 
 
+def _load_engine(name: str, data: bytes, release: Mapping[str, Any], folder: Path) -> Engine:
+    try:
+        loaded: Engine = _ENGINES[name](data, release)
+    except Exception as error:  # noqa: BLE001 - whatever a parser raises over bad bytes means: not loadable
+        raise _refuse(folder, f"model.{name} cannot be loaded ({type(error).__name__}: {error})") from error
+    return loaded
+
+
 def _refuse(folder: Path, problem: str) -> IntegrityError:
     return IntegrityError(
         f"{folder.name}: {problem}",
@@ -145,7 +153,11 @@ def _refuse(folder: Path, problem: str) -> IntegrityError:
 def _read_checked(folder: Path, manifest: Manifest) -> dict[str, bytes]:
     if manifest.size_bytes > MAXIMUM_BYTES:
         raise _refuse(folder, f"{manifest.size_bytes:,} bytes, more than {MAXIMUM_BYTES:,}")
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+    found = {
+        path.relative_to(folder).as_posix(): path
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
     wanted = {entry.path: entry for entry in manifest.files}
     for path in found:
         if path not in wanted:

@@ -226,7 +226,9 @@ class ReleaseStore:
         with self._begin() as connection:
             row = connection.execute(_requests.select().where(_requests.c.request_id == request_id)).mappings().first()
         if row is None:
-            raise NotFound(f"there is no promotion request {request_id}", remedy="`release status MODEL` lists the open ones")
+            raise NotFound(
+                f"there is no promotion request {request_id}", remedy="`release status MODEL` lists the open ones"
+            )
         return _request_from(row)
 
     def requests(self, model: str, state: RequestState | None = None) -> tuple[PromotionRequest, ...]:

@@ -2,16 +2,13 @@
 
 ```
 <root>/<digest>.parquet    the data: float64, Int64, boolean, string, timestamp[us]; written once, never changed
-<root>/<digest>.json       its fingerprint, and the SHA-256 of the Parquet file; written last: without it nothing is there
+<root>/<digest>.json       its fingerprint and the Parquet file's SHA-256; written last: without it nothing is there
 ```
 
-Locally both files appear complete or not at all, and of two writers of one snapshot the first one's bytes stay. On S3 an
-object appears whole; two writers of one snapshot write the same bytes.
+A file appears complete or not at all. Two writers of one snapshot write the same bytes, so it does not matter who wins.
 """
 
-import contextlib
 import errno
-import hashlib
 import json
 import os
 import tempfile
@@ -87,7 +84,8 @@ class SnapshotStore:
             IntegrityError: The file is gone, or is not the one that was written.
             Unavailable: The store does not answer.
         """
-        return to_frame(pq.read_table(pa.BufferReader(self._verified(snapshot))))
+        data = self._verified(snapshot)  # the bytes that were checked are the bytes that are read
+        return to_frame(pq.read_table(pa.BufferReader(data)))
 
     def verify(self, snapshot: Snapshot) -> None:
         """Compares a snapshot's stored bytes with those that were written.
@@ -98,7 +96,7 @@ class SnapshotStore:
         """
         self._verified(snapshot)
 
-    def _verified(self, snapshot: Snapshot) -> pa.Buffer:
+    def _verified(self, snapshot: Snapshot) -> bytes:
         with _translated(snapshot.uri):
             filesystem, path = _open(snapshot.uri)
             try:
@@ -128,13 +126,81 @@ class SnapshotStore:
     def _write(self, uri: str, table: pa.Table, fingerprint: Fingerprint) -> int:
         with _translated(uri):
             filesystem, path = _open(uri)
-            put = _put_locally if isinstance(filesystem, pafs.LocalFileSystem) else _put_on_s3(filesystem)
             data = _encoded(table)
-            put(path, data)
-            record = {
-                "sha256": digest_of_bytes(data),
-                "size_bytes": data.size,
-                "fingerprint": fingerprint.to_json(),
-            }
-            put(_record_of(path), json.dumps(record).encode())
+            record = {"sha256": digest_of_bytes(data), "size_bytes": data.size, "fingerprint": fingerprint.to_json()}
+            for place, content in ((path, data), (_record_of(path), json.dumps(record).encode())):
+                if isinstance(filesystem, pafs.LocalFileSystem):
+                    _put_on_disk(Path(place), content)
+                else:
+                    with filesystem.open_output_stream(place) as stream:
+                        stream.write(content)
             return int(data.size)
+
+
+def _name(fingerprint: Fingerprint) -> str:
+    return fingerprint.digest.removeprefix(PREFIX)
+
+
+def _record_of(path: str) -> str:
+    return path.removesuffix(".parquet") + ".json"
+
+
+def _open(uri: str) -> tuple[pafs.FileSystem, str]:
+    if not uri.startswith("s3://"):
+        return pafs.LocalFileSystem(), uri
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    filesystem, _ = pafs.FileSystem.from_uri(f"s3://{bucket}")
+    return filesystem, f"{bucket}/{key}"
+
+
+def _read(filesystem: pafs.FileSystem, path: str) -> bytes:
+    with filesystem.open_input_file(path) as stream:
+        data: bytes = stream.read()
+    return data
+
+
+def _encoded(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="snappy")
+    return sink.getvalue()
+
+
+def _put_on_disk(path: Path, data: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _damaged(uri: str, problem: str) -> IntegrityError:
+    return IntegrityError(
+        f"{uri} {problem}",
+        remedy="restore the file from a backup, or delete it and materialize raw_data again",
+    )
+
+
+@contextmanager
+def _translated(uri: str) -> Iterator[None]:
+    """The one place where exceptions of the file system and of S3 become the platform's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise Unavailable(
+                f"{uri}: there is no room left to store the snapshot",
+                remedy="free space, or set RELEASE_SNAPSHOTS to a folder or bucket with room, and run again",
+            ) from error
+        raise Unavailable(
+            f"{uri}: the snapshot store does not answer: {str(error).splitlines()[0]}",
+            remedy="check RELEASE_SNAPSHOTS and the right to write there; for s3:// also AWS_ENDPOINT_URL, AWS_REGION "
+            "and the AWS credentials",
+        ) from error

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 
 from release_platform.cli.app import app
 from release_platform.cli.console import show_error
@@ -10,6 +11,8 @@ from release_platform.domain.errors import ReleaseError
 
 def main() -> None:
     """Runs the command line; exit codes are those of `release_platform.domain.errors`."""
+    if not os.environ.get("RELEASE_DEBUG"):
+        warnings.simplefilter("ignore")  # libraries' notes to developers; the tests turn each into an error
     try:
         app(standalone_mode=True)
     except Exception as error:  # noqa: BLE001 - the outermost door: every error becomes a sentence and an exit code

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
@@ -47,10 +48,10 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 def show_pairs(title: str, pairs: Mapping[str, object]) -> None:
     """Prints names and values."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    width = max(len(name) for name in pairs)
+    out.print(f"[bold]{escape(title)}[/]", soft_wrap=True)
     for name, value in pairs.items():
-        table.add_row(f"[bold]{name}[/]", str(value))
-    out.print(table)
+        out.print(f"  {name:<{width}}  {escape(str(value))}", soft_wrap=True, highlight=False)
 
 
 class Progress(logging.Handler):
@@ -61,6 +62,7 @@ class Progress(logging.Handler):
         self._console = console
         self._status = Status("starting", console=console)
         self._started: dict[str, float] = {}
+        self._materialized: dict[str, list[str | None]] = {}
         self.checks: dict[str, tuple[bool, str]] = {}
 
     def __enter__(self) -> "Progress":
@@ -84,23 +86,29 @@ class Progress(logging.Handler):
             case "STEP_START":
                 self._started[event.step_key] = perf_counter()
                 self._status.update(f"{_stage(event.step_key)} ...")
-            case "ASSET_MATERIALIZATION" if event.partition in {None, "all"}:
-                self._line("[green]done[/]", event.asset_key.path[-1], self._spent(event.step_key))
+            case "ASSET_MATERIALIZATION":
+                self._materialized.setdefault(event.step_key, []).append(event.partition)
             case "ASSET_CHECK_EVALUATION":
                 self._check(event.event_specific_data)
-            case "STEP_SUCCESS" if event.step_key.endswith("raw_data"):
-                self._line("[green]done[/]", "raw_data", self._spent(event.step_key))
+            case "STEP_SUCCESS" if event.step_key in self._materialized:
+                parts = [key for key in self._materialized[event.step_key] if key is not None]
+                of = f", {len(parts)} partition(s)" if parts else ""
+                self._line("[green]done[/]", _stage(event.step_key), self._spent(event.step_key) + of)
             case "STEP_FAILURE":
                 self._line("[red]failed[/]", _stage(event.step_key), self._spent(event.step_key))
 
     def _check(self, evaluation: Any) -> None:
         reason = evaluation.description or ""
         self.checks[evaluation.check_name] = (evaluation.passed, reason)
-        word = "[green]passed[/]" if evaluation.passed else ("[red]failed[/]" if evaluation.blocking else "[yellow]warned[/]")
+        word = (
+            "[green]passed[/]"
+            if evaluation.passed
+            else ("[red]failed[/]" if evaluation.blocking else "[yellow]warned[/]")
+        )
         self._line(word, f"  {evaluation.check_name}", reason)
 
     def _line(self, word: str, name: str, detail: str) -> None:
-        self._console.print(f"  {word:<24} {name:<22} [dim]{detail}[/]", highlight=False)
+        self._console.print(f"  {word:<24} {name:<22} [dim]{escape(detail)}[/]", highlight=False, soft_wrap=True)
 
     def _spent(self, step: str) -> str:
         return f"{perf_counter() - self._started.get(step, perf_counter()):.1f} s"

@@ -18,7 +18,9 @@ READY_S = 90.0
 
 def demo(
     model: Annotated[str, typer.Argument(help="Name of the model; `release models` lists them.")] = "flight_delay",
-    port: Annotated[int, typer.Option("--port", help="Port for serving; another free one is taken if it is in use.")] = 8000,
+    port: Annotated[
+        int, typer.Option("--port", help="Port for serving; another free one is taken if it is in use.")
+    ] = 8000,
 ) -> None:
     """Run the whole life of a model: train, gate, register, promote, serve, verify. Leaves no process behind.
 

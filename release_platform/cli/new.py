@@ -10,11 +10,15 @@ from release_platform.domain.errors import Refused
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="Name of the new model: lower-case letters, digits, underscores.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="Name of the new model: lower-case letters, digits, underscores.", show_default=False)
+    ],
     source: Annotated[Path, typer.Option("--from", help="CSV or Parquet file with the data.", show_default=False)],
     target: Annotated[str, typer.Option("--target", help="Column to predict.", show_default=False)],
     owner: Annotated[str, typer.Option("--owner", help="Owner: team:NAME or an e-mail address.")] = "team:ml",
-    folder: Annotated[Path | None, typer.Option("--in", help="Folder of models; default: RELEASE_MODELS, or ./models.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--in", help="Folder of models; default: RELEASE_MODELS, or ./models.")
+    ] = None,
 ) -> None:
     """Write a defs.yaml for a new model, inferred from its data: contract, features, estimator, gates.
 

@@ -148,7 +148,9 @@ def approve(
     request = running.services().store.get_request(request_id)
     missing = missing_conditions(request)
     if json:
-        show_json({"request_id": request_id, "model": request.model, "version": request.version, "missing": list(missing)})
+        show_json(
+            {"request_id": request_id, "model": request.model, "version": request.version, "missing": list(missing)}
+        )
         return
     out.print(f"{request.model} version {request.version}: approved by {who}")
     out.print(f"Still missing: {'; '.join(missing)}" if missing else "Every condition holds.")
@@ -157,7 +159,9 @@ def approve(
 def rollback(
     model: Model,
     reason: Reason,
-    to: Annotated[str | None, typer.Option("--to", help="A former Production version; default: the previous one.")] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="A former Production version; default: the previous one.")
+    ] = None,
     actor: Actor = None,
     json: Json = False,
 ) -> None:

@@ -13,7 +13,9 @@ def run(
     model: Model,
     partitions: Annotated[
         str | None,
-        typer.Option("--partitions", help="First and last partition, e.g. 2013-01:2013-03; default: all.", metavar="A:B"),
+        typer.Option(
+            "--partitions", help="First and last partition, e.g. 2013-01:2013-03; default: all.", metavar="A:B"
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -52,7 +54,13 @@ def run_release(model: str, partitions: str | None = None) -> Registration:
 def show_gates(registration: Registration) -> None:
     """Prints the results of the gates."""
     rows = [
-        (g.gate, g.verdict, _number(g.value), f"{g.direction} {_number(g.limit)}" if g.limit is not None else "", g.reason)
+        (
+            g.gate,
+            g.verdict,
+            _number(g.value),
+            f"{g.direction} {_number(g.limit)}" if g.limit is not None else "",
+            g.reason,
+        )
         for g in registration.gates
     ]
     show_table("gates", ("gate", "verdict", "value", "limit", "reason"), rows)

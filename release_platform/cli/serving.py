@@ -45,7 +45,9 @@ def serving_process(port: int) -> dict[str, Any]:
 
 def verify(
     model: Model,
-    url: Annotated[str | None, typer.Option("--url", help="Address of the server; default: RELEASE_SERVING_URL.")] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Address of the server; default: RELEASE_SERVING_URL.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Ask a live server the model's golden inputs and compare with the registry's own model (smoke test).

@@ -24,7 +24,9 @@ def models(json: Json = False) -> None:
     rows = []
     for name, project in sorted(running.projects().items()):
         head = running.services().store.head(name)
-        rows.append((name, project.spec.task.value, project.spec.owner, head.staging, head.production, project.spec.description))
+        rows.append(
+            (name, project.spec.task.value, project.spec.owner, head.staging, head.production, project.spec.description)
+        )
     columns = ("model", "task", "owner", "staging", "production", "description")
     if json:
         show_json([dict(zip(columns, row, strict=True)) for row in rows])
@@ -32,7 +34,9 @@ def models(json: Json = False) -> None:
     show_table("models", columns, rows)
 
 
-def status(model: Annotated[str | None, typer.Argument(help="Name of the model; default: all.")] = None, json: Json = False) -> None:
+def status(
+    model: Annotated[str | None, typer.Argument(help="Name of the model; default: all.")] = None, json: Json = False
+) -> None:
     """Show where the versions of a model stand, what is asked for, and what is missing.
 
     Example:
@@ -103,7 +107,16 @@ def history(model: Model, json: Json = False) -> None:
         f"ledger of {model}",
         ("epoch", "at (UTC)", "move", "version", "before", "actor", "reason", "request"),
         [
-            (r.epoch, r.at[:19].replace("T", " "), r.move, r.version, r.before["production"], r.actor, r.reason, r.request_id)
+            (
+                r.epoch,
+                r.at[:19].replace("T", " "),
+                r.move,
+                r.version,
+                r.before["production"],
+                r.actor,
+                r.reason,
+                r.request_id,
+            )
             for r in rows
         ],
     )
@@ -111,7 +124,9 @@ def history(model: Model, json: Json = False) -> None:
 
 def lineage(
     model: Model,
-    version: Annotated[str | None, typer.Argument(help="The version; default: the one in Production, else Staging.")] = None,
+    version: Annotated[
+        str | None, typer.Argument(help="The version; default: the one in Production, else Staging.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show where a version comes from: data, code, parameters, metrics, gates, approvals, runs.

@@ -38,7 +38,9 @@ def build_raw_data(project: Project) -> dg.AssetsDefinition:
         partitions_def=partitions,
         backfill_policy=None if partitions is None else dg.BackfillPolicy.single_run(),
         io_manager_key="records",
-        **shared(project, kinds={"parquet", "pandas"}, description="Immutable snapshot of the source; its contract holds."),
+        **shared(
+            project, kinds={"parquet", "pandas"}, description="Immutable snapshot of the source; its contract holds."
+        ),
     )
     def raw_data(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
         keys = list(context.partition_keys) if context.has_partition_key_range or context.has_partition_key else None
@@ -86,7 +88,9 @@ def _schema(project: Project) -> dg.TableSchema:
 
 def _changes(context: dg.AssetExecutionContext, key: str, snapshot: Snapshot) -> str:
     partition = None if key == WHOLE else key
-    wanted = dg.AssetRecordsFilter(asset_key=context.asset_key, asset_partitions=None if partition is None else [partition])
+    wanted = dg.AssetRecordsFilter(
+        asset_key=context.asset_key, asset_partitions=None if partition is None else [partition]
+    )
     if not context.instance.fetch_materializations(wanted, limit=1).records:
         return "first snapshot"
     before, _ = latest_record(context.instance, context.asset_key, partition=partition)
@@ -102,7 +106,6 @@ def build_raw_data_check(project: Project) -> dg.AssetChecksDefinition:
         asset=key,
         name="snapshot_intact",
         description="Every stored snapshot is read back: its bytes are those that were written.",
-        additional_ins={"raw_data": dg.AssetIn(key=key)},
     )
     def snapshot_intact(raw_data: Any, platform: Platform) -> dg.AssetCheckResult:
         damaged = []
@@ -127,7 +130,11 @@ def build_features(project: Project) -> dg.AssetsDefinition:
         ),
         io_manager_key="records",
         ins={"raw_data": dg.AssetIn(key=asset_key(spec.name, "raw_data"))},
-        **shared(project, kinds={"parquet", "pandas"}, description="Features by the plan that serving applies too, target and split."),
+        **shared(
+            project,
+            kinds={"parquet", "pandas"},
+            description="Features by the plan that serving applies too, target and split.",
+        ),
     )
     def features(raw_data: Any, platform: Platform) -> dg.MaterializeResult[Any]:
         frame = ingest.read_raw(platform.services.snapshots, raw_data.snapshots)
@@ -150,7 +157,9 @@ def build_features(project: Project) -> dg.AssetsDefinition:
                 "dagster/uri": snapshot.uri,
                 "training_rows": record.n_training_rows,
                 "held_out_rows": n_held_out,
-                "features": dg.MetadataValue.md("\n".join(f"- `{name}`: {kind}" for name, kind in spec.plan.types.items())),
+                "features": dg.MetadataValue.md(
+                    "\n".join(f"- `{name}`: {kind}" for name, kind in spec.plan.types.items())
+                ),
                 "fingerprint": snapshot.fingerprint.digest,
                 "raw_fingerprint": raw_data.fingerprint,
             },

@@ -46,7 +46,11 @@ def build_evaluation_report(project: Project) -> dg.AssetsDefinition:
             "raw_data": dg.AssetIn(key=asset_key(spec.name, "raw_data")),
             "trained_model": dg.AssetIn(key=asset_key(spec.name, "trained_model")),
         },
-        **shared(project, kinds={"scikitlearn", "mlflow"}, description="Metrics with intervals, slices, comparison with Production, plots."),
+        **shared(
+            project,
+            kinds={"scikitlearn", "mlflow"},
+            description="Metrics with intervals, slices, comparison with Production, plots.",
+        ),
     )
     def evaluation_report(
         context: dg.AssetExecutionContext, raw_data: Any, trained_model: Any, platform: Platform
@@ -137,7 +141,9 @@ def build_gates(project: Project) -> dg.AssetChecksDefinition:
         ins={"evaluation_report": dg.AssetIn(key=key)},
         can_subset=True,
     )
-    def quality_gates(context: dg.AssetCheckExecutionContext, evaluation_report: Evaluated) -> Iterator[dg.AssetCheckResult]:
+    def quality_gates(
+        context: dg.AssetCheckExecutionContext, evaluation_report: Evaluated
+    ) -> Iterator[dg.AssetCheckResult]:
         report = EvaluationReport.from_json(evaluation_report.report)
         for selected in sorted(context.selected_asset_check_keys, key=lambda key: list(gates).index(key.name)):
             yield _check_result(selected, judge(gates[selected.name], report), evaluation_report.report_digest)

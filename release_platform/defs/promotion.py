@@ -33,7 +33,9 @@ class PromotionForm(dg.Config):
     actor: str = Field(description="Who asks for it.")
     reason: str = Field(description="Why; it is kept in the ledger for good.")
     version: str | None = Field(default=None, description="The version; empty for the one in Staging.")
-    request_id: str | None = Field(default=None, description="An id of your own, so that a repeated launch does nothing.")
+    request_id: str | None = Field(
+        default=None, description="An id of your own, so that a repeated launch does nothing."
+    )
 
 
 class ApprovalForm(dg.Config):
@@ -66,7 +68,9 @@ def get_project(projects: Projects, model: str) -> Project:
         NotFound: This code location has no such model.
     """
     if model not in projects:
-        raise NotFound(f"there is no model '{model}' here", remedy=f"known are: {', '.join(sorted(projects)) or 'none'}")
+        raise NotFound(
+            f"there is no model '{model}' here", remedy=f"known are: {', '.join(sorted(projects)) or 'none'}"
+        )
     return projects[model]
 
 
@@ -93,7 +97,8 @@ def build_alias_check(project: Project) -> dg.AssetChecksDefinition:
         found = platform.services.releases.alias_faults(project.spec.name)
         head = platform.services.store.head(project.spec.name)
         return dg.AssetCheckResult(
-            passed=not found, metadata={"faults": "; ".join(found) or "none", "head": dg.MetadataValue.json(head.to_json())}
+            passed=not found,
+            metadata={"faults": "; ".join(found) or "none", "head": dg.MetadataValue.json(head.to_json())},
         )
 
     return aliases_show_head
@@ -121,7 +126,9 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
         with _failures():
             request = platform.services.store.get_request(config.request_id)
             policy = get_project(projects, request.model).spec.policy
-            platform.services.releases.approve(config.request_id, actor=config.actor, reason=config.reason, policy=policy)
+            platform.services.releases.approve(
+                config.request_id, actor=config.actor, reason=config.reason, policy=policy
+            )
             context.log.info(f"request {config.request_id}: approved by {config.actor}")
 
     @dg.op(description="Moves Production to what a request asks for, if every condition holds now.")
@@ -137,7 +144,11 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
         with _failures():
             get_project(projects, config.model)
             row = platform.services.releases.rollback(
-                config.model, to=config.to, actor=config.actor, reason=config.reason, request_id=f"rollback-{context.run_id}"
+                config.model,
+                to=config.to,
+                actor=config.actor,
+                reason=config.reason,
+                request_id=f"rollback-{context.run_id}",
             )
             context.log_event(_materialization(row, platform.services, context.run_id))
 
@@ -203,9 +214,13 @@ def decide_requests(
                 case Ready():
                     _launch(request, instance, ready, waiting)
                 case Hold(reasons=reasons):
-                    waiting.append(f"{name} version {request.version} (request {request.request_id}) waits: {'; '.join(reasons)}")
+                    waiting.append(
+                        f"{name} version {request.version} (request {request.request_id}) waits: {'; '.join(reasons)}"
+                    )
                 case Reject(reasons=reasons):
-                    waiting.append(f"{name} version {request.version} (request {request.request_id}) is refused: {'; '.join(reasons)}")
+                    waiting.append(
+                        f"{name} version {request.version} (request {request.request_id}) is refused: {'; '.join(reasons)}"
+                    )
     return ready, waiting
 
 
@@ -220,7 +235,9 @@ def _launch(
     if any(not run.is_finished for run in runs):
         waiting.append(f"{request.model} version {request.version}: promotion run {runs[0].run_id} is under way")
     elif len(runs) >= MAXIMUM_ATTEMPTS:
-        waiting.append(f"{request.model} version {request.version}: {len(runs)} promotion runs failed; read run {runs[0].run_id}")
+        waiting.append(
+            f"{request.model} version {request.version}: {len(runs)} promotion runs failed; read run {runs[0].run_id}"
+        )
     else:
         ready.append(promotion_run(request, attempt=len(runs)))
 

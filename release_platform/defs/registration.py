@@ -35,7 +35,11 @@ def build_registered_version(project: Project) -> dg.AssetsDefinition:
         code_version=version,
         io_manager_key="records",
         ins={"evaluation_report": dg.AssetIn(key=report_key)},
-        **shared(project, kinds={"mlflow"}, description="An immutable version with its manifest; the alias staging moves to it."),
+        **shared(
+            project,
+            kinds={"mlflow"},
+            description="An immutable version with its manifest; the alias staging moves to it.",
+        ),
     )
     def registered_version(
         context: dg.AssetExecutionContext, evaluation_report: Any, platform: Platform
@@ -152,7 +156,6 @@ def build_servable_check(project: Project) -> dg.AssetChecksDefinition:
         asset=key,
         name="servable",
         description="The version is fetched from the registry, verified, loaded, and answers its golden inputs.",
-        additional_ins={"registered_version": dg.AssetIn(key=key)},
     )
     def servable(registered_version: Any, platform: Platform) -> dg.AssetCheckResult:
         with TemporaryDirectory() as folder:

@@ -124,7 +124,9 @@ def build_fluent_tracking(model: str, tracking_uri: str) -> dg.ResourceDefinitio
             mlflow.end_run("RUNNING")
 
     definition = dg.ResourceDefinition(
-        dg.resource(config_schema=mlflow_tracking.config_schema, required_resource_keys={"platform"})(tracked).resource_fn,
+        dg.resource(config_schema=mlflow_tracking.config_schema, required_resource_keys={"platform"})(
+            tracked
+        ).resource_fn,
         config_schema=mlflow_tracking.config_schema,
         required_resource_keys={"platform"},
     )

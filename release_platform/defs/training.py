@@ -9,7 +9,6 @@ import dagster as dg
 
 from release_platform.adapters.mlflow_tracking import DatasetInput
 from release_platform.defs.naming import asset_key, code_version, link, shared
-from release_platform.defs.resources import Platform
 from release_platform.domain.identity import digest_of_model
 from release_platform.domain.records import FeatureTable, TrainedModel
 from release_platform.pipeline import features as feature_tables
@@ -41,11 +40,15 @@ def build_trained_model(project: Project) -> dg.AssetsDefinition:
         code_version=version,
         io_manager_key="records",
         ins={"features": dg.AssetIn(key=asset_key(spec.name, "features"))},
-        required_resource_keys={f"mlflow_{spec.name}"},
-        **shared(project, kinds={"scikitlearn", "mlflow"}, description="Seeded, deterministic fit; packaged, not yet registered."),
+        required_resource_keys={"platform", f"mlflow_{spec.name}"},
+        **shared(
+            project,
+            kinds={"scikitlearn", "mlflow"},
+            description="Seeded, deterministic fit; packaged, not yet registered.",
+        ),
     )
-    def trained_model(context: dg.AssetExecutionContext, features: Any, platform: Platform) -> dg.MaterializeResult[Any]:
-        services = platform.services
+    def trained_model(context: dg.AssetExecutionContext, features: Any) -> dg.MaterializeResult[Any]:
+        services: Services = context.resources.platform.services
         run_id = services.tracking.open_run(spec.name, context.run_id, {"dagster.job": context.job_name})
         surroundings = environment(project.folder)
         table = feature_tables.read_features(services.snapshots.read(features.snapshot))

@@ -104,7 +104,9 @@ class FeaturePlan:
                 raise ValueError(f"'{step.name}' is named twice")
             for source in step.of:
                 if source not in types:
-                    raise ValueError(f"'{step.name}' is derived from '{source}', which is no input and not derived before it")
+                    raise ValueError(
+                        f"'{step.name}' is derived from '{source}', which is no input and not derived before it"
+                    )
                 _check_type(step, source, types[source])
             if len({types[source] is ColumnType.TIMESTAMP for source in step.of}) > 1:
                 raise ValueError(f"'{step.name}': a timestamp and a number cannot be taken together")
@@ -156,7 +158,8 @@ class FeaturePlan:
                 Input(name=c["name"], type=ColumnType(c["type"]), nullable=bool(c["nullable"])) for c in value["inputs"]
             ),
             derived=tuple(
-                Derived(name=d["name"], operation=Operation(d["operation"]), of=tuple(d["of"])) for d in value["derived"]
+                Derived(name=d["name"], operation=Operation(d["operation"]), of=tuple(d["of"]))
+                for d in value["derived"]
             ),
             features=tuple(value["features"]),
         )
@@ -208,7 +211,9 @@ def _of_day(a: Column) -> Column:
 
 
 def _hour(a: Column) -> Column:
-    return np.where(np.isnat(a), np.nan, (a.astype("datetime64[h]") - a.astype("datetime64[D]")) / np.timedelta64(1, "h"))
+    return np.where(
+        np.isnat(a), np.nan, (a.astype("datetime64[h]") - a.astype("datetime64[D]")) / np.timedelta64(1, "h")
+    )
 
 
 def _weekday(a: Column) -> Column:
@@ -286,9 +291,13 @@ def as_column(column: Input, values: Sequence[object]) -> Column:
     return np.array(out, dtype=_DTYPES[column.type])
 
 
+def _shown(value: object) -> str:
+    return f"{value!r:.40}" if isinstance(value, str | int | float | bool) else f"a {type(value).__name__}"
+
+
 def _read_number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"is not a number: {value!r:.40}")
+        raise ValueError(f"is not a number: {_shown(value)}")
     number = float(value)
     if not isfinite(number):
         raise ValueError("is not finite; send null for a missing value")
@@ -298,30 +307,32 @@ def _read_number(value: object) -> float:
 def _read_integer(value: object) -> float:
     number = _read_number(value)
     if not number.is_integer():
-        raise ValueError(f"is not a whole number: {value!r:.40}")
+        raise ValueError(f"is not a whole number: {_shown(value)}")
     return number
 
 
 def _read_boolean(value: object) -> float:
     if not isinstance(value, bool):
-        raise ValueError(f"is not true or false: {value!r:.40}")
+        raise ValueError(f"is not true or false: {_shown(value)}")
     return float(value)
 
 
 def _read_category(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"is not text: {value!r:.40}")
+        raise ValueError(f"is not text: {_shown(value)}")
     value.encode()  # a lone surrogate is a UnicodeEncodeError, hence a ValueError
+    if value == MISSING:
+        raise ValueError(f"is the reserved text {MISSING}; send null for a missing value")
     return value
 
 
 def _read_timestamp(value: object) -> np.datetime64:
     if not isinstance(value, str):
-        raise ValueError(f"is not an ISO 8601 time: {value!r:.40}")
+        raise ValueError(f"is not an ISO 8601 time: {_shown(value)}")
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
-        raise ValueError(f"is not an ISO 8601 time: {value!r:.40}") from None
+        raise ValueError(f"is not an ISO 8601 time: {_shown(value)}") from None
     if moment.tzinfo is not None:
         moment = moment.astimezone(UTC).replace(tzinfo=None)
     return np.datetime64(moment, "us")

@@ -70,7 +70,13 @@ class Fingerprint:
             "digest": self.digest,
             "n_rows": self.n_rows,
             "columns": [
-                {"name": c.name, "dtype": c.dtype, "n_missing": c.n_missing, "digest": c.digest, "blocks": list(c.blocks)}
+                {
+                    "name": c.name,
+                    "dtype": c.dtype,
+                    "n_missing": c.n_missing,
+                    "digest": c.digest,
+                    "blocks": list(c.blocks),
+                }
                 for c in self.columns
             ],
         }

@@ -74,7 +74,9 @@ def judge_all(gates: tuple[GateSpec, ...], report: EvaluationReport) -> tuple[Ga
     return tuple(judge(gate, report) for gate in gates)
 
 
-def _result(gate: GateSpec, verdict: Verdict, reason: str, value: float | None, limit: float | None = None) -> GateResult:
+def _result(
+    gate: GateSpec, verdict: Verdict, reason: str, value: float | None, limit: float | None = None
+) -> GateResult:
     at_least = gate.maximum is None or (gate.minimum is not None and limit == gate.minimum)
     return GateResult(
         gate=gate.name,
@@ -124,7 +126,8 @@ def _judge_slices(gate: GateSpec, report: EvaluationReport) -> GateResult:
         for key, m in found.items()
         if key not in small
     ]
-    left_out = f"; {len(small)} slice(s) under {gate.minimum_rows} rows not judged: {', '.join(small[:5])}" if small else ""
+    named = ", ".join(small[:5])
+    left_out = f"; {len(small)} slice(s) under {gate.minimum_rows} rows not judged: {named}" if small else ""
     if not judged:
         reason = f"no value of '{gate.slice}' has {gate.minimum_rows} held-out rows{left_out}"
         return _result(gate, Verdict.INCONCLUSIVE, reason, None)
@@ -142,7 +145,8 @@ def _badness(gate: GateSpec, value: float | None) -> float:
 
 def _judge_against_production(gate: GateSpec, report: EvaluationReport) -> GateResult:
     if gate.metric not in report.quality or report.quality[gate.metric].value is None:
-        return _result(gate, Verdict.INCONCLUSIVE, f"{gate.metric} was not measured, so it cannot pass", None, -gate.margin)
+        reason = f"{gate.metric} was not measured, so it cannot pass"
+        return _result(gate, Verdict.INCONCLUSIVE, reason, None, -gate.margin)
     if report.baseline is None:
         reason = "first release: nothing is in Production to compare with; the other gates decide"
         return _result(gate, Verdict.PASSED, reason, report.quality[gate.metric].value, None)
@@ -163,4 +167,5 @@ def _judge_against_production(gate: GateSpec, report: EvaluationReport) -> GateR
         return _result(gate, Verdict.PASSED, said, comparison.improvement, -gate.margin)
     if upper < -gate.margin:
         return _result(gate, Verdict.FAILED, said, comparison.improvement, -gate.margin)
-    return _result(gate, Verdict.INCONCLUSIVE, f"{said}; more held-out rows would decide", comparison.improvement, -gate.margin)
+    reason = f"{said}; more held-out rows would decide"
+    return _result(gate, Verdict.INCONCLUSIVE, reason, comparison.improvement, -gate.margin)

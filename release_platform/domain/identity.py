@@ -79,9 +79,7 @@ class Manifest:
     def from_json(value: list[dict[str, Any]]) -> "Manifest":
         """Returns the manifest that `to_json` wrote."""
         return Manifest(
-            files=tuple(
-                FileEntry(path=e["path"], size_bytes=int(e["size_bytes"]), sha256=e["sha256"]) for e in value
-            )
+            files=tuple(FileEntry(path=e["path"], size_bytes=int(e["size_bytes"]), sha256=e["sha256"]) for e in value)
         )
 
 

@@ -127,7 +127,9 @@ def _promoted(head: Head, moved: Head, version: str) -> Head:
 
 def _rolled_back(head: Head, moved: Head, version: str) -> Head:
     if version == head.production:
-        raise Refused(f"{head.model}: version {version} is in Production now", remedy="choose a former Production version")
+        raise Refused(
+            f"{head.model}: version {version} is in Production now", remedy="choose a former Production version"
+        )
     if version not in head.ever:
         known = ", ".join(head.ever) or "none"
         raise Refused(

@@ -172,7 +172,9 @@ def _missing(facts: Facts) -> tuple[str, ...]:
         )
     waited_s = (facts.now - facts.staged_at).total_seconds()
     if waited_s < policy.minimum_soak_s:
-        found.append(f"{policy.minimum_soak_s - waited_s:.0f} s of {policy.minimum_soak_s:.0f} s in Staging are missing")
+        found.append(
+            f"{policy.minimum_soak_s - waited_s:.0f} s of {policy.minimum_soak_s:.0f} s in Staging are missing"
+        )
     valid = valid_approvers(facts.request, facts.approvals, binding(registration, policy))
     if len(valid) < policy.approvals:
         missing = policy.approvals - len(valid)

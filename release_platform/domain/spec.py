@@ -262,7 +262,9 @@ class EstimatorSpec:
 
     def __post_init__(self) -> None:
         if not self.type.startswith("sklearn.") or self.type.count(".") < 2:
-            raise ValueError(f"'{self.type}' is not a scikit-learn class such as sklearn.linear_model.LogisticRegression")
+            raise ValueError(
+                f"'{self.type}' is not a scikit-learn class such as sklearn.linear_model.LogisticRegression"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,7 +308,7 @@ class GateSpec:
         maximum: Largest value that passes.
         against: Compare with Production instead of a fixed limit.
         margin: How much worse than Production is still accepted, in the metric's unit, 0 and up.
-        confidence: Confidence of the one-sided comparison, above 0.5 and below 1.
+        confidence: Confidence of the one-sided comparison, above 0.5, up to 0.995.
         slice: Judge each value of this slice column; the worst decides.
         minimum_rows: Slices with fewer held-out rows are named but do not decide.
         blocking: Whether the gate stops the release, or is advisory.
@@ -328,7 +330,9 @@ class GateSpec:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"the gate's name '{self.name}' is not lower-case letters, digits and underscores")
         if self.metric not in METRICS:
-            raise ValueError(f"gate '{self.name}': unknown metric '{self.metric}'; {_suggest(self.metric, list(METRICS))}")
+            raise ValueError(
+                f"gate '{self.name}': unknown metric '{self.metric}'; {_suggest(self.metric, list(METRICS))}"
+            )
         bounds = (self.minimum is not None) + (self.maximum is not None)
         if self.against is None and bounds == 0:
             raise ValueError(f"gate '{self.name}' has no limit: give minimum, maximum, or `against: production`")
@@ -340,8 +344,8 @@ class GateSpec:
             raise ValueError(f"gate '{self.name}': '{self.metric}' has no slices")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError(f"gate '{self.name}': minimum {self.minimum} is above maximum {self.maximum}")
-        if self.margin < 0 or not 0.5 < self.confidence < 1:
-            raise ValueError(f"gate '{self.name}': margin is 0 or more, confidence above 0.5 and below 1")
+        if self.margin < 0 or not 0.5 < self.confidence <= 0.995:
+            raise ValueError(f"gate '{self.name}': margin is 0 or more, confidence above 0.5 and up to 0.995")
 
     @property
     def described(self) -> str:
@@ -425,7 +429,9 @@ class ModelSpec:
         columns = self.contract.columns
         for place, name in self._named_columns():
             if name not in columns:
-                raise ValueError(f"{place} names '{name}', which is no column of the contract; {_suggest(name, list(columns))}")
+                raise ValueError(
+                    f"{place} names '{name}', which is no column of the contract; {_suggest(name, list(columns))}"
+                )
         self._check_target()
         self._check_metrics()
         self._check_gates()
@@ -449,7 +455,9 @@ class ModelSpec:
             raise ValueError(f"a {self.task} target {need} `positive` label")
         used = {n for f in self.features for n in ([f] if isinstance(f, str) else f.of)}
         if self.target.column in used:
-            raise ValueError(f"the target '{self.target.column}' is used as a feature: the model would be told the answer")
+            raise ValueError(
+                f"the target '{self.target.column}' is used as a feature: the model would be told the answer"
+            )
 
     def _check_metrics(self) -> None:
         known = [metric.name for metric in metrics_for(self.task)]
@@ -472,7 +480,9 @@ class ModelSpec:
             if gate.slice is not None and gate.slice not in self.slices:
                 raise ValueError(f"gate '{gate.name}' judges the slice '{gate.slice}', which `slices` does not list")
         if not any(gate.blocking and METRICS[gate.metric].quality for gate in self.gates):
-            raise ValueError("no blocking gate judges the model's quality; add one, e.g. a minimum of its primary metric")
+            raise ValueError(
+                "no blocking gate judges the model's quality; add one, e.g. a minimum of its primary metric"
+            )
 
     @property
     def every_gate(self) -> tuple[GateSpec, ...]:
@@ -499,7 +509,9 @@ class ModelSpec:
         sources = plain + [name for d in derived for name in d.of if name not in computed]
         for name in sources:
             if name not in columns:
-                raise ValueError(f"features name '{name}', which is no column of the contract; {_suggest(name, list(columns))}")
+                raise ValueError(
+                    f"features name '{name}', which is no column of the contract; {_suggest(name, list(columns))}"
+                )
         return FeaturePlan(
             inputs=tuple(
                 Input(name=name, type=columns[name].type, nullable=columns[name].nullable)

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from release_platform.adapters.model_package import ModelPackage
 from release_platform.adapters.snapshot_store import SnapshotStore
-from release_platform.domain.evidence import Baseline, Comparison, EvaluationReport, Measurement
+from release_platform.domain.evidence import Baseline, Comparison, EvaluationReport, Measurement, finite_or_none
 from release_platform.domain.features import as_column
 from release_platform.domain.gates import GateResult
 from release_platform.domain.metrics import METRICS, Task
@@ -23,7 +23,7 @@ from release_platform.domain.spec import Against, ModelSpec
 from release_platform.pipeline.evaluation import compare, latency_p99_ms, measure, measure_slices
 from release_platform.pipeline.features import FeatureRows, plan_columns
 from release_platform.pipeline.ingest import read_raw
-from release_platform.pipeline.plots import build_plots
+from release_platform.pipeline.plots import Importance, draw, draw_importance, importance
 from release_platform.pipeline.report import render_html
 from release_platform.project import Project
 
@@ -102,7 +102,8 @@ def assess(
     """
     spec, held_out = project.spec, table.held_out
     features, truth = table.features[held_out], table.target[held_out]
-    predictions = _predict_features(package, {name: features[name].to_numpy() for name in features.columns})
+    columns = {name: features[name].to_numpy() for name in features.columns}
+    predictions = _predict_features(package, columns)
     positive = _positive_index(spec, package)
     of = (truth, predictions, package.classes, positive, spec.seed)
     baseline, notes = _baseline(spec, raw_data, snapshots, production, package, *of[:2], held_out, positive)
@@ -124,18 +125,22 @@ def assess(
         operational={
             "package_bytes": float(trained.manifest.size_bytes),
             "latency_p99_ms": _latency(package),
-            "parity_difference": trained.parity_difference,
+            "parity_difference": finite_or_none(trained.parity_difference),
             "signature_breaks": float(len(breaks)),
         },
         baseline=baseline,
         notes=tuple(note for note in (trained.onnx_note, *breaks, *notes) if note),
     )
-    plots = build_plots(spec.task, truth, predictions, package.classes, positive, features, _predictor(package), spec.seed)
+    matters = importance(
+        lambda rows: _predict_features(package, rows), columns, spec.task, truth, package.classes, positive, spec.seed
+    )
+    plots = draw(spec.task, truth, predictions, package.classes, positive) | _importance_plot(matters)
     return Assessment(report=report, plots=plots, identity=_identity(trained, spec))
 
 
-def _predictor(package: ModelPackage) -> Callable[[Any], Predictions]:
-    return lambda frame: _predict_features(package, {name: frame[name].to_numpy() for name in frame.columns})
+def _importance_plot(matters: Importance) -> dict[str, bytes]:
+    drawn = draw_importance(matters)
+    return {} if drawn is None else {"importance": drawn}
 
 
 def _predict_features(package: ModelPackage, features: Mapping[str, npt.NDArray[Any]]) -> Predictions:

@@ -57,7 +57,9 @@ def blocks(n_rows: int, resamples: int, seed: int) -> Iterator[Weights]:
         yield draw(rng, min(size, resamples - start), n_rows)
 
 
-def resample(forms: Mapping[str, Callable[[Weights], Floats]], n_rows: int, *, resamples: int, seed: int) -> dict[str, Floats]:
+def resample(
+    forms: Mapping[str, Callable[[Weights], Floats]], n_rows: int, *, resamples: int, seed: int
+) -> dict[str, Floats]:
     """Returns the replicates of each metric, all from the same resamples.
 
     Args:

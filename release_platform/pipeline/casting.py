@@ -42,7 +42,7 @@ def cast_columns(frame: pd.DataFrame, types: Mapping[str, ColumnType], *, source
     return pa.table({name: _column(frame[name], kind, source) for name, kind in types.items()})
 
 
-def _column(series: pd.Series[Any], kind: ColumnType, source: str) -> pa.ChunkedArray | pa.Array:
+def _column(series: "pd.Series[Any]", kind: ColumnType, source: str) -> pa.ChunkedArray | pa.Array:
     try:
         return _cast(series, kind)
     except _FAILURES:
@@ -62,7 +62,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _first_bad(series: pd.Series[Any], kind: ColumnType) -> int:
+def _first_bad(series: "pd.Series[Any]", kind: ColumnType) -> int:
     low, high = 0, len(series)  # all rows before `low` fit; one of those before `high` does not
     while high - low > 1:
         middle = (low + high) // 2
@@ -75,7 +75,7 @@ def _first_bad(series: pd.Series[Any], kind: ColumnType) -> int:
     return low + int(present.argmax())  # a column of a wrong type fails from its first row on, even where that is null
 
 
-def _cast(series: pd.Series[Any], kind: ColumnType) -> pa.ChunkedArray | pa.Array:
+def _cast(series: "pd.Series[Any]", kind: ColumnType) -> pa.ChunkedArray | pa.Array:
     array = _arrow(series, kind)
     if pa.types.is_dictionary(array.type):
         array = pc.cast(array, array.type.value_type)
@@ -86,7 +86,7 @@ def _cast(series: pd.Series[Any], kind: ColumnType) -> pa.ChunkedArray | pa.Arra
     return pc.cast(_CASTS[kind](array), _TARGETS[kind])
 
 
-def _arrow(series: pd.Series[Any], kind: ColumnType) -> pa.ChunkedArray | pa.Array:
+def _arrow(series: "pd.Series[Any]", kind: ColumnType) -> pa.ChunkedArray | pa.Array:
     try:
         return pa.array(series, from_pandas=True)
     except (pa.ArrowException, TypeError, OverflowError):
@@ -97,7 +97,7 @@ def _arrow(series: pd.Series[Any], kind: ColumnType) -> pa.ChunkedArray | pa.Arr
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _number(array: Any) -> Any:

@@ -73,7 +73,7 @@ def _column(contract: ColumnContract) -> Any:
     )
 
 
-def _rules(contract: ColumnContract) -> Iterator[tuple[str, Callable[[pd.Series[Any]], Any]]]:
+def _rules(contract: ColumnContract) -> Iterator[tuple[str, Callable[["pd.Series[Any]"], Any]]]:
     """Yields each rule in words, with a function from a column to where (or whether) it holds; missing values hold."""
     if (minimum := contract.minimum) is not None:
         yield f"minimum {minimum:g}", lambda values: ~_true(values < minimum)
@@ -90,7 +90,7 @@ def _rules(contract: ColumnContract) -> Iterator[tuple[str, Callable[[pd.Series[
 _ALL_MISSING = "not all missing"
 
 
-def _true(comparison: pd.Series[Any]) -> pd.Series[Any]:
+def _true(comparison: "pd.Series[Any]") -> "pd.Series[Any]":
     return comparison.fillna(False).astype(bool)
 
 
@@ -111,7 +111,7 @@ def _violation(error: Any, frame: pd.DataFrame, contract: ContractSpec) -> str:
         return _rows(f"unique_together {', '.join(keys)}", frame[keys], frame.duplicated(keys, keep=False))
     name = str(error.column_name or error.schema.name)
     values = frame[name]
-    if rule == _ALL_MISSING or rule is not None and rule.startswith("maximum_missing"):
+    if rule is not None and rule.startswith((_ALL_MISSING, "maximum_missing")):
         return f"column '{name}', {rule}: {_missing(values)}"
     if reason == "SERIES_CONTAINS_NULLS":
         return _rows(f"column '{name}', not nullable", values, values.isna())
@@ -120,12 +120,12 @@ def _violation(error: Any, frame: pd.DataFrame, contract: ContractSpec) -> str:
     return _rows(f"column '{name}', {rule}", values, ~error.check_output)
 
 
-def _missing(values: pd.Series[Any]) -> str:
+def _missing(values: "pd.Series[Any]") -> str:
     count = int(values.isna().sum())
     return f"{count:,} of {len(values):,} values are missing"
 
 
-def _rows(said: str, values: pd.Series[Any] | pd.DataFrame, broken: pd.Series[Any]) -> str:
+def _rows(said: str, values: "pd.Series[Any] | pd.DataFrame", broken: "pd.Series[Any]") -> str:
     rows = values[broken.astype(bool)]
     first = rows.head(SHOWN_ROWS)
     shown = [f"row {index + 1} ({_shown(first.loc[index])})" for index in first.index]

@@ -26,7 +26,7 @@ _NULLS = [*pyarrow.csv.ConvertOptions().null_values, "None", "<NA>"]
 _TYPES = {ColumnType.NUMBER: pa.float64(), ColumnType.INTEGER: pa.int64(), ColumnType.BOOLEAN: pa.bool_()}
 _SAMPLE_BYTES = 65_536
 _EXPANSION = {".gz": 8.0, ".bz2": 10.0, ".xz": 12.0}
-_UNPACK: dict[str, Callable[[Any], IO[bytes]]] = {
+_UNPACK: dict[str, Callable[[Any], Any]] = {
     ".gz": lambda stream: gzip.GzipFile(fileobj=stream),
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,
@@ -62,8 +62,10 @@ def csv_bytes(file: DataFile, columns: Mapping[str, ColumnType]) -> float:
     if not whole:
         return float(_unpacked_bytes(file))
     n_rows = _unpacked_bytes(file) * len(rows) / len(sample)
-    wanted = [header.index(name) for name in columns if name in header]
-    return n_rows * sum(max(8.0, 8.0 + sum(len(row[i]) for row in whole) / len(whole)) for i in wanted)
+    means = {
+        name: sum(len(row[header.index(name)]) for row in whole) / len(whole) for name in columns if name in header
+    }
+    return n_rows * sum(8.0 if columns[name] in _TYPES else 8.0 + mean for name, mean in means.items())
 
 
 def _read(file: DataFile, types: Mapping[str, pa.DataType]) -> pa.Table:
@@ -111,12 +113,8 @@ def _unpacked_bytes(file: DataFile) -> float:
     return file.size_bytes * _EXPANSION.get(suffix, 1.0)
 
 
-def _lines(stream: IO[bytes]) -> Iterator[str]:
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    try:
-        yield from text
-    finally:
-        text.detach()
+def _lines(stream: IO[bytes]) -> IO[str]:
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _header(file: DataFile) -> list[str]:

@@ -29,8 +29,14 @@ def code_digest(*modules: str) -> str:
     A folder counts with all Python files below it.
     """
     package = Path(__file__).resolve().parent.parent
-    files = [path for name in modules for path in ([package / name] if name.endswith(".py") else (package / name).rglob("*.py"))]
-    return digest_of([[path.relative_to(package).as_posix(), digest_of_bytes(path.read_bytes())] for path in sorted(files)])
+    files = [
+        path
+        for name in modules
+        for path in ([package / name] if name.endswith(".py") else (package / name).rglob("*.py"))
+    ]
+    return digest_of(
+        [[path.relative_to(package).as_posix(), digest_of_bytes(path.read_bytes())] for path in sorted(files)]
+    )
 
 
 def folder_digest(folder: Path) -> str:
@@ -80,6 +86,11 @@ def _native_libraries() -> dict[str, str]:
     found: dict[str, str] = {}
     for pool in threadpool_info():
         kind = str(pool["user_api"])
-        parts: Sequence[object] = (pool["internal_api"], pool.get("version"), pool.get("architecture"), pool["num_threads"])
+        parts: Sequence[object] = (
+            pool["internal_api"],
+            pool.get("version"),
+            pool.get("architecture"),
+            pool["num_threads"],
+        )
         found.setdefault(f"native.{kind}", " ".join(str(part) for part in parts if part is not None))
     return found

@@ -1,4 +1,4 @@
-"""Evaluates a model on held-out rows: metrics with intervals, per slice, against Production, and how fast it answers."""
+"""Evaluates a model on held-out rows: metrics with intervals, per slice, against Production, and its latency."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -71,15 +71,19 @@ def measure_slices(
     `<missing>`. Intervals are of 200 resamples, and only for values of 30 rows or more.
 
     Args:
+        task: What is predicted.
+        metrics: Names of quality metrics of the task.
         slices: The values by column name, shape (n,), as a feature plan takes them (NaN, NaT, None or `<missing>`:
             missing).
-        task, metrics, truth, predictions, classes, positive_index, seed: See `measure`.
+        truth: Shape (n,): labels (object), or numbers.
+        predictions: Of the same rows, in the same order.
+        classes: See `measure`.
+        positive_index: See `measure`.
+        seed: Equal seeds give equal intervals.
     """
     rows = encode(task, truth, predictions, classes, positive_index)
     return {
-        column: {
-            key: _measure_slice(metrics, rows.take(index), seed) for key, index in group_rows(values).items()
-        }
+        column: {key: _measure_slice(metrics, rows.take(index), seed) for key, index in group_rows(values).items()}
         for column, values in slices.items()
     }
 
@@ -120,11 +124,15 @@ def compare(
     1993, chapter 8).
 
     Args:
+        task: What is predicted.
+        metrics: Names of quality metrics of the task.
+        truth: Shape (n,): labels (object), or numbers.
         candidate: The candidate's predictions.
         production: Production's predictions of the same rows, in the same order.
         classes: The candidate's labels.
+        positive_index: Which of the candidate's labels is positive; None unless the task is binary.
+        seed: Equal seeds give equal quantiles.
         production_classes: Production's labels; None: the same ones in the same order.
-        task, metrics, truth, positive_index, seed: See `measure`.
 
     Returns:
         A comparison by metric. A metric that is undefined for either model, or in more than a tenth of the resamples,
@@ -187,7 +195,9 @@ def _measure_slice(metrics: Sequence[str], rows: Rows, seed: int) -> dict[str, M
     return _with_intervals(values, rows, MINIMUM_RESAMPLES, seed)
 
 
-def _with_intervals(values: Mapping[str, float | None], rows: Rows, resamples: int, seed: int) -> dict[str, Measurement]:
+def _with_intervals(
+    values: Mapping[str, float | None], rows: Rows, resamples: int, seed: int
+) -> dict[str, Measurement]:
     drawn = {}
     if rows.n_rows >= MINIMUM_ROWS_FOR_INTERVAL:
         forms = {name: replicates(name, rows) for name, value in values.items() if value is not None}
@@ -217,9 +227,7 @@ def _comparison(metric: str, rows: Rows, others: Rows, improvements: npt.NDArray
     mine, theirs, found = point(metric, rows), point(metric, others), quantiles(improvements)
     if mine is None or theirs is None or found is None:
         return None
-    return Comparison(
-        candidate=mine, production=theirs, improvement=_sign(metric) * (mine - theirs), quantiles=found
-    )
+    return Comparison(candidate=mine, production=theirs, improvement=_sign(metric) * (mine - theirs), quantiles=found)
 
 
 def _sign(metric: str) -> float:
@@ -228,6 +236,7 @@ def _sign(metric: str) -> float:
 
 def _keys(values: Column) -> list[str]:
     if values.dtype.kind in "fM":
-        text = np.datetime_as_string(values).tolist() if values.dtype.kind == "M" else [f"{x:.12g}" for x in values.tolist()]
+        is_time = values.dtype.kind == "M"
+        text = np.datetime_as_string(values).tolist() if is_time else [f"{x:.12g}" for x in values.tolist()]
         return [MISSING if gone else key for key, gone in zip(text, is_missing(values).tolist(), strict=True)]
     return [MISSING if value is None or value != value else str(value) for value in values.tolist()]

@@ -9,7 +9,6 @@ cumulative sums over rows that were sorted once. Tests hold each to scikit-learn
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -143,7 +142,10 @@ def encode(
         label = predictions.values[int(np.argmax(predicted == UNKNOWN))]
         raise DataError(f"the label '{label}' was predicted, but is no class of the model", remedy="train it again")
     return Rows(
-        truth=_codes(truth, classes), predicted=predicted, probabilities=predictions.probabilities, positive=positive_index
+        truth=_codes(truth, classes),
+        predicted=predicted,
+        probabilities=predictions.probabilities,
+        positive=positive_index,
     )
 
 
@@ -205,14 +207,16 @@ def replicates(metric: str, rows: Rows) -> Replicates:
 
 
 @cache
-def _sklearn() -> ModuleType:
+def _sklearn() -> Any:
     from sklearn import metrics  # takes half a second, which loading the definitions need not pay
 
-    return metrics  # type: ignore[no-any-return, unused-ignore]
+    return metrics
 
 
 def _ratio(over: Floats, under: Floats) -> Floats:
-    return np.divide(over, under, out=np.full(np.shape(over), np.nan), where=under > 0)
+    ratio = np.full(np.shape(over), np.nan)
+    np.divide(over, under, out=ratio, where=under > 0)
+    return ratio
 
 
 def _sums(*terms: npt.NDArray[Any]) -> Callable[[Weights], tuple[Floats, ...]]:
@@ -277,7 +281,7 @@ def _rank(rows: Rows) -> _Ranking:
 
 
 def _roc_auc(rows: Rows) -> Replicates:
-    """The share of pairs of a positive and a negative that are in order, ties half (Hanley and McNeil 1982)."""
+    """Prepares the share of pairs of a positive and a negative in order, ties half (Hanley and McNeil 1982)."""
     rank = _rank(rows)
     tied = not np.array_equal(rank.below, rank.not_above)
 
@@ -293,7 +297,7 @@ def _roc_auc(rows: Rows) -> Replicates:
 
 
 def _average_precision(rows: Rows) -> Replicates:
-    """The mean precision at the score of each positive: the sum over thresholds of recall gained times precision."""
+    """Prepares the mean precision at the score of each positive: precision, weighted by the recall gained."""
     rank = _rank(rows)
 
     def of(weights: Weights) -> Floats:
@@ -340,7 +344,7 @@ def _calibration(rows: Rows) -> Replicates:
 
 
 def _macro_f1(rows: Rows) -> Replicates:
-    """The mean F1 of the classes that occur, as truth or as prediction, under the weights."""
+    """Prepares the mean F1 of the classes that occur, as truth or as prediction, under the weights."""
     width = int(max(rows.truth.max(), rows.predicted.max())) + 2  # one more for `UNKNOWN`, which is -1
     cell = (rows.truth + 1) * width + rows.predicted + 1
     order = np.argsort(cell, kind="stable")

@@ -24,7 +24,7 @@ from release_platform.pipeline.files import DataFile, find_files, parquet_bytes,
 from release_platform.pipeline.memory import available_bytes, require_room
 
 PEAK_FACTOR = 4.0
-"""Peak memory of a release up to its feature table, as a multiple of the raw table; measured on the flights data."""
+"""Peak memory as a multiple of the raw table: raw and conformed data, later features and the estimator's copies."""
 
 _T = TypeVar("_T")
 _Reader = Callable[[DataFile, Mapping[str, ColumnType]], pa.Table]

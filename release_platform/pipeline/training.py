@@ -14,7 +14,14 @@ import pandas as pd
 from release_platform.domain.errors import TrainingError
 from release_platform.domain.features import ColumnType
 from release_platform.domain.metrics import PRIMARY, Task
-from release_platform.domain.spec import Categorical, EstimatorSpec, ModelSpec, Numeric, PreprocessingSpec, SplitStrategy
+from release_platform.domain.spec import (
+    Categorical,
+    EstimatorSpec,
+    ModelSpec,
+    Numeric,
+    PreprocessingSpec,
+    SplitStrategy,
+)
 
 SCORERS = {
     "roc_auc": "roc_auc",

@@ -18,6 +18,8 @@ def build_health_routes(
     """Returns `/livez`, `/readyz`, `/status` and `/metrics`.
 
     Args:
+        live: What is served.
+        metrics: What is counted.
         configured: The models that the server was told to serve; empty for all in Production.
         started_at: When the server was made, in UTC.
     """

@@ -53,7 +53,7 @@ def build_boosted_classifier(folder: Path, *, model: str = "cancer", n_rows: int
 
 
 def build_regression(folder: Path, *, model: str = "diabetes", overflows: bool = False) -> Path:
-    """Writes a linear regression; one that overflows answers an infinity to a `bmi` above 1e30, which the plan allows."""
+    """Writes a linear regression; one that overflows has no finite answer to a `bmi` of 1e30, which the plan allows."""
     data = load_diabetes(as_frame=True)
     frame = data.data[["bmi", "bp"]]
     fitted = LinearRegression().fit(frame, data.target)

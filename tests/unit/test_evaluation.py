@@ -87,8 +87,8 @@ class TestMeasure:
         assert list(found) == METRICS
         for of in found.values():
             assert of.n_rows == 500
-            assert of.value is not None and of.lower is not None and of.upper is not None
-            assert of.lower < of.upper
+            assert of.value is not None
+            assert of.lower < of.upper  # type: ignore[operator]
         assert found["roc_auc"].lower < found["roc_auc"].value < found["roc_auc"].upper  # type: ignore[operator]
 
     def test_more_rows_give_a_narrower_interval(self) -> None:
@@ -199,9 +199,7 @@ class TestCompare:
         truth, said = rows_of(300)
         assert said.probabilities is not None
         turned = Predictions(values=said.values, probabilities=said.probabilities[:, ::-1])
-        found = compare(
-            Task.BINARY, METRICS, truth, said, turned, CLASSES, 1, seed=0, production_classes=("yes", "no")
-        )
+        found = compare(Task.BINARY, METRICS, truth, said, turned, CLASSES, 1, seed=0, production_classes=("yes", "no"))
         assert {of.improvement for of in found.values()} == {0.0}
 
     def test_without_the_positive_class_in_production_nothing_can_be_compared(self) -> None:
@@ -280,8 +278,16 @@ class TestSignature:
         ("before", "now", "sentence"),
         [
             (plan(CITY), plan(CITY, AGE), "the input 'age' is new and may not be null"),
-            (plan(AGE), plan(Input(name="age", type=ColumnType.CATEGORY)), "the input 'age' was of type number and is now of type category"),
-            (plan(AGE), plan(Input(name="age", type=ColumnType.INTEGER)), "the input 'age' was of type number and is now of type integer"),
+            (
+                plan(AGE),
+                plan(Input(name="age", type=ColumnType.CATEGORY)),
+                "the input 'age' was of type number and is now of type category",
+            ),
+            (
+                plan(AGE),
+                plan(Input(name="age", type=ColumnType.INTEGER)),
+                "the input 'age' was of type number and is now of type integer",
+            ),
             (
                 plan(CITY),
                 plan(Input(name="city", type=ColumnType.CATEGORY)),

@@ -73,16 +73,17 @@ REFERENCE: dict[str, Callable[[Rows, Any], float]] = {
     "roc_auc": lambda r, w: sk.roc_auc_score(r.is_positive, r.scores, sample_weight=w),
     "average_precision": lambda r, w: sk.average_precision_score(r.is_positive, r.scores, sample_weight=w),
     "log_loss": lambda r, w: sk.log_loss(
-        r.truth, r.probabilities, sample_weight=w, labels=range(r.probabilities.shape[1])  # type: ignore[union-attr]
+        r.truth,
+        r.probabilities,
+        sample_weight=w,
+        labels=range(r.probabilities.shape[1]),  # type: ignore[union-attr]
     ),
     "brier": lambda r, w: sk.brier_score_loss(r.is_positive, r.scores, sample_weight=w),
     "accuracy": lambda r, w: sk.accuracy_score(r.truth, r.predicted, sample_weight=w),
     "precision": lambda r, w: sk.precision_score(r.is_positive, r.says_positive, sample_weight=w, zero_division=np.nan),
     "recall": lambda r, w: sk.recall_score(r.is_positive, r.says_positive, sample_weight=w, zero_division=np.nan),
     "f1": lambda r, w: sk.f1_score(r.is_positive, r.says_positive, sample_weight=w, zero_division=np.nan),
-    "macro_f1": lambda r, w: sk.f1_score(
-        r.truth, r.predicted, sample_weight=w, average="macro", zero_division=np.nan
-    ),
+    "macro_f1": lambda r, w: sk.f1_score(r.truth, r.predicted, sample_weight=w, average="macro", zero_division=np.nan),
     "expected_calibration_error": naive_calibration_error,
     "mae": lambda r, w: sk.mean_absolute_error(r.truth, r.predicted, sample_weight=w),
     "rmse": lambda r, w: sk.root_mean_squared_error(r.truth, r.predicted, sample_weight=w),

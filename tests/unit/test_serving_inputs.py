@@ -1,12 +1,15 @@
 """A request's rows or columns become the plan's inputs, or the field and row at fault are named."""
 
 import json
+import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from release_platform.domain.features import ColumnType, FeaturePlan, Input
-from serving.errors import InvalidInput, MalformedBody, RequestProblem
+from serving.errors import InvalidInput, MalformedBody, RequestProblem, problem_response
 from serving.inputs import read_columns
 
 PLAN = FeaturePlan(
@@ -107,3 +110,36 @@ def test_deep_nesting_inside_a_value_is_refused():
 def test_a_misspelt_name_gets_a_suggestion():
     with pytest.raises(InvalidInput, match="did you mean 'city'"):
         read({"rows": [{"a": 1, "b": 1, "ciyt": "x"}]})
+
+
+_BODY = json.dumps({"rows": [GOOD, GOOD | {"b": 1.5, "city": "a:b"}]}).encode()
+_NUMBERS = [b"NaN", b"1e999", b"-", b"-0.0", b"1e-999", b"9" * 400, b"9" * 5000, b"null", b"true"]
+_TEXTS = [b'"', b"\\", b"\\u0061", b"\\ud800", b"\xff", b"\x00", b'"rows"', b'"columns"', b'"a":1,']
+_MARKS = [b"{", b"}", b"[[[", b"]", b",", b":", b'{"a":1}']
+_PIECES = st.sampled_from([*_NUMBERS, *_TEXTS, *_MARKS])
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(_BODY)), st.integers(0, 4), _PIECES), min_size=1, max_size=4))
+def test_no_body_leads_to_anything_but_columns_or_a_problem_of_the_request(edits):
+    body = _BODY
+    for at, n_removed, piece in edits:
+        body = body[:at] + piece + body[at + n_removed :]
+    try:
+        columns = read(body)
+    except RequestProblem as problem:
+        answer = problem_response(problem, instance="/", request_id="x")
+    else:
+        answer = None
+        assert set(columns) == {"a", "b", "city"}
+        assert np.isfinite(columns["a"]).all()
+    assert answer is None or 400 <= answer.status_code < 500
+
+
+@pytest.mark.parametrize("ending", [b'"k0": 1}]}', b'"a": NaN}]}', b'"a": 1}]}'], ids=["twice", "nan", "extra"])
+def test_an_object_with_very_many_keys_is_refused_in_linear_time(ending):
+    body = b'{"rows": [{' + b"".join(b'"k%d": 1,' % number for number in range(200_000)) + ending
+    begun = time.perf_counter()
+    with pytest.raises(RequestProblem):
+        read(body)
+    assert time.perf_counter() - begun < 5  # it takes 0.2 s; comparing each with each would take minutes

@@ -196,9 +196,9 @@ def test_copies_that_are_not_served_are_pruned_but_for_the_newest(source, regist
     first = set((tmp_path / "cache" / "packages").iterdir())
     registry.set_alias("cancer", "production", "2")
     source.look("cancer", None, None)
-    cache.prune(keep=1)
+    cache.prune(keep=1, now_s=0)
     assert len(list((tmp_path / "cache" / "packages").iterdir())) == 2
-    cache.prune(keep=0)
+    cache.prune(keep=0, now_s=0)
     assert set((tmp_path / "cache" / "packages").iterdir()) == first
 
 
@@ -208,3 +208,11 @@ def test_only_configured_models_are_served_and_restored(registry, cache, clock):
     source.confirm(source.look("cancer", None, None).loaded)
     other = ModelSource(connect=lambda: registry, cache=cache, clock=clock, only=("x",))
     assert other.remembered() == ()
+
+
+@pytest.mark.parametrize(("age_s", "stays"), [(3599, True), (3601, False)])
+def test_what_a_killed_server_left_half_fetched_is_removed_after_an_hour(cache, tmp_path, age_s, stays):
+    left = tmp_path / "cache" / "incoming" / "left"
+    left.mkdir(parents=True)
+    cache.prune(keep=0, now_s=left.stat().st_mtime + age_s)
+    assert left.exists() is stays

@@ -1,0 +1,185 @@
+"""The release store keeps its promises on SQLite and on PostgreSQL alike."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from release_platform.adapters.release_store import SCHEMA, ReleaseStore
+from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
+from release_platform.domain.ledger import LedgerRow, faults, fold
+from release_platform.domain.lifecycle import Move
+from release_platform.domain.policy import Approval, PromotionRequest, RequestState
+from tests.unit.test_policy import REGISTRATION, REQUEST
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'release.db'}"
+    return str(request.getfixturevalue("postgresql_url"))
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[ReleaseStore]:
+    opened = ReleaseStore(url)
+    yield opened
+    opened.close()
+
+
+def move(store: ReleaseStore, kind: Move, version: str, epoch: int, request_id: str = "") -> LedgerRow:
+    return store.commit_move(
+        model="m",
+        move=kind,
+        version=version,
+        expected_epoch=epoch,
+        actor="ada",
+        reason="because",
+        request_id=request_id or f"{kind}-{version}-{epoch}",
+        evidence="sha256:e",
+        digest="sha256:d",
+    )
+
+
+def test_moves_are_kept_in_a_ledger_without_fault(store: ReleaseStore) -> None:
+    move(store, Move.STAGED, "1", 0)
+    move(store, Move.PROMOTED, "1", 1)
+    rows = store.ledger("m")
+    assert faults("m", rows) == ()
+    assert fold("m", rows) == store.head("m")
+    assert store.head("m").production == "1"
+    assert store.models() == ("m",)
+
+
+def test_a_stale_epoch_is_told_who_won_and_changes_nothing(store: ReleaseStore) -> None:
+    move(store, Move.STAGED, "1", 0)
+    with pytest.raises(StaleEpoch, match="expected epoch 0, but the head is at epoch 1"):
+        move(store, Move.STAGED, "2", 0)
+    assert len(store.ledger("m")) == 1
+
+
+def test_one_request_moves_once_however_often_it_is_sent(store: ReleaseStore) -> None:
+    first = move(store, Move.STAGED, "1", 0, "q")
+    assert move(store, Move.STAGED, "1", 0, "q") == first
+    assert store.head("m").epoch == 1
+
+
+def test_a_request_id_cannot_be_used_for_another_move(store: ReleaseStore) -> None:
+    move(store, Move.STAGED, "1", 0, "q")
+    with pytest.raises(Refused, match="already did something else"):
+        move(store, Move.STAGED, "2", 1, "q")
+
+
+def test_of_many_concurrent_moves_one_wins_each_round(store: ReleaseStore) -> None:
+    def attempt(round_and_number: tuple[int, int]) -> bool:
+        epoch, number = round_and_number
+        try:
+            move(store, Move.PROMOTED, f"{epoch}{number}", epoch)
+        except StaleEpoch:
+            return False
+        return True
+
+    for epoch in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(attempt, [(epoch, number) for number in range(8)]))
+        assert won.count(True) == 1
+    assert faults("m", store.ledger("m")) == ()
+    assert store.head("m").epoch == 5
+
+
+@pytest.mark.parametrize("statement", ["UPDATE ledger SET actor = 'mallory'", "DELETE FROM ledger"])
+def test_ledger_rows_cannot_be_changed(store: ReleaseStore, url: str, statement: str) -> None:
+    move(store, Move.STAGED, "1", 0)
+    engine = sa.create_engine(url)
+    with pytest.raises(sa.exc.DBAPIError, match="append-only"), engine.begin() as connection:
+        connection.execute(sa.text(statement))
+    engine.dispose()
+
+
+def test_the_ledger_cannot_be_truncated(store: ReleaseStore, url: str) -> None:
+    if url.startswith("sqlite"):
+        return  # SQLite has no TRUNCATE
+    move(store, Move.STAGED, "1", 0)
+    engine = sa.create_engine(url)
+    with pytest.raises(sa.exc.DBAPIError, match="append-only"), engine.begin() as connection:
+        connection.execute(sa.text("TRUNCATE ledger"))
+    engine.dispose()
+
+
+def test_the_projected_epoch_never_goes_back(store: ReleaseStore) -> None:
+    move(store, Move.STAGED, "1", 0)
+    move(store, Move.PROMOTED, "1", 1)
+    store.mark_projected("m", 2)
+    store.mark_projected("m", 1)
+    assert store.projected_epoch("m") == 2
+
+
+def test_a_registration_is_recorded_once_and_never_changes(store: ReleaseStore) -> None:
+    store.record_registration(REGISTRATION)
+    store.record_registration(REGISTRATION)
+    assert store.find_registration("m", "2") == REGISTRATION
+    assert store.find_registration("m", "9") is None
+    with pytest.raises(Refused, match="another digest"):
+        store.record_registration(replace(REGISTRATION, digest="sha256:x"))
+
+
+def test_versions_are_listed_by_number(store: ReleaseStore) -> None:
+    for version in ("10", "9"):
+        store.record_registration(replace(REGISTRATION, version=version))
+    assert [r.version for r in store.registrations("m")] == ["9", "10"]
+
+
+def test_requests_open_once_and_close_for_good(store: ReleaseStore) -> None:
+    assert store.open_request(REQUEST) == REQUEST
+    assert store.open_request(replace(REQUEST, actor="grace")) == REQUEST
+    with pytest.raises(Refused, match="already asks for"):
+        store.open_request(replace(REQUEST, version="3"))
+    store.close_request("q", RequestState.REFUSED, "gate failed")
+    store.close_request("q", RequestState.PROMOTED, "too late")
+    closed: PromotionRequest = store.get_request("q")
+    assert (closed.state, closed.outcome) == (RequestState.REFUSED, "gate failed")
+    assert store.requests("m", RequestState.OPEN) == ()
+    assert store.requests("m") == (closed,)
+
+
+def test_an_unknown_request_is_not_found(store: ReleaseStore) -> None:
+    with pytest.raises(NotFound, match="no promotion request nope"):
+        store.get_request("nope")
+
+
+def test_approvals_are_kept_once_each(store: ReleaseStore) -> None:
+    given = Approval(request_id="q", actor="grace", binding="b", reason="read it", approved_at=datetime.now(UTC))
+    store.record_approval(given)
+    store.record_approval(given)
+    assert store.approvals("q") == (given,)
+
+
+def test_a_dagster_run_and_model_have_one_mlflow_run(store: ReleaseStore) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        held = set(pool.map(lambda n: store.claim_tracked_run("d", "m", f"run{n}"), range(8)))
+    assert len(held) == 1
+    assert store.tracked_runs("d") == (("m", held.pop()),)
+
+
+def test_a_second_process_finds_the_same_state(store: ReleaseStore, url: str) -> None:
+    move(store, Move.STAGED, "1", 0)
+    other = ReleaseStore(url)
+    assert other.head("m") == store.head("m")
+    other.close()
+
+
+def test_the_schema_is_the_newest_migration(store: ReleaseStore, url: str) -> None:
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == SCHEMA
+    engine.dispose()
+
+
+def test_a_database_that_does_not_answer_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="does not answer") as caught:
+        ReleaseStore("postgresql+psycopg2://user:secret@127.0.0.1:1/nothing")
+    assert "secret" not in str(caught.value)
