@@ -56,10 +56,21 @@ def flight_delay() -> tuple[PARTS, Pipeline, str]:
         dewpoint_spread=frame["temp"] - frame["dewp"],
     )
     words = ["carrier", "origin", "dest", "manufacturer"]
-    numbers = (
-        "distance scheduled_arrival_minute engines seats temp dewp humid wind_dir wind_speed wind_gust precip".split()
-    )
-    numbers += "pressure visib hour weekday sine_of_day cosine_of_day plane_age dewpoint_spread".split()
+    numbers = [
+        *(
+            "distance",
+            "scheduled_arrival_minute",
+            "engines",
+            "seats",
+            "temp",
+            "dewp",
+            "humid",
+            "wind_dir",
+            "wind_speed",
+        ),
+        *("wind_gust", "precip", "pressure", "visib", "hour", "weekday", "sine_of_day", "cosine_of_day"),
+        *("plane_age", "dewpoint_spread"),
+    ]
     frame[words] = frame[words].fillna("<missing>")
     encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, min_frequency=0.001)
     prepare = ColumnTransformer([("numbers", "passthrough", numbers), ("words", encoder, words)])

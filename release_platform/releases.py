@@ -6,6 +6,7 @@ Everything is decided against the release store; the registry's aliases follow a
 import tempfile
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class Releases:
         self._clock = clock or SystemClock()
 
     def stage(self, registration: Registration, *, actor: str, reason: str, key: str) -> Head:
-        """Records a registered version and moves Staging to it; the same key again changes nothing. Returns the head."""
+        """Records a registered version and moves Staging to it, once for each key; returns the head."""
         self.store.record_registration(registration)
         for attempt in range(STAGING_ATTEMPTS):
             head = self.store.head(registration.model)
@@ -206,10 +207,8 @@ class Releases:
             evidence="",
             digest=registration.digest if registration else "",
         )
-        try:
+        with suppress(Unavailable):  # committed; `reconcile` moves the aliases when the registry is back
             self.project(model)
-        except Unavailable:
-            pass  # committed; `reconcile` moves the aliases when the registry is back
         return row
 
     def project(self, model: str) -> Head:

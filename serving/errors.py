@@ -32,7 +32,7 @@ _URN = "urn:model-release:problem:"
 _LONGEST_TEXT = 500
 
 
-class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
+class Problem(Exception):
     """An answer that is not the one that was asked for.
 
     Args:

@@ -149,7 +149,7 @@ def fetch_files(uri: str, manifest: Manifest, folder: Path, tracking_uri: str, *
             f"{of}: {manifest.size_bytes:,} bytes, more than the {MAXIMUM_BYTES:,} that a version may have",
             remedy="register a smaller model",
         )
-    repository = get_artifact_repository(uri, tracking_uri=tracking_uri)
+    repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
     for entry in manifest.files:
         try:
             (folder / entry.path).parent.mkdir(parents=True, exist_ok=True)

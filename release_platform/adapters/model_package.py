@@ -138,7 +138,7 @@ def load_package(folder: Path, manifest: Manifest, *, engine: str | None = None)
 def _load_engine(name: str, data: bytes, release: Mapping[str, Any], folder: Path) -> Engine:
     try:
         loaded: Engine = _ENGINES[name](data, release)
-    except Exception as error:  # noqa: BLE001 - whatever a parser raises over bad bytes means: not loadable
+    except Exception as error:
         raise _refuse(folder, f"model.{name} cannot be loaded ({type(error).__name__}: {error})") from error
     return loaded
 
@@ -146,7 +146,7 @@ def _load_engine(name: str, data: bytes, release: Mapping[str, Any], folder: Pat
 def _refuse(folder: Path, problem: str) -> IntegrityError:
     return IntegrityError(
         f"{folder.name}: {problem}",
-        remedy="the stored files are not those that were registered: find out who changed them, then register the model again",
+        remedy="its files are not those that were registered: find out who changed them, then register the model again",
     )
 
 

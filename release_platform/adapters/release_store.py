@@ -36,6 +36,10 @@ def _table(name: str, keys: str, columns: str, json: str = "") -> sa.Table:
     )
 
 
+def _columns(table: sa.Table) -> list[str]:
+    return [column.name for column in table.columns]
+
+
 _heads = _table("heads", "model", "epoch projected_epoch", "state")
 _ledger = _table(
     "ledger",
@@ -96,7 +100,7 @@ class ReleaseStore:
         evidence: str,
         digest: str,
     ) -> LedgerRow:
-        """Commits one transition and returns its ledger row. A request id that already moved something returns that row.
+        """Commits one transition and returns its ledger row; a request id that already moved something, that row.
 
         Raises:
             StaleEpoch: The head is not at `expected_epoch`.
@@ -176,7 +180,7 @@ class ReleaseStore:
                     remedy="a version never changes; register the model again",
                 )
             return
-        values = {name: getattr(registration, name) for name in _registrations.c.keys()}
+        values = {name: getattr(registration, name) for name in _columns(_registrations)}
         values["gates"] = [gate.to_json() for gate in registration.gates]
         values["registered_at"] = registration.registered_at.isoformat()
         with self._begin() as connection:
@@ -202,7 +206,7 @@ class ReleaseStore:
         Raises:
             Refused: The id belongs to a request for another model or version.
         """
-        values = {name: getattr(request, name) for name in _requests.c.keys()}
+        values = {name: getattr(request, name) for name in _columns(_requests)}
         values["requested_at"] = request.requested_at.isoformat()
         try:
             with self._begin() as connection:
@@ -250,7 +254,7 @@ class ReleaseStore:
 
     def record_approval(self, approval: Approval) -> None:
         """Records an approval; the same one again does nothing."""
-        values = {name: getattr(approval, name) for name in _approvals.c.keys()}
+        values = {name: getattr(approval, name) for name in _columns(_approvals)}
         values["approved_at"] = approval.approved_at.isoformat()
         try:
             with self._begin() as connection:
@@ -278,7 +282,7 @@ class ReleaseStore:
             return connection.scalar(query)
 
     def claim_tracked_run(self, dagster_run_id: str, model: str, mlflow_run_id: str) -> str:
-        """Records the MLflow run of a Dagster run and model; returns the one that holds, which may be an earlier one."""
+        """Records the MLflow run of a Dagster run and model; returns the one that holds: an earlier one stays."""
         values = {"dagster_run_id": dagster_run_id, "model": model, "mlflow_run_id": mlflow_run_id}
         try:
             with self._begin() as connection:
@@ -326,9 +330,9 @@ def _engine(url: sa.URL) -> sa.Engine:
 
 
 def _migrate(connection: sa.Connection) -> None:
-    if sa.inspect(connection).has_table("alembic_version"):
-        if connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == SCHEMA:
-            return
+    made = sa.inspect(connection).has_table("alembic_version")
+    if made and connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == SCHEMA:
+        return
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7305001)"))
     from alembic import command
@@ -368,7 +372,7 @@ def _find_row(connection: sa.Connection, request_id: str) -> LedgerRow | None:
 
 
 def _row_values(row: LedgerRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _ledger.c.keys()}
+    return {name: getattr(row, name) for name in _columns(_ledger)}
 
 
 def _row_from(row: Mapping[Any, Any]) -> LedgerRow:

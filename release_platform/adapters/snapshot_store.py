@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from release_platform.domain.errors import IntegrityError, Unavailable
 from release_platform.domain.fingerprint import Fingerprint
 from release_platform.domain.identity import PREFIX, digest_of_bytes
-from release_platform.domain.snapshot import Snapshot
+from release_platform.domain.snapshot import Snapshot, StoredData
 
 _PANDAS: dict[pa.DataType, Any] = {
     pa.int64(): pd.Int64Dtype(),
@@ -77,7 +77,7 @@ class SnapshotStore:
             size = self._write(uri, to_table(frame), fingerprint)
         return Snapshot(uri=uri, fingerprint=fingerprint, n_rows=len(frame), size_bytes=size, preview=preview)
 
-    def read(self, snapshot: Snapshot) -> pd.DataFrame:
+    def read(self, snapshot: Snapshot | StoredData) -> pd.DataFrame:
         """Returns the data of a snapshot, in the dtypes that it was stored with.
 
         Raises:
@@ -87,7 +87,7 @@ class SnapshotStore:
         data = self._verified(snapshot)  # the bytes that were checked are the bytes that are read
         return to_frame(pq.read_table(pa.BufferReader(data)))
 
-    def verify(self, snapshot: Snapshot) -> None:
+    def verify(self, snapshot: Snapshot | StoredData) -> None:
         """Compares a snapshot's stored bytes with those that were written.
 
         Raises:
@@ -96,7 +96,7 @@ class SnapshotStore:
         """
         self._verified(snapshot)
 
-    def _verified(self, snapshot: Snapshot) -> bytes:
+    def _verified(self, snapshot: Snapshot | StoredData) -> bytes:
         with _translated(snapshot.uri):
             filesystem, path = _open(snapshot.uri)
             try:
@@ -108,7 +108,10 @@ class SnapshotStore:
                 raise _damaged(_record_of(snapshot.uri), "cannot be read") from None
         if not isinstance(record, dict) or record.get("sha256") != digest_of_bytes(data):
             raise _damaged(snapshot.uri, "does not hold the bytes that were written")
-        if record.get("fingerprint", {}).get("digest") != snapshot.digest or _name(snapshot.fingerprint) not in path:
+        if (
+            record.get("fingerprint", {}).get("digest") != snapshot.digest
+            or snapshot.digest.removeprefix(PREFIX) not in path
+        ):
             raise _damaged(snapshot.uri, "is another snapshot than the one asked for")
         return data
 

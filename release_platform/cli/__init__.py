@@ -15,7 +15,7 @@ def main() -> None:
         warnings.simplefilter("ignore")  # libraries' notes to developers; the tests turn each into an error
     try:
         app(standalone_mode=True)
-    except Exception as error:  # noqa: BLE001 - the outermost door: every error becomes a sentence and an exit code
+    except Exception as error:
         known = find_release_error(error)
         if known is None and os.environ.get("RELEASE_DEBUG"):
             raise

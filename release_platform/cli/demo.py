@@ -25,7 +25,6 @@ def demo(
     """Run the whole life of a model: train, gate, register, promote, serve, verify. Leaves no process behind.
 
     Examples:
-
         release demo
 
         release demo breast_cancer
@@ -65,8 +64,8 @@ def _summary(registration: Registration, row: LedgerRow, verified: dict[str, Any
             "data fingerprint": registration.fingerprint,
             "promoted by": f"{row.actor}: {row.reason}",
             "served at": f"{verified['url']}/v1/models/{row.model}/predict (stopped again)",
-            "smoke test": f"passed: {verified['n_rows']} golden rows, largest difference {verified['largest_difference']:g}, "
-            f"version {verified['version']}",
+            "smoke test": f"passed: {verified['n_rows']} golden rows of version {verified['version']}, "
+            f"largest difference {verified['largest_difference']:g}",
             "look next": f"release lineage {row.model} | release history {row.model} | make dev",
         },
     )

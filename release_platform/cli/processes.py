@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
@@ -54,7 +55,7 @@ class Processes:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_default_signals,  # noqa: PLW1509 - a shell may hand SIGINT down as ignored
+                preexec_fn=_default_signals,
             )
 
     def wait_until_ready(self, name: str, url: str, timeout_s: float) -> None:
@@ -90,10 +91,8 @@ class Processes:
             _signal(process, signal.SIGTERM)
         until = monotonic() + STOP_S
         for process in self._running.values():
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, until - monotonic()))
-            except subprocess.TimeoutExpired:
-                pass
             _signal(process, signal.SIGKILL)
             process.wait()
         self._running.clear()
@@ -110,7 +109,5 @@ def _default_signals() -> None:
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass

@@ -27,7 +27,6 @@ def promote(
     makes the same decision and runs the same job.
 
     Examples:
-
         release promote breast_cancer --reason "better recall, reviewed by the board"
 
         release promote breast_cancer --version 3 --actor ada --reason "back to the linear model"
@@ -137,7 +136,6 @@ def approve(
     """Approve what a promotion request asks for now; void as soon as model, report or policy change.
 
     Example:
-
         release approve 3f9c2a71b0de --actor grace --reason "read the report, slices are fine"
     """
     from release_platform.cli import running
@@ -168,7 +166,6 @@ def rollback(
     """Bring a former Production version back, at once and without approval.
 
     Examples:
-
         release rollback breast_cancer --reason "error rate doubled"
 
         release rollback breast_cancer --to 3 --reason "last version before the schema change"
@@ -190,6 +187,8 @@ def _show(row: LedgerRow, json: bool) -> None:
         return
     before = row.before["production"]
     out.print(
-        f"[bold]{row.model}[/]: version {row.version} is in Production (epoch {row.epoch}, by {row.actor}: {row.reason}); "
-        + (f"before it was version {before}" if before else "it is the first one")
+        f"{row.model}: version {row.version} is in Production (epoch {row.epoch}, by {row.actor}: {row.reason}); "
+        + (f"before it was version {before}" if before else "it is the first one"),
+        markup=False,
+        soft_wrap=True,
     )

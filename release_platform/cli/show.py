@@ -16,7 +16,6 @@ def models(json: Json = False) -> None:
     """List all models and where their versions stand.
 
     Example:
-
         release models
     """
     from release_platform.cli import running
@@ -40,7 +39,6 @@ def status(
     """Show where the versions of a model stand, what is asked for, and what is missing.
 
     Example:
-
         release status flight_delay
     """
     from release_platform.cli import running
@@ -93,7 +91,6 @@ def history(model: Model, json: Json = False) -> None:
     """List every transition of a model, from the ledger: who moved what, when and why.
 
     Example:
-
         release history flight_delay --json
     """
     from release_platform.cli import running
@@ -132,7 +129,6 @@ def lineage(
     """Show where a version comes from: data, code, parameters, metrics, gates, approvals, runs.
 
     Example:
-
         release lineage flight_delay 1
     """
     found = _lineage(model, version)
@@ -171,6 +167,7 @@ def _lineage(model: str, version: str | None) -> dict[str, Any]:
         )
     run = services.tracking.get_run(registration.mlflow_run_id).data
     settings = services.settings
+    experiment = f"{settings.mlflow_url}/#/experiments/{services.tracking.experiment(model)}"
     return {
         "model": model,
         "version": registration.version,
@@ -203,7 +200,7 @@ def _lineage(model: str, version: str | None) -> dict[str, Any]:
         ],
         "runs": {
             "dagster": f"{settings.dagster_url}/runs/{registration.dagster_run_id}",
-            "mlflow": f"{settings.mlflow_url}/#/experiments/{services.tracking.experiment(model)}/runs/{registration.mlflow_run_id}",
+            "mlflow": f"{experiment}/runs/{registration.mlflow_run_id}",
             "model_version": f"{settings.mlflow_url}/#/models/{model}/versions/{registration.version}",
         },
     }

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from release_platform.defs.naming import asset_key, code_version, shared
+from release_platform.defs.naming import asset_key, stage_asset
 from release_platform.defs.resources import Platform, encode, latest_record
 from release_platform.domain.errors import IntegrityError
 from release_platform.domain.features import ColumnType
@@ -16,8 +16,17 @@ from release_platform.pipeline import ingest
 from release_platform.project import Project
 
 WHOLE = "all"
-_RAW_CODE = ("pipeline/sources.py", "pipeline/contract.py", "pipeline/ingest.py", "domain/fingerprint.py")
-_FEATURE_CODE = ("pipeline/features.py", "domain/features.py")
+_RAW_CODE = (
+    "pipeline/sources.py",
+    "pipeline/csv_files.py",
+    "pipeline/database.py",
+    "pipeline/files.py",
+    "pipeline/casting.py",
+    "pipeline/contract.py",
+    "pipeline/ingest.py",
+    "domain/fingerprint.py",
+)
+_FEATURE_CODE = ("pipeline/features.py", "pipeline/split.py", "domain/features.py")
 _COLUMN_TYPES = {
     ColumnType.NUMBER: "float64",
     ColumnType.INTEGER: "Int64",
@@ -32,15 +41,15 @@ def build_raw_data(project: Project) -> dg.AssetsDefinition:
     spec = project.spec
     partitions = None if spec.partitions is None else dg.StaticPartitionsDefinition(list(spec.partitions.keys))
 
-    @dg.asset(
-        name="raw_data",
-        code_version=code_version(project, _RAW_CODE, ("source", "contract", "partitions")),
+    @stage_asset(
+        project,
+        "raw_data",
+        kinds={"parquet", "pandas"},
+        description="Immutable snapshot of the source; its contract holds.",
+        modules=_RAW_CODE,
+        attributes=("source", "contract", "partitions"),
         partitions_def=partitions,
         backfill_policy=None if partitions is None else dg.BackfillPolicy.single_run(),
-        io_manager_key="records",
-        **shared(
-            project, kinds={"parquet", "pandas"}, description="Immutable snapshot of the source; its contract holds."
-        ),
     )
     def raw_data(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
         keys = list(context.partition_keys) if context.has_partition_key_range or context.has_partition_key else None
@@ -123,18 +132,14 @@ def build_features(project: Project) -> dg.AssetsDefinition:
     """Returns the asset of the feature table: features, target, split and slices."""
     spec = project.spec
 
-    @dg.asset(
-        name="features",
-        code_version=code_version(
-            project, _FEATURE_CODE, ("features", "target", "split", "slices", "seed", "contract", "task")
-        ),
-        io_manager_key="records",
+    @stage_asset(
+        project,
+        "features",
+        kinds={"parquet", "pandas"},
+        description="Features by the plan that serving applies too, target and split.",
+        modules=_FEATURE_CODE,
+        attributes=("features", "target", "split", "slices", "seed", "contract", "task"),
         ins={"raw_data": dg.AssetIn(key=asset_key(spec.name, "raw_data"))},
-        **shared(
-            project,
-            kinds={"parquet", "pandas"},
-            description="Features by the plan that serving applies too, target and split.",
-        ),
     )
     def features(raw_data: Any, platform: Platform) -> dg.MaterializeResult[Any]:
         frame = ingest.read_raw(platform.services.snapshots, raw_data.snapshots)
@@ -144,7 +149,7 @@ def build_features(project: Project) -> dg.AssetsDefinition:
         record = FeatureTable(
             snapshot=snapshot,
             raw_fingerprint=raw_data.fingerprint,
-            raw_uris={key: part.uri for key, part in raw_data.snapshots.items()},
+            raw={key: snapshot.stored for key, snapshot in raw_data.snapshots.items()},
             n_training_rows=len(table) - n_held_out,
             n_held_out_rows=n_held_out,
             golden_inputs=feature_tables.golden_inputs(frame, table, spec),

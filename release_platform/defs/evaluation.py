@@ -9,7 +9,7 @@ import dagster as dg
 
 from release_platform.adapters.mlflow_registry import fetch_files
 from release_platform.adapters.model_package import ModelPackage, load_package
-from release_platform.defs.naming import asset_key, code_version, link, numbers, shared
+from release_platform.defs.naming import asset_key, link, numbers, stage_asset
 from release_platform.defs.resources import Platform
 from release_platform.defs.training import run_url
 from release_platform.domain.evidence import EvaluationReport
@@ -38,28 +38,23 @@ def build_evaluation_report(project: Project) -> dg.AssetsDefinition:
     """Returns the asset of the evaluation report, measured on the held-out rows."""
     spec = project.spec
 
-    @dg.asset(
-        name="evaluation_report",
-        code_version=code_version(project, CODE, ("metrics", "slices", "gates", "seed")),
-        io_manager_key="records",
-        ins={
-            "raw_data": dg.AssetIn(key=asset_key(spec.name, "raw_data")),
-            "trained_model": dg.AssetIn(key=asset_key(spec.name, "trained_model")),
-        },
-        **shared(
-            project,
-            kinds={"scikitlearn", "mlflow"},
-            description="Metrics with intervals, slices, comparison with Production, plots.",
-        ),
+    @stage_asset(
+        project,
+        "evaluation_report",
+        kinds={"scikitlearn", "mlflow"},
+        description="Metrics with intervals, slices, comparison with Production, plots.",
+        modules=CODE,
+        attributes=("metrics", "slices", "gates", "seed"),
+        ins={"trained_model": dg.AssetIn(key=asset_key(spec.name, "trained_model"))},
     )
     def evaluation_report(
-        context: dg.AssetExecutionContext, raw_data: Any, trained_model: Any, platform: Platform
+        context: dg.AssetExecutionContext, trained_model: Any, platform: Platform
     ) -> dg.MaterializeResult[Any]:
         services = platform.services
         package = _load_logged(services, trained_model.model_id, trained_model.manifest)
         table = read_features(services.snapshots.read(trained_model.features.snapshot))
         production = _production(services, spec.name)
-        found = assess(project, trained_model, package, table, raw_data, production, services.snapshots)
+        found = assess(project, trained_model, package, table, production, services.snapshots)
         run_id = services.tracking.open_run(spec.name, context.run_id, {"dagster.job": context.job_name})
         _log(services, project, context, run_id, trained_model.mlflow_run_id, found)
         report = found.report.to_json()

@@ -1,6 +1,6 @@
 """Keys, groups, tags and code versions that all stages share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -18,11 +18,42 @@ def asset_key(model: str, stage: str) -> dg.AssetKey:
     return dg.AssetKey([model, stage])
 
 
+def stage_asset(
+    project: Project,
+    stage: str,
+    *,
+    kinds: set[str],
+    description: str,
+    modules: tuple[str, ...],
+    attributes: tuple[str, ...],
+    **more: Any,
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Returns the decorator of one stage's asset: it hands on a record, and its code version is of what makes it.
+
+    Args:
+        project: The model.
+        stage: One of `STAGES`.
+        kinds: Dagster's kinds.
+        description: What it is.
+        modules: The platform's source files that make it.
+        attributes: The attributes of the model's YAML that make it.
+        more: Further arguments of `dg.asset`.
+    """
+    decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
+        name=stage,
+        key_prefix=project.spec.name,
+        code_version=code_version(project, modules, attributes),
+        io_manager_key="records",
+        **shared(project, kinds=kinds, description=description),
+        **more,
+    )
+    return decorator
+
+
 def shared(project: Project, *, kinds: set[str], description: str) -> dict[str, Any]:
-    """Returns the arguments that every asset of a model has."""
+    """Returns the arguments that every asset of a model has, production_version too."""
     spec = project.spec
     return {
-        "key_prefix": spec.name,
         "group_name": spec.name,
         "owners": [spec.owner],
         "kinds": kinds,

@@ -77,7 +77,6 @@ def get_project(projects: Projects, model: str) -> Project:
 def build_production_version(project: Project) -> dg.AssetSpec:
     """Returns the asset that promotions and rollbacks materialize; it cannot be materialized by hand."""
     of = shared(project, kinds={"mlflow"}, description="What is in Production. Launch request_promotion to move it.")
-    del of["key_prefix"]
     return dg.AssetSpec(
         asset_key(project.spec.name, "production_version"),
         deps=[asset_key(project.spec.name, "registered_version")],
@@ -109,7 +108,7 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
 
     @dg.op(description="Records a promotion request.")
     def open_request(context: dg.OpExecutionContext, config: PromotionForm, platform: Platform) -> None:
-        with _failures():
+        with NamedFailures():
             get_project(projects, config.model)
             request = platform.services.releases.request(
                 config.model,
@@ -123,7 +122,7 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
 
     @dg.op(description="Records an approval of what a request asks for now.")
     def record_approval(context: dg.OpExecutionContext, config: ApprovalForm, platform: Platform) -> None:
-        with _failures():
+        with NamedFailures():
             request = platform.services.store.get_request(config.request_id)
             policy = get_project(projects, request.model).spec.policy
             platform.services.releases.approve(
@@ -133,7 +132,7 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
 
     @dg.op(description="Moves Production to what a request asks for, if every condition holds now.")
     def move_production(context: dg.OpExecutionContext, config: PromoteForm, platform: Platform) -> None:
-        with _failures():
+        with NamedFailures():
             request = platform.services.store.get_request(config.request_id)
             policy = get_project(projects, request.model).spec.policy
             row = platform.services.releases.promote(config.request_id, policy)
@@ -141,7 +140,7 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
 
     @dg.op(description="Brings a former Production version back.")
     def bring_back(context: dg.OpExecutionContext, config: RollbackForm, platform: Platform) -> None:
-        with _failures():
+        with NamedFailures():
             get_project(projects, config.model)
             row = platform.services.releases.rollback(
                 config.model,
@@ -167,7 +166,7 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
     )
 
 
-class _failures:
+class NamedFailures:
     """Turns the platform's errors into Dagster failures that are not retried."""
 
     def __enter__(self) -> None:
@@ -214,14 +213,14 @@ def decide_requests(
                 case Ready():
                     _launch(request, instance, ready, waiting)
                 case Hold(reasons=reasons):
-                    waiting.append(
-                        f"{name} version {request.version} (request {request.request_id}) waits: {'; '.join(reasons)}"
-                    )
+                    waiting.append(f"{_said(request)} waits: {'; '.join(reasons)}")
                 case Reject(reasons=reasons):
-                    waiting.append(
-                        f"{name} version {request.version} (request {request.request_id}) is refused: {'; '.join(reasons)}"
-                    )
+                    waiting.append(f"{_said(request)} is refused: {'; '.join(reasons)}")
     return ready, waiting
+
+
+def _said(request: PromotionRequest) -> str:
+    return f"{request.model} version {request.version} (request {request.request_id})"
 
 
 def _launch(

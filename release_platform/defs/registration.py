@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from release_platform.adapters.model_package import load_package
-from release_platform.defs.naming import asset_key, code_version, link, shared
+from release_platform.defs.naming import asset_key, link, stage_asset
 from release_platform.defs.resources import Platform, latest_record
 from release_platform.domain.errors import GatesNotPassed, Refused
 from release_platform.domain.evidence import EvaluationReport
@@ -28,18 +28,15 @@ def build_registered_version(project: Project) -> dg.AssetsDefinition:
     """Returns the asset of the registered version."""
     spec = project.spec
     report_key = asset_key(spec.name, "evaluation_report")
-    version = code_version(project, CODE, ("gates",))
 
-    @dg.asset(
-        name="registered_version",
-        code_version=version,
-        io_manager_key="records",
+    @stage_asset(
+        project,
+        "registered_version",
+        kinds={"mlflow"},
+        description="An immutable version with its manifest; the alias staging moves to it.",
+        modules=CODE,
+        attributes=("gates",),
         ins={"evaluation_report": dg.AssetIn(key=report_key)},
-        **shared(
-            project,
-            kinds={"mlflow"},
-            description="An immutable version with its manifest; the alias staging moves to it.",
-        ),
     )
     def registered_version(
         context: dg.AssetExecutionContext, evaluation_report: Any, platform: Platform

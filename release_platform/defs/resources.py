@@ -1,4 +1,4 @@
-"""What assets and jobs are given: the platform's services, the records between assets, and dagster-mlflow's resource."""
+"""What assets and jobs are given: the platform's services, records between assets, and dagster-mlflow's resource."""
 
 import logging
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from pydantic import PrivateAttr, TypeAdapter
 
 from release_platform.domain import records
 from release_platform.domain.errors import Refused
+from release_platform.domain.snapshot import Snapshot
 from release_platform.services import Services
 from release_platform.settings import Settings
 
@@ -40,10 +41,10 @@ class Platform(dg.ConfigurableResource[Services]):
         return self._services
 
 
-@dg.logger(description="Hands a run's events to whoever watches it in this process.")
-def release_progress(context: dg.InitLoggerContext) -> logging.Logger:
-    """Returns the logger that the command line's progress listens to."""
-    return logging.getLogger("release.progress")
+release_progress = dg.LoggerDefinition(
+    lambda context: logging.getLogger("release.progress"),
+    description="Hands a run's events to whoever watches it in this process.",
+)
 
 
 class Records(dg.ConfigurableIOManager):
@@ -64,7 +65,7 @@ class Records(dg.ConfigurableIOManager):
         return latest_record(context.instance, context.asset_key)[0]
 
     def _all_partitions(self, context: dg.InputContext) -> records.RawData:
-        snapshots = {}
+        snapshots: dict[str, Snapshot] = {}
         for key in sorted(context.instance.get_materialized_partitions(context.asset_key)):
             found, _ = latest_record(context.instance, context.asset_key, partition=key)
             assert isinstance(found, records.RawData)
@@ -118,16 +119,13 @@ def build_fluent_tracking(model: str, tracking_uri: str) -> dg.ResourceDefinitio
             model, context.dagster_run.run_id, {"dagster_job": context.dagster_run.job_name}
         )
         try:
-            yield from mlflow_tracking.resource_fn(context)
+            start: Any = mlflow_tracking.resource_fn
+            yield from start(context)
         finally:
             # The true status is set when the Dagster run ends; this only detaches the process from the run.
             mlflow.end_run("RUNNING")
 
     definition = dg.ResourceDefinition(
-        dg.resource(config_schema=mlflow_tracking.config_schema, required_resource_keys={"platform"})(
-            tracked
-        ).resource_fn,
-        config_schema=mlflow_tracking.config_schema,
-        required_resource_keys={"platform"},
+        tracked, config_schema=mlflow_tracking.config_schema, required_resource_keys={"platform"}
     )
     return definition.configured({"experiment_name": model, "mlflow_tracking_uri": tracking_uri})

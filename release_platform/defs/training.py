@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from release_platform.adapters.mlflow_tracking import DatasetInput
-from release_platform.defs.naming import asset_key, code_version, link, shared
+from release_platform.defs.naming import asset_key, code_version, link, stage_asset
 from release_platform.domain.identity import digest_of_model
 from release_platform.domain.records import FeatureTable, TrainedModel
 from release_platform.pipeline import features as feature_tables
@@ -35,17 +35,15 @@ def build_trained_model(project: Project) -> dg.AssetsDefinition:
     spec = project.spec
     version = code_version(project, CODE, ATTRIBUTES)
 
-    @dg.asset(
-        name="trained_model",
-        code_version=version,
-        io_manager_key="records",
+    @stage_asset(
+        project,
+        "trained_model",
+        kinds={"scikitlearn", "mlflow"},
+        description="Seeded, deterministic fit; packaged, not yet registered.",
+        modules=CODE,
+        attributes=ATTRIBUTES,
         ins={"features": dg.AssetIn(key=asset_key(spec.name, "features"))},
         required_resource_keys={"platform", f"mlflow_{spec.name}"},
-        **shared(
-            project,
-            kinds={"scikitlearn", "mlflow"},
-            description="Seeded, deterministic fit; packaged, not yet registered.",
-        ),
     )
     def trained_model(context: dg.AssetExecutionContext, features: Any) -> dg.MaterializeResult[Any]:
         services: Services = context.resources.platform.services
@@ -111,7 +109,7 @@ def _log(
             "release.model_digest": record.model_digest,
             "release.data_fingerprint": features.raw_fingerprint,
             "release.code_version": record.code_version,
-            "release.snapshots": json.dumps(dict(features.raw_uris)),
+            "release.snapshots": json.dumps({key: data.uri for key, data in features.raw.items()}),
             "dagster.asset_key": context.asset_key.to_user_string(),
             "dagster.run_url": f"{services.settings.dagster_url}/runs/{context.run_id}",
             **{f"env.{name}": value for name, value in record.environment.items()},

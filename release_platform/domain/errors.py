@@ -116,7 +116,7 @@ class GatesNotPassed(ReleaseError):
         listed = "\n".join(f"  - {gate}" for gate in gates)
         super().__init__(
             f"{model}: {len(gates)} blocking gate(s) did not pass, so nothing is registered:\n{listed}",
-            remedy=f"read the checks of {model}/evaluation_report, improve the model or its data, and run `release run {model}` again",
+            remedy=f"read the checks of {model}/evaluation_report, improve it, then `release run {model}` again",
         )
         self.gates = tuple(gates)
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from release_platform.domain.identity import digest_of
 from release_platform.domain.errors import Refused
+from release_platform.domain.identity import digest_of
 from release_platform.domain.lifecycle import Head, Move, advance
 
 

@@ -163,7 +163,8 @@ def _rejections(facts: Facts) -> tuple[str, ...]:
 def _missing(facts: Facts) -> tuple[str, ...]:
     found = []
     policy, registration = facts.policy, facts.registration
-    assert registration is not None and facts.staged_at is not None
+    assert registration is not None
+    assert facts.staged_at is not None
     if policy.current_baseline and facts.head.production not in {registration.baseline, None}:
         compared = f"version {registration.baseline}" if registration.baseline else "no Production version"
         found.append(

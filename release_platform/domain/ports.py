@@ -1,4 +1,4 @@
-"""What the platform asks of outside systems. Adapters implement these; tests hold adapters and fakes to one contract."""
+"""What the platform asks of outside systems. Adapters implement these; one contract test runs on them and fakes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

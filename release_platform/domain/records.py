@@ -6,7 +6,7 @@ from typing import Any
 
 from release_platform.domain.fingerprint import combined
 from release_platform.domain.identity import Manifest
-from release_platform.domain.snapshot import Snapshot
+from release_platform.domain.snapshot import Snapshot, StoredData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class FeatureTable:
     Attributes:
         snapshot: The table.
         raw_fingerprint: Fingerprint of the raw data that it was built from.
-        raw_uris: Where the snapshots of the raw data are, by partition.
+        raw: Where that raw data is, by partition.
         n_training_rows: Rows to fit on.
         n_held_out_rows: Rows to judge on.
         golden_inputs: Some held-out rows as a client would send them, by input.
@@ -42,7 +42,7 @@ class FeatureTable:
 
     snapshot: Snapshot
     raw_fingerprint: str
-    raw_uris: Mapping[str, str]
+    raw: Mapping[str, StoredData]
     n_training_rows: int
     n_held_out_rows: int
     golden_inputs: Mapping[str, list[Any]]

@@ -8,6 +8,14 @@ from release_platform.domain.fingerprint import Fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredData:
+    """Where some data is and what its digest is: all that is needed to read it back and know that it is the same."""
+
+    uri: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Where a dataset is kept, and what it holds.
 
@@ -32,6 +40,11 @@ class Snapshot:
             raise ValueError(f"a snapshot of {self.n_rows} rows with a fingerprint of {self.fingerprint.n_rows}")
         if self.size_bytes < 0:
             raise ValueError("size_bytes is 0 or more")
+
+    @property
+    def stored(self) -> StoredData:
+        """Where the content is."""
+        return StoredData(uri=self.uri, digest=self.digest)
 
     @property
     def digest(self) -> str:

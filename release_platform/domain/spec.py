@@ -474,9 +474,8 @@ class ModelSpec:
         for gate in self.gates:
             if self.task not in METRICS[gate.metric].tasks:
                 known = [metric.name for metric in metrics_for(self.task)]
-                raise ValueError(
-                    f"gate '{gate.name}': '{gate.metric}' is not defined for a {self.task} model; {_suggest(gate.metric, known)}"
-                )
+                said = f"'{gate.metric}' is not defined for a {self.task} model; {_suggest(gate.metric, known)}"
+                raise ValueError(f"gate '{gate.name}': {said}")
             if gate.slice is not None and gate.slice not in self.slices:
                 raise ValueError(f"gate '{gate.name}' judges the slice '{gate.slice}', which `slices` does not list")
         if not any(gate.blocking and METRICS[gate.metric].quality for gate in self.gates):

@@ -1,4 +1,4 @@
-"""Assesses a trained model: everything that its gates judge and its readers look at, from one pass over held-out rows."""
+"""Assesses a trained model: all that its gates judge and its readers look at, from one pass over held-out rows."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from release_platform.domain.features import as_column
 from release_platform.domain.gates import GateResult
 from release_platform.domain.metrics import METRICS, Task
 from release_platform.domain.prediction import Predictions
-from release_platform.domain.records import RawData, TrainedModel
+from release_platform.domain.records import TrainedModel
 from release_platform.domain.signature import signature_breaks
 from release_platform.domain.spec import Against, ModelSpec
 from release_platform.pipeline.evaluation import compare, latency_p99_ms, measure, measure_slices
@@ -85,7 +85,6 @@ def assess(
     trained: TrainedModel,
     package: ModelPackage,
     table: FeatureRows,
-    raw_data: RawData,
     production: Production | None,
     snapshots: SnapshotStore,
 ) -> Assessment:
@@ -96,9 +95,8 @@ def assess(
         trained: What was trained.
         package: Its package, loaded as serving would.
         table: The feature table, training and held-out rows.
-        raw_data: The raw data that the table was built from, for a Production version with another feature plan.
         production: The version to compare with; None for the first release.
-        snapshots: Where the raw data is.
+        snapshots: Where the raw data is: a Production version may have another feature plan.
     """
     spec, held_out = project.spec, table.held_out
     features, truth = table.features[held_out], table.target[held_out]
@@ -106,7 +104,7 @@ def assess(
     predictions = _predict_features(package, columns)
     positive = _positive_index(spec, package)
     of = (truth, predictions, package.classes, positive, spec.seed)
-    baseline, notes = _baseline(spec, raw_data, snapshots, production, package, *of[:2], held_out, positive)
+    baseline, notes = _baseline(spec, trained, snapshots, production, package, *of[:2], held_out, positive)
     breaks = signature_breaks(
         production.package.plan if production else None,
         package.plan,
@@ -156,7 +154,7 @@ def _positive_index(spec: ModelSpec, package: ModelPackage) -> int | None:
 
 def _baseline(
     spec: ModelSpec,
-    raw_data: RawData,
+    trained: TrainedModel,
     snapshots: SnapshotStore,
     production: Production | None,
     package: ModelPackage,
@@ -170,7 +168,7 @@ def _baseline(
     wanted = list(dict.fromkeys(gate.metric for gate in spec.gates if gate.against is Against.PRODUCTION))
     comparisons: dict[str, Comparison] = {}
     notes: tuple[str, ...] = ()
-    raw = read_raw(snapshots, raw_data.snapshots)[held_out]
+    raw = read_raw(snapshots, trained.features.raw)[held_out]
     missing = [column.name for column in production.package.plan.inputs if column.name not in raw.columns]
     if missing:
         notes = (f"Production version {production.version} needs {', '.join(missing)}, which this data does not have",)

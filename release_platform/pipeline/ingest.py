@@ -11,7 +11,7 @@ import pyarrow as pa
 from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.domain.errors import DataError
 from release_platform.domain.fingerprint import ColumnValues, differences, fingerprint
-from release_platform.domain.snapshot import Snapshot
+from release_platform.domain.snapshot import Snapshot, StoredData
 from release_platform.domain.spec import ModelSpec, PartitionSpec
 from release_platform.pipeline.contract import check, conform
 from release_platform.pipeline.sources import describe, read_source
@@ -55,7 +55,7 @@ def store_frame(frame: pd.DataFrame, store: SnapshotStore) -> Snapshot:
     return store.put(frame, found, preview=preview(frame))
 
 
-def read_raw(store: SnapshotStore, snapshots: Mapping[str, Snapshot]) -> pd.DataFrame:
+def read_raw(store: SnapshotStore, snapshots: Mapping[str, Snapshot] | Mapping[str, StoredData]) -> pd.DataFrame:
     """Returns the raw data of all snapshots, in the order of their keys, indexed from 0.
 
     Raises:

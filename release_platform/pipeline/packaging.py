@@ -125,7 +125,7 @@ def _write_mlflow_model(folder: Path, fitted: FittedModel, sample: pd.DataFrame)
     if untrusted:
         raise TrainingError(
             f"the model holds types that serving does not load: {', '.join(sorted(untrusted))}",
-            remedy="choose an estimator whose state is plain data; the list is in release_platform/adapters/model_package.py",
+            remedy="choose an estimator whose state is plain data; adapters/model_package.py lists what is loaded",
         )
     head = sample.head(5)
     predict = fitted.pipeline.predict_proba if fitted.classes else fitted.pipeline.predict

@@ -90,7 +90,7 @@ def fit(spec: ModelSpec, features: pd.DataFrame, target: npt.NDArray[Any]) -> Fi
     return FittedModel(
         pipeline=pipeline,
         classes=() if spec.task is Task.REGRESSION else tuple(str(label) for label in pipeline.classes_),
-        parameters={name: value for name, value in estimator.get_params(deep=False).items()},
+        parameters=dict(estimator.get_params(deep=False)),
         fit_s=perf_counter() - started,
         candidates=candidates,
     )

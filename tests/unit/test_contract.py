@@ -89,7 +89,7 @@ def test_values_that_fit_get_the_columns_type(kind: str, dtype: str, given_value
         ("number", ["", "1"], 1, "''"),
         ("number", [1.0, NAN, float("inf")], 3, "inf"),
         ("number", [1, 2.5, None, "3x"], 4, "'3x'"),
-        ("number", pd.to_datetime([None, "2020-01-01"]), 2, "2020"),
+        ("number", pd.to_datetime(pd.Series([None, "2020-01-01"])), 2, "2020"),
         ("integer", [1.0, 2.0, 2.5], 3, "2.5"),
         ("integer", ["1", "1.5"], 2, "'1.5'"),
         ("integer", np.array([1, 2**63], dtype="uint64"), 2, "9223372036854775808"),
@@ -99,15 +99,11 @@ def test_values_that_fit_get_the_columns_type(kind: str, dtype: str, given_value
         ("timestamp", ["2020-01-01", "2020-02-30"], 2, "'2020-02-30'"),
         ("timestamp", [1_600_000_000], 1, "1600000000"),
         ("category", [["a"], ["b"]], 1, "['a']"),
-        ("category", ["x" * 100, None], None, ""),
     ],
 )
 def test_a_value_that_does_not_fit_is_named_with_its_row_and_column(
-    kind: str, given_values: Any, row: int | None, shown: str
+    kind: str, given_values: Any, row: int, shown: str
 ) -> None:
-    if row is None:
-        conformed(given_values, kind)
-        return
     with pytest.raises(SourceError) as caught:
         conformed(given_values, kind)
     assert (caught.value.row, caught.value.column, caught.value.source) == (row, "x", "s")
@@ -129,7 +125,7 @@ def test_a_missing_column_suggests_the_nearest_name() -> None:
 
 
 def test_arrow_columns_are_taken_as_they_are() -> None:
-    frame = pd.DataFrame({"x": pd.array([1, None], dtype=pd.ArrowDtype(pa.int32()))})
+    frame = pd.DataFrame({"x": pd.Series([1, None], dtype=pd.ArrowDtype(pa.int32()))})
     assert plain(conform(frame, contract(ColumnType.INTEGER), source="s")["x"]) == [1, None]
 
 

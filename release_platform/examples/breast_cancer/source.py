@@ -7,5 +7,5 @@ from sklearn.datasets import load_breast_cancer
 def load() -> pd.DataFrame:
     """Returns one row for each biopsy: the measurements, and `diagnosis` (`malignant` or `benign`)."""
     data = load_breast_cancer(as_frame=True)
-    frame = data.data.rename(columns=lambda name: name.replace(" ", "_"))
+    frame: pd.DataFrame = data.data.rename(columns=lambda name: name.replace(" ", "_"))
     return frame.assign(diagnosis=data.target.map(dict(enumerate(data.target_names))))

@@ -7,4 +7,5 @@ from sklearn.datasets import load_digits
 def load() -> pd.DataFrame:
     """Returns one row for each image: 64 pixels of brightness 0 to 16, and `digit` (`0` to `9`)."""
     data = load_digits(as_frame=True)
-    return data.data.assign(digit=data.target.astype(str))
+    frame: pd.DataFrame = data.data.assign(digit=data.target.astype(str))
+    return frame
