@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -32,6 +33,7 @@ _PANDAS: dict[pa.DataType, Any] = {
     pa.bool_(): pd.BooleanDtype(),
     pa.large_string(): pd.StringDtype("pyarrow"),
 }
+_DTYPES = (*_PANDAS.values(), np.dtype("float64"), np.dtype("datetime64[us]"))
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -45,7 +47,14 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
 
 
 def to_table(frame: pd.DataFrame) -> pa.Table:
-    """Returns a data frame of the snapshot dtypes as a table, missing values as nulls; the reverse of `to_frame`."""
+    """Returns a data frame of the snapshot dtypes as a table, missing values as nulls; the reverse of `to_frame`.
+
+    Raises:
+        ValueError: A column has another dtype, which would come back changed.
+    """
+    strange = [f"'{name}' ({kind!r})" for name, kind in frame.dtypes.items() if kind not in _DTYPES]
+    if strange:
+        raise ValueError(f"not in a snapshot dtype: {', '.join(strange)}")
     return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
 
 

@@ -25,6 +25,7 @@ def demo(
     """Run the whole life of a model: train, gate, register, promote, serve, verify. Leaves no process behind.
 
     Examples:
+
         release demo
 
         release demo breast_cancer

@@ -21,6 +21,7 @@ def dev(dagster_port: DagsterPort = 3000, mlflow_port: MlflowPort = 5050, servin
     """Start Dagster (with its daemon), MLflow and serving; one Ctrl-C stops all.
 
     Example:
+
         release dev
     """
     from release_platform.cli import running

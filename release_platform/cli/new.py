@@ -23,6 +23,7 @@ def new(
     """Write a defs.yaml for a new model, inferred from its data: contract, features, estimator, gates.
 
     Example:
+
         release new churn --from churn.csv --target churned
     """
     import yaml

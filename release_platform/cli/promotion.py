@@ -27,6 +27,7 @@ def promote(
     makes the same decision and runs the same job.
 
     Examples:
+
         release promote breast_cancer --reason "better recall, reviewed by the board"
 
         release promote breast_cancer --version 3 --actor ada --reason "back to the linear model"
@@ -136,6 +137,7 @@ def approve(
     """Approve what a promotion request asks for now; void as soon as model, report or policy change.
 
     Example:
+
         release approve 3f9c2a71b0de --actor grace --reason "read the report, slices are fine"
     """
     from release_platform.cli import running
@@ -166,6 +168,7 @@ def rollback(
     """Bring a former Production version back, at once and without approval.
 
     Examples:
+
         release rollback breast_cancer --reason "error rate doubled"
 
         release rollback breast_cancer --to 3 --reason "last version before the schema change"
@@ -183,7 +186,7 @@ def rollback(
 
 def _show(row: LedgerRow, json: bool) -> None:
     if json:
-        show_json({**{name: getattr(row, name) for name in row.__slots__}, "move": row.move.value})
+        show_json(row.to_json())
         return
     before = row.before["production"]
     out.print(

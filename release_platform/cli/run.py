@@ -22,6 +22,7 @@ def run(
     """Ingest, featurize, train, judge and register a model, up to Staging.
 
     Examples:
+
         release run breast_cancer
 
         release run flight_delay --partitions 2013-01:2013-09

@@ -20,6 +20,7 @@ def serve(port: Port = 8000) -> None:
     """Serve the Production versions of all models over HTTP, from the registry only. Ctrl-C stops it.
 
     Example:
+
         release serve --port 8000
     """
     err.print(f"serving on http://127.0.0.1:{port} (documentation: /docs, state: /status)")
@@ -52,6 +53,7 @@ def verify(
     """Ask a live server the model's golden inputs and compare with the registry's own model (smoke test).
 
     Example:
+
         release verify breast_cancer --url http://127.0.0.1:8000
     """
     found = verify_model(model, url)

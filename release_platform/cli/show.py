@@ -16,6 +16,7 @@ def models(json: Json = False) -> None:
     """List all models and where their versions stand.
 
     Example:
+
         release models
     """
     from release_platform.cli import running
@@ -39,6 +40,7 @@ def status(
     """Show where the versions of a model stand, what is asked for, and what is missing.
 
     Example:
+
         release status flight_delay
     """
     from release_platform.cli import running
@@ -91,6 +93,7 @@ def history(model: Model, json: Json = False) -> None:
     """List every transition of a model, from the ledger: who moved what, when and why.
 
     Example:
+
         release history flight_delay --json
     """
     from release_platform.cli import running
@@ -98,7 +101,7 @@ def history(model: Model, json: Json = False) -> None:
     running.project(model)
     rows = running.services().store.ledger(model)
     if json:
-        show_json([{**{name: getattr(row, name) for name in row.__slots__}, "move": row.move.value} for row in rows])
+        show_json([row.to_json() for row in rows])
         return
     show_table(
         f"ledger of {model}",
@@ -129,6 +132,7 @@ def lineage(
     """Show where a version comes from: data, code, parameters, metrics, gates, approvals, runs.
 
     Example:
+
         release lineage flight_delay 1
     """
     found = _lineage(model, version)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from release_platform.domain.errors import Refused
@@ -52,6 +53,15 @@ class LedgerRow:
         del content["hash"]
         return digest_of(content)
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns the row as a JSON value."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "LedgerRow":
+        """Returns the row that `to_json` wrote."""
+        return LedgerRow(**{**value, "move": Move(value["move"])})
+
 
 def genesis(model: str) -> str:
     """Returns the hash that the first row of a model follows."""
@@ -89,6 +99,20 @@ def faults(model: str, rows: Iterable[LedgerRow]) -> tuple[str, ...]:
                 found.append(f"{place}: its heads are not the fold of the rows before it")
         head, last = Head.from_json(row.after), row.hash
     return tuple(found)
+
+
+def standing_at(rows: Iterable[LedgerRow], moment: datetime) -> LedgerRow | None:
+    """Returns the last row that was committed at a moment or before it, or None: its `after` is what stood then.
+
+    Args:
+        rows: The rows of one model, by epoch.
+        moment: A moment with its zone.
+    """
+    found = None
+    for row in rows:
+        if datetime.fromisoformat(row.at) <= moment:
+            found = row
+    return found
 
 
 def fold(model: str, rows: Iterable[LedgerRow]) -> Head:

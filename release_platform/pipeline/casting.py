@@ -42,6 +42,15 @@ def cast_columns(frame: pd.DataFrame, types: Mapping[str, ColumnType], *, source
     return pa.table({name: _column(frame[name], kind, source) for name, kind in types.items()})
 
 
+def fits(series: "pd.Series[Any]", kind: ColumnType) -> bool:
+    """Returns whether every value of a column can be cast to a type."""
+    try:
+        _cast(series, kind)
+    except _FAILURES:
+        return False
+    return True
+
+
 def _column(series: "pd.Series[Any]", kind: ColumnType, source: str) -> pa.ChunkedArray | pa.Array:
     try:
         return _cast(series, kind)

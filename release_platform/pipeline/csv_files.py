@@ -25,6 +25,7 @@ from release_platform.pipeline.files import DataFile, require_columns
 _NULLS = [*pyarrow.csv.ConvertOptions().null_values, "None", "<NA>"]
 _TYPES = {ColumnType.NUMBER: pa.float64(), ColumnType.INTEGER: pa.int64(), ColumnType.BOOLEAN: pa.bool_()}
 _SAMPLE_BYTES = 65_536
+_UTF8_REMEDY = "save the file as UTF-8 (e.g. `iconv -f LATIN1 -t UTF-8`)"
 _EXPANSION = {".gz": 8.0, ".bz2": 10.0, ".xz": 12.0}
 _UNPACK: dict[str, Callable[[Any], Any]] = {
     ".gz": lambda stream: gzip.GzipFile(fileobj=stream),
@@ -40,7 +41,7 @@ def read_csv(file: DataFile, columns: Mapping[str, ColumnType]) -> pa.Table:
     Raises:
         SourceError: A column is missing, or a row cannot be read; names the row.
     """
-    require_columns(file.name, columns, _header(file))
+    require_columns(file.name, columns, header_of(file))
     try:
         return _read(file, {name: _TYPES.get(kind, pa.large_string()) for name, kind in columns.items()})
     except pa.ArrowInvalid:
@@ -54,7 +55,7 @@ def read_csv(file: DataFile, columns: Mapping[str, ColumnType]) -> pa.Table:
 
 def csv_bytes(file: DataFile, columns: Mapping[str, ColumnType]) -> float:
     """Returns about how much memory the named columns of a CSV file take as a table, from its size and first rows."""
-    header = _header(file)
+    header = header_of(file)
     with _opened(file) as stream:
         sample = stream.read(_SAMPLE_BYTES)
     rows = list(csv.reader(io.StringIO(sample.decode(errors="replace"))))[1:]
@@ -66,6 +67,19 @@ def csv_bytes(file: DataFile, columns: Mapping[str, ColumnType]) -> float:
         name: sum(len(row[header.index(name)]) for row in whole) / len(whole) for name in columns if name in header
     }
     return n_rows * sum(8.0 if columns[name] in _TYPES else 8.0 + mean for name, mean in means.items())
+
+
+def header_of(file: DataFile) -> list[str]:
+    """Returns the column names in the first row of a CSV file; none where there is no row.
+
+    Raises:
+        SourceError: They are not UTF-8.
+    """
+    with _opened(file) as stream:
+        names = next((row for row in csv.reader(_lines(stream)) if row), [])
+    if not all(map(_is_utf8, names)):
+        raise SourceError("the header is not UTF-8", remedy=_UTF8_REMEDY, source=file.name)
+    return names
 
 
 def _read(file: DataFile, types: Mapping[str, pa.DataType]) -> pa.Table:
@@ -115,17 +129,6 @@ def _unpacked_bytes(file: DataFile) -> float:
 
 def _lines(stream: IO[bytes]) -> IO[str]:
     return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-def _header(file: DataFile) -> list[str]:
-    with _opened(file) as stream:
-        names = next((row for row in csv.reader(_lines(stream)) if row), [])
-    if not all(map(_is_utf8, names)):
-        raise SourceError("the header is not UTF-8", remedy=_UTF8_REMEDY, source=file.name)
-    return names
-
-
-_UTF8_REMEDY = "save the file as UTF-8 (e.g. `iconv -f LATIN1 -t UTF-8`)"
 
 
 def _is_utf8(text: str) -> bool:

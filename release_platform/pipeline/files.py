@@ -112,6 +112,12 @@ def read_parquet(file: DataFile, columns: Mapping[str, ColumnType]) -> pa.Table:
         return parquet.read(columns=list(columns))
 
 
+def parquet_names(file: DataFile) -> list[str]:
+    """Returns the column names of a Parquet file."""
+    with file.filesystem.open_input_file(file.path) as stream, pq.ParquetFile(stream) as parquet:
+        return list(parquet.schema_arrow.names)
+
+
 def parquet_bytes(file: DataFile, columns: Mapping[str, ColumnType]) -> float:
     """Returns about how much memory the named columns of a Parquet file take as a table."""
     with file.filesystem.open_input_file(file.path) as stream, pq.ParquetFile(stream) as parquet:

@@ -18,9 +18,16 @@ import pyarrow as pa
 from release_platform.domain.errors import ReleaseError, SourceError
 from release_platform.domain.features import ColumnType
 from release_platform.domain.spec import PackageSource, SourceSpec
-from release_platform.pipeline.csv_files import csv_bytes, read_csv
+from release_platform.pipeline.csv_files import csv_bytes, header_of, read_csv
 from release_platform.pipeline.database import read_sql
-from release_platform.pipeline.files import DataFile, find_files, parquet_bytes, read_parquet, require_columns
+from release_platform.pipeline.files import (
+    DataFile,
+    find_files,
+    parquet_bytes,
+    parquet_names,
+    read_parquet,
+    require_columns,
+)
 from release_platform.pipeline.memory import available_bytes, require_room
 
 PEAK_FACTOR = 4.0
@@ -58,6 +65,22 @@ def read_source(
     return frame
 
 
+def file_columns(path: Path) -> list[str]:
+    """Returns the column names of a CSV or Parquet file.
+
+    Raises:
+        SourceError: The file cannot be read.
+    """
+    with _translated(str(path)):
+        file = find_files(str(path.absolute()), base=Path())[0]
+        return parquet_names(file) if is_parquet(file.path) else header_of(file)
+
+
+def is_parquet(address: str) -> bool:
+    """Returns whether an address names Parquet files, by its ending; anything else is read as CSV."""
+    return address.endswith((".parquet", ".pq"))
+
+
 def describe(source: SourceSpec) -> str:
     """Returns how messages call a source: its path or address, never with a password."""
     if source.package is not None:
@@ -75,7 +98,7 @@ def _framed(table: pa.Table) -> pd.DataFrame:
 def _read_files(source: SourceSpec, base: Path, columns: Mapping[str, ColumnType], available: int) -> pa.Table:
     address = source.csv or source.parquet or _in_package(source.package)
     files = find_files(address, base=base)
-    parquet = source.parquet is not None or (source.csv is None and address.endswith((".parquet", ".pq")))
+    parquet = source.parquet is not None or (source.csv is None and is_parquet(address))
     read: _Reader = read_parquet if parquet else read_csv
     estimate: _Estimate = parquet_bytes if parquet else csv_bytes
     require_room(address, needed_bytes=PEAK_FACTOR * sum(_each(estimate, files, columns)), available=available)
