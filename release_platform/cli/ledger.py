@@ -67,7 +67,7 @@ def verify(
 
         release ledger verify --file ledger.jsonl
     """
-    found = []
+    found: list[str] = []
     ledgers = _from_file(file) if file else _from_store(model)
     for name, rows in ledgers.items():
         found += faults(name, rows)

@@ -1,5 +1,6 @@
 """`release new`: a working model project from a data file."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,8 @@ def new(
     place = models / name
     if (place / "defs.yaml").exists() or name in running.projects():
         raise Refused(f"the model '{name}' exists already", remedy="choose another name, or edit its defs.yaml")
-    text = propose(name, source.resolve(), target, owner)
+    address = os.path.relpath(source.resolve(), place)
+    text = propose(name, source.resolve(), target, owner, address=address)
     parse_spec(yaml.safe_load(text)["attributes"], file=place / "defs.yaml")
     place.mkdir(parents=True)
     for package in (models, place):

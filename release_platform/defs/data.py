@@ -21,6 +21,7 @@ _RAW_CODE = (
     "pipeline/csv_files.py",
     "pipeline/database.py",
     "pipeline/files.py",
+    "pipeline/memory.py",
     "pipeline/casting.py",
     "pipeline/contract.py",
     "pipeline/ingest.py",

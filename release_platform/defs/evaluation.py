@@ -55,7 +55,7 @@ def build_evaluation_report(project: Project) -> dg.AssetsDefinition:
         table = read_features(services.snapshots.read(trained_model.features.snapshot))
         production = _production(services, spec.name)
         found = assess(project, trained_model, package, table, production, services.snapshots)
-        run_id = services.tracking.open_run(spec.name, context.run_id, {"dagster.job": context.job_name})
+        run_id = services.tracking.open_run(spec.name, context.run.run_id, {"dagster.job": context.job_name})
         _log(services, project, context, run_id, trained_model.mlflow_run_id, found)
         report = found.report.to_json()
         record = Evaluated(trained=trained_model, report=report, report_digest=found.report.digest)

@@ -42,7 +42,7 @@ def build_registered_version(project: Project) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, evaluation_report: Any, platform: Platform
     ) -> dg.MaterializeResult[Any]:
         results = passed_gates(context.instance, spec.name, report_key, spec.every_gate, evaluation_report)
-        registration = _register(platform.services, context.run_id, evaluation_report, results, spec.name)
+        registration = _register(platform.services, context.run.run_id, evaluation_report, results, spec.name)
         key = digest_of([registration.report_digest, registration.digest])
         head = platform.services.releases.stage(
             registration, actor=platform.services.settings.acting, reason="every blocking gate passed", key=key

@@ -1,7 +1,9 @@
 """What assets and jobs are given: the platform's services, records between assets, and dagster-mlflow's resource."""
 
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import dagster as dg
@@ -103,27 +105,35 @@ def _never_materialized(key: dg.AssetKey) -> Refused:
 
 
 def build_fluent_tracking(model: str, tracking_uri: str) -> dg.ResourceDefinition:
-    """Returns dagster-mlflow's resource for one model's training asset.
+    """Returns dagster-mlflow's resource for one model's training asset, as a context manager for the asset's body.
 
-    It makes MLflow's fluent interface (`mlflow.log_*`, autologging, callbacks) write into the run of this Dagster run.
-    That run is opened by ours first, so dagster-mlflow finds it by its tag and never starts a second one; and it is
-    taken off the process's stack at the end, so no later asset can write into it by accident.
+    Within it MLflow's fluent interface (`mlflow.log_*`, autologging, callbacks) writes into the run of this Dagster run
+    and model. That run is opened by ours first, so dagster-mlflow finds it by its tag and never starts a second one.
+    Afterwards the process is as it was: Dagster opens the resources of all models of a run at once and keeps them to its
+    end, so a run that stayed active would take what other assets and models log.
     """
 
-    def tracked(context: InitResourceContext) -> Iterator[Any]:
-        import mlflow
+    def tracked(context: InitResourceContext) -> Callable[[], AbstractContextManager[Any]]:
+        @contextmanager
+        def fluent() -> Iterator[Any]:
+            import mlflow
 
-        if context.dagster_run is None:
-            raise Refused("dagster-mlflow works inside runs only", remedy="launch a job or materialize the asset")
-        context.resources.platform.services.tracking.open_run(
-            model, context.dagster_run.run_id, {"dagster_job": context.dagster_run.job_name}
-        )
-        try:
+            if context.run is None:
+                raise Refused("dagster-mlflow works inside runs only", remedy="launch a job or materialize the asset")
+            context.resources.platform.services.tracking.open_run(
+                model, context.run.run_id, {"dagster.job": context.run.job_name}
+            )
+            before = os.environ.get("MLFLOW_TRACKING_URI")  # MLflow overwrites it, and our settings read it
             start: Any = mlflow_tracking.resource_fn
-            yield from start(context)
-        finally:
-            # The true status is set when the Dagster run ends; this only detaches the process from the run.
-            mlflow.end_run("RUNNING")
+            try:
+                yield from start(context)
+            finally:
+                # The true status is set when the Dagster run ends; this only detaches the process from the run.
+                while mlflow.active_run() is not None:
+                    mlflow.end_run("RUNNING")
+                mlflow.set_tracking_uri(before)
+
+        return fluent
 
     definition = dg.ResourceDefinition(
         tracked, config_schema=mlflow_tracking.config_schema, required_resource_keys={"platform"}

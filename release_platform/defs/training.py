@@ -31,8 +31,8 @@ SAMPLE_ROWS = 1_000
 
 
 def build_trained_model(project: Project) -> dg.AssetsDefinition:
-    """Returns the asset of the fitted model. Inside it MLflow's fluent interface writes into the model's own run."""
-    spec = project.spec
+    """Returns the asset of the fitted model. While it fits, MLflow's fluent interface writes into the model's own run."""
+    spec, fluent = project.spec, f"mlflow_{project.spec.name}"
     version = code_version(project, CODE, ATTRIBUTES)
 
     @stage_asset(
@@ -43,15 +43,16 @@ def build_trained_model(project: Project) -> dg.AssetsDefinition:
         modules=CODE,
         attributes=ATTRIBUTES,
         ins={"features": dg.AssetIn(key=asset_key(spec.name, "features"))},
-        required_resource_keys={"platform", f"mlflow_{spec.name}"},
+        required_resource_keys={"platform", fluent},
     )
     def trained_model(context: dg.AssetExecutionContext, features: Any) -> dg.MaterializeResult[Any]:
         services: Services = context.resources.platform.services
-        run_id = services.tracking.open_run(spec.name, context.run_id, {"dagster.job": context.job_name})
+        run_id = services.tracking.open_run(spec.name, context.run.run_id, {"dagster.job": context.job_name})
         surroundings = environment(project.folder)
         table = feature_tables.read_features(services.snapshots.read(features.snapshot))
         training = ~table.held_out
-        fitted = fit(spec, table.features[training], table.target[training])
+        with getattr(context.resources, fluent)():
+            fitted = fit(spec, table.features[training], table.target[training])
         with tempfile.TemporaryDirectory() as parent:
             folder = Path(parent) / "package"
             written = write_package(
@@ -70,7 +71,7 @@ def build_trained_model(project: Project) -> dg.AssetsDefinition:
             onnx_note=written.onnx_note,
             features=features,
             code_version=version,
-            dagster_run_id=context.run_id,
+            dagster_run_id=context.run.run_id,
             environment=surroundings,
         )
         _log(services, context, project, record, fitted)
@@ -111,7 +112,7 @@ def _log(
             "release.code_version": record.code_version,
             "release.snapshots": json.dumps({key: data.uri for key, data in features.raw.items()}),
             "dagster.asset_key": context.asset_key.to_user_string(),
-            "dagster.run_url": f"{services.settings.dagster_url}/runs/{context.run_id}",
+            "dagster.run_url": f"{services.settings.dagster_url}/runs/{context.run.run_id}",
             **{f"env.{name}": value for name, value in record.environment.items()},
             "mlflow.source.git.commit": record.environment["git_commit"],
         },

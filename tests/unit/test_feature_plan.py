@@ -37,7 +37,7 @@ def derive(operation: str, *inputs: tuple[ColumnType, list[Any]]) -> list[Any]:
         features=("d",),
     )
     (found,) = plan.apply({n: column(kind, values) for n, (kind, values) in zip(names, inputs, strict=True)}).values()
-    return found.tolist()
+    return list(found.tolist())
 
 
 def numbers(*values: float | None) -> tuple[ColumnType, list[Any]]:

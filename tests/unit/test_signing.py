@@ -1,0 +1,142 @@
+"""Signatures: what was signed is what is verified, by trusted keys only, in a format that OpenSSF's tool verifies."""
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from release_platform.adapters.signing import KeyFolder, Signer, TrustedKeys, key_id, new_key, public_pem
+from release_platform.domain.attestation import (
+    Certificate,
+    check_certificate,
+    check_version_statement,
+    version_statement,
+)
+from release_platform.domain.errors import IntegrityError
+from release_platform.domain.identity import FileEntry, Manifest
+from release_platform.pipeline.packaging import manifest_of
+
+MANIFEST = Manifest(files=(FileEntry(path="a", size_bytes=1, sha256="00" * 32),))
+CERTIFICATE = Certificate(
+    model="m", version="1", digest="sha256:d", alias="production", epoch=2, ledger_hash="sha256:h"
+)
+
+
+def nist_key() -> bytes:
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+@pytest.fixture(params=[new_key, nist_key], ids=["ed25519", "p256"])
+def signer(request: pytest.FixtureRequest) -> Signer:
+    return Signer(request.param())
+
+
+def test_what_was_signed_is_what_is_verified(signer: Signer) -> None:
+    statement = CERTIFICATE.to_statement()
+    assert TrustedKeys(signer.public_key).verify(signer.sign(statement)) == statement
+    assert Certificate.from_statement(statement) == CERTIFICATE
+
+
+def test_every_flipped_bit_of_a_payload_or_signature_is_found(signer: Signer) -> None:
+    bundle = json.loads(signer.sign(CERTIFICATE.to_statement()))
+    trusted = TrustedKeys(signer.public_key)
+    envelope = bundle["dsseEnvelope"]
+    for place, key in ((envelope, "payload"), (envelope["signatures"][0], "sig")):
+        honest = place[key]
+        raw = bytearray(base64.b64decode(honest))
+        for bit in range(len(raw) * 8):
+            raw[bit // 8] ^= 1 << bit % 8
+            place[key] = base64.b64encode(bytes(raw)).decode()
+            with pytest.raises(IntegrityError):
+                trusted.verify(json.dumps(bundle))
+            raw[bit // 8] ^= 1 << bit % 8
+        place[key] = honest
+    trusted.verify(json.dumps(bundle))
+
+
+def test_a_key_that_is_not_trusted_is_refused(signer: Signer) -> None:
+    bundle = signer.sign(CERTIFICATE.to_statement())
+    with pytest.raises(IntegrityError, match="not trusted here"):
+        TrustedKeys(Signer(new_key()).public_key).verify(bundle)
+
+
+def test_a_trusted_hint_over_another_keys_signature_is_refused(signer: Signer) -> None:
+    trusted = Signer(new_key())
+    bundle = json.loads(signer.sign(CERTIFICATE.to_statement()))
+    bundle["verificationMaterial"]["publicKey"]["hint"] = key_id(trusted.public_key)
+    with pytest.raises(IntegrityError, match="the signature is wrong"):
+        TrustedKeys(trusted.public_key).verify(json.dumps(bundle))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"dsseEnvelope": {}}', "\x00"])
+def test_what_is_no_bundle_is_refused(text: str) -> None:
+    with pytest.raises(IntegrityError):
+        TrustedKeys().verify(text)
+
+
+def test_a_certificate_is_of_one_version_behind_one_alias() -> None:
+    check_certificate(CERTIFICATE, model="m", version="1", digest="sha256:d", alias="production")
+    for wrong in ({"model": "n"}, {"version": "2"}, {"digest": "sha256:e"}, {"alias": "canary"}):
+        wanted = {"model": "m", "version": "1", "digest": "sha256:d", "alias": "production", **wrong}
+        with pytest.raises(IntegrityError, match=next(iter(wrong))):
+            check_certificate(CERTIFICATE, **wanted)
+
+
+def test_a_version_statement_is_of_one_version_and_its_files() -> None:
+    statement = version_statement(MANIFEST, model="m", version="1", facts={"commit": "c"})
+    check_version_statement(statement, MANIFEST, model="m", version="1")
+    other = Manifest(files=(FileEntry(path="a", size_bytes=1, sha256="11" * 32),))
+    with pytest.raises(IntegrityError):
+        check_version_statement(statement, other, model="m", version="1")
+    with pytest.raises(IntegrityError):
+        check_version_statement(statement, MANIFEST, model="m", version="2")
+    with pytest.raises(IntegrityError):
+        check_version_statement(CERTIFICATE.to_statement(), MANIFEST, model="m", version="1")
+
+
+def test_openssf_model_signing_verifies_our_signature(tmp_path: Path) -> None:
+    verifying = pytest.importorskip("model_signing.verifying")
+    folder = tmp_path / "package"
+    (folder / "data").mkdir(parents=True)
+    (folder / "model.skops").write_bytes(b"model")
+    (folder / "data" / "golden.json").write_bytes(b"{}")
+    signer = Signer(nist_key())
+    statement = version_statement(manifest_of(folder), model="package", version="1", facts={"commit": "c"})
+    (tmp_path / "model.sig").write_text(signer.sign(statement))
+    (tmp_path / "key.pub").write_bytes(public_pem(signer.public_key))
+    config = verifying.Config().use_elliptic_key_verifier(public_key=tmp_path / "key.pub")
+    config.verify(folder, tmp_path / "model.sig")
+    (folder / "model.skops").write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"model\.skops"):
+        config.verify(folder, tmp_path / "model.sig")
+
+
+def test_a_folder_makes_its_key_once_and_keeps_it_private(tmp_path: Path) -> None:
+    keys = KeyFolder(tmp_path / "keys")
+    first = keys.signer()
+    assert key_id(keys.signer().public_key) == key_id(first.public_key)
+    assert (tmp_path / "keys" / "signing.pem").stat().st_mode & 0o777 == 0o600
+    keys.trusted().verify(first.sign(CERTIFICATE.to_statement()))
+
+
+def test_after_a_rotation_both_keys_are_trusted_until_the_old_one_is_not(tmp_path: Path) -> None:
+    keys = KeyFolder(tmp_path)
+    old = keys.signer()
+    bundle = old.sign(CERTIFICATE.to_statement())
+    new = keys.rotate()
+    assert len(keys.trusted().ids) == 2
+    keys.trusted().verify(bundle)
+    keys.distrust(key_id(old.public_key))
+    with pytest.raises(IntegrityError, match="not trusted"):
+        keys.trusted().verify(bundle)
+    keys.trusted().verify(new.sign(CERTIFICATE.to_statement()))
+
+
+def test_a_text_that_is_no_key_is_refused() -> None:
+    with pytest.raises(IntegrityError, match="not a usable key"):
+        Signer(b"hello")
