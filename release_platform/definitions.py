@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
+from dagster_shared.record import replace
 
 from release_platform.component import ModelRelease
 from release_platform.defs.promotion import build_jobs, build_run_closers, build_sensor
@@ -34,7 +35,7 @@ def build_definitions(*folders: Path) -> dg.Definitions:
     jobs = build_jobs(projects)
     promote = next(job for job in jobs if job.name == "promote")
     return dg.Definitions.merge(
-        *(tree.build_defs() for tree in trees),
+        *_built(trees),
         dg.Definitions(
             jobs=jobs,
             sensors=[build_sensor(projects, promote), *build_run_closers()],
@@ -43,6 +44,14 @@ def build_definitions(*folders: Path) -> dg.Definitions:
             executor=dg.in_process_executor,
         ),
     )
+
+
+def _built(trees: Sequence[dg.ComponentTree]) -> list[dg.Definitions]:
+    """Returns the definitions of each tree; the first keeps its tree, since merged definitions have one at most."""
+    return [
+        tree.build_defs() if number == 0 else replace(tree.build_defs(), component_tree=None)
+        for number, tree in enumerate(trees)
+    ]
 
 
 def load_projects(*folders: Path) -> dict[str, Project]:

@@ -29,6 +29,22 @@ def mlflow_client(tracking_uri: str) -> "MlflowClient":
 
 
 @contextmanager
+def as_mlflow_default(tracking_uri: str) -> Iterator[None]:
+    """Makes a URI MLflow's own default: its fluent interface and its SQL registry look there, whatever the client says.
+
+    MLflow writes its default into the environment, where the platform's settings read it, so it is put back.
+    """
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(tracking_uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None takes it out of the environment again
+
+
+@contextmanager
 def mlflow_errors(tracking_uri: str) -> Iterator[None]:
     """Translates MLflow's and the network's exceptions.
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from release_platform.adapters.mlflow_client import mlflow_client, mlflow_errors
+from release_platform.adapters.mlflow_client import as_mlflow_default, mlflow_client, mlflow_errors
 from release_platform.adapters.model_package import MAXIMUM_BYTES
 from release_platform.domain.errors import IntegrityError, NotFound
 from release_platform.domain.identity import Manifest
@@ -103,18 +103,19 @@ class MlflowRegistry:
                     remedy=f"train again with `release run {model}`",
                 )
             self._ensure_model(model)
-            version = client.create_model_version(
-                name=model,
-                source=f"models:/{model_id}",
-                run_id=run_id,
-                model_id=model_id,
-                tags={
-                    **tags,
-                    DIGEST_TAG: manifest.digest,
-                    MANIFEST_TAG: json.dumps(manifest.to_json(), separators=(",", ":")),
-                    KEY_TAG: key,
-                },
-            )
+            with as_mlflow_default(self._uri):
+                version = client.create_model_version(
+                    name=model,
+                    source=f"models:/{model_id}",
+                    run_id=run_id,
+                    model_id=model_id,
+                    tags={
+                        **tags,
+                        DIGEST_TAG: manifest.digest,
+                        MANIFEST_TAG: json.dumps(manifest.to_json(), separators=(",", ":")),
+                        KEY_TAG: key,
+                    },
+                )
         return _record(version)
 
     def fetch(self, model: str, version: str, folder: Path) -> VersionRecord:

@@ -1,5 +1,6 @@
 """MLflow's runs: one for each Dagster run and model, opened before anything is logged and closed with the run's end."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 DAGSTER_RUN_TAG = "dagster_run_id"
+SNAPSHOTS_TAG = "release.snapshots"
 
 
 class RunClaims(Protocol):
@@ -90,6 +92,11 @@ class MlflowTracking:
         """Returns a run with its params, metrics, tags and inputs."""
         with mlflow_errors(self._uri):
             return mlflow_client(self._uri).get_run(run_id)
+
+    def snapshots_of(self, run_id: str) -> dict[str, str]:
+        """Returns the addresses of the raw data that a run was trained on, by partition."""
+        found: dict[str, str] = json.loads(self.get_run(run_id).data.tags.get(SNAPSHOTS_TAG, "{}"))
+        return found
 
     def experiment_of(self, run_id: str) -> str:
         """Returns the id of a run's experiment."""

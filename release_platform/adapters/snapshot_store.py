@@ -96,6 +96,25 @@ class SnapshotStore:
         data = self._verified(snapshot)  # the bytes that were checked are the bytes that are read
         return to_frame(pq.read_table(pa.BufferReader(data)))
 
+    def get(self, uri: str) -> Snapshot:
+        """Returns the snapshot that is stored at an address.
+
+        Raises:
+            IntegrityError: There is none, or its record cannot be read.
+            Unavailable: The store does not answer.
+        """
+        with _translated(uri):
+            filesystem, path = _open(uri)
+            try:
+                record = json.loads(_read(filesystem, _record_of(path)))
+                fingerprint = Fingerprint.from_json(record["fingerprint"])
+                size_bytes = int(record["size_bytes"])
+            except FileNotFoundError:
+                raise _damaged(uri, "is gone") from None
+            except (ValueError, KeyError, TypeError):
+                raise _damaged(_record_of(uri), "cannot be read") from None
+        return Snapshot(uri=uri, fingerprint=fingerprint, n_rows=fingerprint.n_rows, size_bytes=size_bytes)
+
     def verify(self, snapshot: Snapshot | StoredData) -> None:
         """Compares a snapshot's stored bytes with those that were written.
 

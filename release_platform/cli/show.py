@@ -1,6 +1,5 @@
 """`release models`, `status`, `history` and `lineage`: what is, what was, and where a version comes from."""
 
-import json as json_module
 from typing import Annotated, Any
 
 import typer
@@ -181,7 +180,7 @@ def _lineage(model: str, version: str | None) -> dict[str, Any]:
         "data": {
             "fingerprint": registration.fingerprint,
             "training_rows": run.metrics.get("training_rows"),
-            "snapshots": json_module.loads(run.tags.get("release.snapshots", "{}")),
+            "snapshots": services.tracking.snapshots_of(registration.mlflow_run_id),
         },
         "code": {
             "code_version": registration.code_version,

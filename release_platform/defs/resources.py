@@ -1,7 +1,6 @@
 """What assets and jobs are given: the platform's services, records between assets, and dagster-mlflow's resource."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ from dagster._core.execution.context.init import InitResourceContext
 from dagster_mlflow import mlflow_tracking
 from pydantic import PrivateAttr, TypeAdapter
 
+from release_platform.adapters.mlflow_client import as_mlflow_default
 from release_platform.domain import records
 from release_platform.domain.errors import Refused
 from release_platform.domain.snapshot import Snapshot
@@ -109,8 +109,8 @@ def build_fluent_tracking(model: str, tracking_uri: str) -> dg.ResourceDefinitio
 
     Within it MLflow's fluent interface (`mlflow.log_*`, autologging, callbacks) writes into the run of this Dagster run
     and model. That run is opened by ours first, so dagster-mlflow finds it by its tag and never starts a second one.
-    Afterwards the process is as it was: Dagster opens the resources of all models of a run at once and keeps them to its
-    end, so a run that stayed active would take what other assets and models log.
+    Afterwards no run is active: Dagster opens the resources of all models of a run at once and keeps them to its end,
+    so one that stayed active would take what other assets and models log.
     """
 
     def tracked(context: InitResourceContext) -> Callable[[], AbstractContextManager[Any]]:
@@ -123,15 +123,14 @@ def build_fluent_tracking(model: str, tracking_uri: str) -> dg.ResourceDefinitio
             context.resources.platform.services.tracking.open_run(
                 model, context.run.run_id, {"dagster.job": context.run.job_name}
             )
-            before = os.environ.get("MLFLOW_TRACKING_URI")  # MLflow overwrites it, and our settings read it
             start: Any = mlflow_tracking.resource_fn
-            try:
-                yield from start(context)
-            finally:
-                # The true status is set when the Dagster run ends; this only detaches the process from the run.
-                while mlflow.active_run() is not None:
-                    mlflow.end_run("RUNNING")
-                mlflow.set_tracking_uri(before)
+            with as_mlflow_default(tracking_uri):
+                try:
+                    yield from start(context)
+                finally:
+                    # The true status is set when the Dagster run ends; this only detaches the process from the run.
+                    while mlflow.active_run() is not None:
+                        mlflow.end_run("RUNNING")
 
         return fluent
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from release_platform.adapters.mlflow_tracking import DatasetInput
+from release_platform.adapters.mlflow_tracking import SNAPSHOTS_TAG, DatasetInput
 from release_platform.defs.naming import asset_key, code_version, link, stage_asset
 from release_platform.domain.identity import digest_of_model
 from release_platform.domain.records import FeatureTable, TrainedModel
@@ -31,7 +31,7 @@ SAMPLE_ROWS = 1_000
 
 
 def build_trained_model(project: Project) -> dg.AssetsDefinition:
-    """Returns the asset of the fitted model. While it fits, MLflow's fluent interface writes into the model's own run."""
+    """Returns the asset of the fitted model. While it fits, MLflow's fluent interface writes into its own run."""
     spec, fluent = project.spec, f"mlflow_{project.spec.name}"
     version = code_version(project, CODE, ATTRIBUTES)
 
@@ -110,7 +110,7 @@ def _log(
             "release.model_digest": record.model_digest,
             "release.data_fingerprint": features.raw_fingerprint,
             "release.code_version": record.code_version,
-            "release.snapshots": json.dumps({key: data.uri for key, data in features.raw.items()}),
+            SNAPSHOTS_TAG: json.dumps({key: data.uri for key, data in features.raw.items()}),
             "dagster.asset_key": context.asset_key.to_user_string(),
             "dagster.run_url": f"{services.settings.dagster_url}/runs/{context.run.run_id}",
             **{f"env.{name}": value for name, value in record.environment.items()},

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from release_platform.adapters.model_package import ModelPackage
 from release_platform.adapters.snapshot_store import SnapshotStore
@@ -192,7 +193,8 @@ def _latency(package: ModelPackage) -> float | None:
     inputs = package.golden["inputs"]
     columns = {column.name: as_column(column, inputs[column.name]) for column in package.plan.inputs}
     n_rows = len(next(iter(columns.values())))
-    return latency_p99_ms(lambda row: package.predict({k: v[row : row + 1] for k, v in columns.items()}), n_rows)
+    with threadpool_limits(limits=1):  # as in serving: one row is not worth a second thread
+        return latency_p99_ms(lambda row: package.predict({k: v[row : row + 1] for k, v in columns.items()}), n_rows)
 
 
 def _identity(trained: TrainedModel, spec: ModelSpec) -> dict[str, str]:
