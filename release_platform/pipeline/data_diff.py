@@ -77,7 +77,8 @@ def _differ(was: "pd.Series[Any]", now: "pd.Series[Any]") -> "np.ndarray[Any, np
     unequal = (was != now).fillna(False).to_numpy(dtype=bool)
     if was.dtype == np.float64:
         unequal |= np.signbit(was.to_numpy()) != np.signbit(now.to_numpy())  # -0.0 is not 0.0
-    return (gone[0] != gone[1]) | (unequal & ~gone[0] & ~gone[1])
+    found: np.ndarray[Any, np.dtype[np.bool_]] = (gone[0] != gone[1]) | (unequal & ~gone[0] & ~gone[1])
+    return found
 
 
 def _shown(value: Any) -> Any:
