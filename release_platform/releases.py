@@ -140,6 +140,8 @@ class Releases:
     def decide(self, request: PromotionRequest, policy: PolicySpec) -> Decision:
         """Returns whether a request may be promoted now; closes it when it never may."""
         decision = decide(self.facts(request, policy))
+        if self._find_done(request) is not None:  # committed, then cut off: `promote` carries it to its end
+            return Ready()
         if isinstance(decision, Reject):
             self.store.close_request(request.request_id, RequestState.REFUSED, "; ".join(decision.reasons))
         return decision
@@ -154,13 +156,12 @@ class Releases:
             IntegrityError: The version's files are not the registered ones.
         """
         request = self.store.get_request(request_id)
-        if request.state is RequestState.PROMOTED:
-            done = next(row for row in self.store.ledger(request.model) if row.request_id == request_id)
-            self.project(request.model)
-            return done
+        facts = self.facts(request, policy)
+        done = self._find_done(request)  # after the facts: a commit that they show is seen
+        if done is not None:
+            return self._finish(done)
         if request.state is RequestState.REFUSED:
             raise Refused(f"request {request_id} was refused: {request.outcome}", remedy="open a new request")
-        facts = self.facts(request, policy)
         decision = decide(facts)
         if not isinstance(decision, Ready):
             raise self._not_ready(request, decision)
@@ -177,9 +178,7 @@ class Releases:
             evidence=facts.registration.report_digest,
             digest=facts.registration.digest,
         )
-        self.store.close_request(request_id, RequestState.PROMOTED, f"epoch {row.epoch}")
-        self.project(request.model)
-        return row
+        return self._finish(row)
 
     def rollback(
         self, model: str, *, to: str | None, actor: str, reason: str, request_id: str | None = None
@@ -223,14 +222,13 @@ class Releases:
         """Moves aliases that do not show the head, and returns a sentence for each that was wrong."""
         found = []
         for model in models:
-            head = self.store.head(model)
-            if head.epoch == 0:
+            if self.store.head(model).epoch == 0:
                 continue
-            for alias, version in head.aliases.items():
-                shown = self.registry.find_alias(model, alias)
-                if shown != version:
-                    found.append(f"{model}: alias {alias} was {_said(shown)}, the head says {_said(version)}")
-            self.project(model)
+            found += [f"{model}: {fault}" for fault in self.alias_faults(model)]
+            try:
+                self.project(model)
+            except Refused as error:  # a version was deleted in the registry: this must not keep the others waiting
+                found.append(f"{model}: {error.problem}")
         return tuple(found)
 
     def alias_faults(self, model: str) -> tuple[str, ...]:
@@ -255,6 +253,15 @@ class Releases:
             evidence=registration.report_digest,
             digest=registration.digest,
         )
+
+    def _find_done(self, request: PromotionRequest) -> LedgerRow | None:
+        promoted = [row for row in self.store.ledger(request.model) if row.move is Move.PROMOTED]
+        return next((row for row in promoted if row.request_id == request.request_id), None)
+
+    def _finish(self, row: LedgerRow) -> LedgerRow:
+        self.store.close_request(row.request_id, RequestState.PROMOTED, f"epoch {row.epoch}")
+        self.project(row.model)
+        return row
 
     def _registry_digest(self, request: PromotionRequest) -> str | None:
         try:

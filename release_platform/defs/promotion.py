@@ -136,7 +136,8 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
             request = platform.services.store.get_request(config.request_id)
             policy = get_project(projects, request.model).spec.policy
             row = platform.services.releases.promote(config.request_id, policy)
-            context.log_event(_materialization(row, platform.services, context.run_id))
+            if platform.services.store.head(row.model).production == row.version:  # not when repeated after a rollback
+                context.log_event(_materialization(row, platform.services, context.run_id))
 
     @dg.op(description="Brings a former Production version back.")
     def bring_back(context: dg.OpExecutionContext, config: RollbackForm, platform: Platform) -> None:
@@ -263,8 +264,8 @@ def build_sensor(projects: Projects, promote: dg.JobDefinition) -> dg.SensorDefi
     )
     def promotion_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> Any:
         services = platform.services
-        for repaired in services.releases.reconcile(list(projects)):
-            context.log.warning(f"moved back: {repaired}")
+        for fault in services.releases.reconcile(list(projects)):
+            context.log.warning(f"aliases put right: {fault}")
         ready, waiting = decide_requests(projects, services, context.instance)
         if ready:
             return dg.SensorResult(run_requests=ready)

@@ -99,7 +99,7 @@ def _log(
     tracking.log(
         run_id,
         params={
-            "estimator": spec.estimator.type,
+            "estimator.type": spec.estimator.type,
             "seed": spec.seed,
             **{f"preprocessing.{k}": v for k, v in project.attributes["estimator"]["preprocessing"].items()},
             **{f"estimator.{name}": value for name, value in fitted.parameters.items()},
