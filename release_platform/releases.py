@@ -5,16 +5,20 @@ Everything is decided against the release store; the registry's aliases follow a
 
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.release_store import ReleaseStore
+from release_platform.adapters.signing import KeyFolder
+from release_platform.adapters.trust import CERTIFICATE_TAG, SIGNATURE_TAG
+from release_platform.domain.attestation import Certificate, check_version_statement, version_statement
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, StaleEpoch, Unavailable
-from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.ledger import LedgerRow, certificate_of, standing
 from release_platform.domain.lifecycle import Alias, Head, Move, rollback_target
 from release_platform.domain.policy import (
     Approval,
@@ -38,14 +42,24 @@ STAGING_ATTEMPTS = 10
 class Releases:
     """The releases of all models in one release store and one registry."""
 
-    def __init__(self, store: ReleaseStore, registry: Registry, clock: Clock | None = None) -> None:
+    def __init__(self, store: ReleaseStore, registry: Registry, keys: KeyFolder, clock: Clock | None = None) -> None:
         self.store = store
         self.registry = registry
+        self._keys = keys
         self._clock = clock or SystemClock()
 
-    def stage(self, registration: Registration, *, actor: str, reason: str, key: str) -> Head:
-        """Records a registered version and moves Staging to it, once for each key; returns the head."""
+    def stage(self, registration: Registration, *, facts: Mapping[str, Any], actor: str, reason: str, key: str) -> Head:
+        """Records and signs a registered version and moves Staging to it, once for each key; returns the head.
+
+        Args:
+            registration: The version.
+            facts: What its signature vouches for beside its files.
+            actor: Who registers it.
+            reason: Why it may stand in Staging.
+            key: The identity of this registration.
+        """
         self.store.record_registration(registration)
+        self._sign_version(registration, facts)
         for attempt in range(STAGING_ATTEMPTS):
             head = self.store.head(registration.model)
             if registration.version in head.reachable:
@@ -211,8 +225,13 @@ class Releases:
         return row
 
     def project(self, model: str) -> Head:
-        """Points the registry's aliases to where the head says, and returns the head."""
+        """Points the registry's aliases to where the head says, each move certified, and returns the head.
+
+        A certificate is written before its alias moves, so whoever follows the alias finds it.
+        """
         head = self.store.head(model)
+        for row in standing(self.store.ledger(model)):
+            self._certify(row)
         for alias, version in head.aliases.items():
             self.registry.set_alias(model, alias, version)
         self.store.mark_projected(model, head.epoch)
@@ -263,6 +282,24 @@ class Releases:
         self.project(row.model)
         return row
 
+    def _sign_version(self, registration: Registration, facts: Mapping[str, Any]) -> None:
+        record = self.registry.get_version(registration.model, registration.version)
+        if SIGNATURE_TAG in record.tags:
+            return
+        statement = version_statement(record.manifest, model=record.model, version=record.version, facts=facts)
+        self.registry.set_tag(record.model, record.version, SIGNATURE_TAG, self._keys.signer().sign(statement))
+
+    def _certify(self, row: LedgerRow) -> None:
+        wanted = certificate_of(row)
+        tag = CERTIFICATE_TAG + wanted.alias
+        shown = self.registry.get_version(row.model, row.version).tags.get(tag, "")
+        try:
+            if Certificate.from_statement(self._keys.trusted().verify(shown)) == wanted:
+                return
+        except IntegrityError:
+            pass  # absent, edited, or signed by a key that is trusted no more: it is signed anew
+        self.registry.set_tag(row.model, row.version, tag, self._keys.signer().sign(wanted.to_statement()))
+
     def _registry_digest(self, request: PromotionRequest) -> str | None:
         try:
             return self.registry.get_version(request.model, request.version).digest
@@ -274,6 +311,8 @@ class Releases:
     def _check_loads(self, request: PromotionRequest) -> None:
         with tempfile.TemporaryDirectory() as folder:
             record = self.registry.fetch(request.model, request.version, Path(folder))
+            statement = self._keys.trusted().verify(record.tags.get(SIGNATURE_TAG, ""))
+            check_version_statement(statement, record.manifest, model=record.model, version=record.version)
             load_package(Path(folder), record.manifest)
 
     def _not_ready(self, request: PromotionRequest, decision: Hold | Reject) -> Refused:

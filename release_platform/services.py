@@ -6,6 +6,7 @@ from functools import cached_property
 from release_platform.adapters.mlflow_registry import MlflowRegistry
 from release_platform.adapters.mlflow_tracking import MlflowTracking
 from release_platform.adapters.release_store import ReleaseStore
+from release_platform.adapters.signing import KeyFolder
 from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.releases import Releases
 from release_platform.settings import Settings
@@ -38,6 +39,11 @@ class Services:
         return SnapshotStore(self.settings.snapshot_root)
 
     @cached_property
+    def keys(self) -> KeyFolder:
+        """The keys that sign and that are trusted."""
+        return KeyFolder(self.settings.key_folder)
+
+    @cached_property
     def releases(self) -> Releases:
         """Registering, promoting, rolling back."""
-        return Releases(self.store, self.registry)
+        return Releases(self.store, self.registry, self.keys)

@@ -28,6 +28,7 @@ class Settings(BaseSettings):
         mlflow_tracking_uri: MLflow server or database; empty: SQLite in `home`.
         store_url: SQLAlchemy URL of the release store; empty: SQLite in `home`.
         snapshots: Folder or `s3://bucket/prefix` of data snapshots; empty: in `home`.
+        keys: Folder of the signing key and of the trusted public keys; empty: in `home`.
         serving_url: Where the serving application answers.
         dagster_url: Where Dagster's web server answers, for links.
         mlflow_url: Where MLflow's web server answers, for links.
@@ -43,6 +44,7 @@ class Settings(BaseSettings):
     )
     store_url: str = ""
     snapshots: str = ""
+    keys: Path | None = None
     serving_url: str = "http://127.0.0.1:8000"
     dagster_url: str = "http://127.0.0.1:3000"
     mlflow_url: str = "http://127.0.0.1:5050"
@@ -72,6 +74,11 @@ class Settings(BaseSettings):
     def snapshot_root(self) -> str:
         """Where data snapshots are kept."""
         return self.snapshots or str(self.root / "snapshots")
+
+    @property
+    def key_folder(self) -> Path:
+        """Where the keys are."""
+        return self.keys or self.root / "keys"
 
     @property
     def dagster_home(self) -> Path:

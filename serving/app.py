@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from release_platform.adapters.clock import SystemClock
+from release_platform.adapters.trust import Trust
 from release_platform.domain.ports import Clock, Registry
 from serving.cache import PackageCache
 from serving.edge import Edge, request_id_of
@@ -24,7 +25,7 @@ from serving.routes.native import build_native_routes
 from serving.settings import Settings
 from serving.watch import Watcher
 
-DESCRIPTION = """Answers from the versions that are in Production. Every answer names model, version and digest.
+DESCRIPTION = """Answers from the versions that are in Production. Every answer names model, version, digest and epoch.
 
 `GET /v1/models` lists the models; `GET /v1/models/{model}` tells what one takes, with a row to try."""
 
@@ -47,6 +48,7 @@ def create_app(settings: Settings, registry: Registry | None = None, *, clock: C
     source = ModelSource(
         connect=_connector(settings, registry),
         cache=PackageCache(settings.cache_dir),
+        trust=Trust.in_folder(settings.key_folder),
         clock=clock,
         only=settings.models,
         retry_s=settings.refresh_s,

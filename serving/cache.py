@@ -3,10 +3,10 @@
 ```
 cache_dir/
   packages/<64 hex digits>/    the files of a version
-  served/<model>.json          version and manifest that were live last
+  served/<model>.json          version, manifest and proof of what was live last
   incoming/                    what is being fetched; nothing is ever loaded for good from here
 ```
-Nothing in here is trusted: whatever is read is verified against a manifest again.
+Nothing in here is trusted: whatever is read is verified again, the proof by its signatures, the files by the manifest.
 """
 
 import json
@@ -15,13 +15,24 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from release_platform.adapters.trust import Proof
 from release_platform.domain.identity import PREFIX, Manifest, canonical_json
 
-_FORMAT = 1
+_FORMAT = 2
 _ABANDONED_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What was live: the version, its files, and the proof that it may answer."""
+
+    version: str
+    manifest: Manifest
+    proof: Proof
 
 
 class PackageCache:
@@ -61,14 +72,20 @@ class PackageCache:
         """Removes a copy, e.g. one that was changed."""
         shutil.rmtree(self._packages / digest.removeprefix(PREFIX), ignore_errors=True)
 
-    def remember(self, model: str, version: str, manifest: Manifest) -> None:
+    def remember(self, model: str, note: Note) -> None:
         """Notes what is live, for a restart without the registry."""
         self._served.mkdir(parents=True, exist_ok=True)
-        note = {"format": _FORMAT, "model": model, "version": version, "manifest": manifest.to_json()}
-        _write_atomically(self._note(model), canonical_json(note))
+        value = {
+            "format": _FORMAT,
+            "model": model,
+            "version": note.version,
+            "manifest": note.manifest.to_json(),
+            "proof": asdict(note.proof),
+        }
+        _write_atomically(self._note(model), canonical_json(value))
 
-    def recall(self, model: str) -> tuple[str, Manifest] | None:
-        """Returns version and manifest of what was live last, or None.
+    def recall(self, model: str) -> Note | None:
+        """Returns what was live last, or None.
 
         Raises:
             ValueError: The note cannot be read.
@@ -77,7 +94,11 @@ class PackageCache:
             note = json.loads(self._note(model).read_bytes())
             if note["format"] != _FORMAT or note["model"] != model:
                 raise ValueError(f"the note of what was served of '{model}' is of another model or format")
-            return str(note["version"]), Manifest.from_json(note["manifest"])
+            return Note(
+                version=str(note["version"]),
+                manifest=Manifest.from_json(note["manifest"]),
+                proof=Proof(**note["proof"]),
+            )
         except FileNotFoundError:
             return None
         except (KeyError, TypeError) as error:
@@ -106,7 +127,7 @@ class PackageCache:
         for model in self.remembered():
             note = self.recall(model)
             if note is not None:
-                yield note[1]
+                yield note.manifest
 
     def _note(self, model: str) -> Path:
         return self._served / f"{quote(model, safe='')}.json"

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar, assert_never
 
 from release_platform.adapters.model_package import ModelPackage
+from release_platform.adapters.trust import Proof
 from serving.errors import ModelNotLoaded, UnknownModel
 
 UNASSIGNED = "Unassigned"
@@ -40,6 +41,8 @@ class LoadedModel:
     Attributes:
         version: The version's number, as text.
         digest: `D(v)`, that its files hash to.
+        epoch: The epoch of the move that put it into Production; the one that is accepted never decreases.
+        proof: What it showed to be taken.
         since: When it went live in this process, in UTC.
         origin: Who named it: the registry, or this server's own record of what it served last.
     """
@@ -47,6 +50,8 @@ class LoadedModel:
     model: str
     version: str
     digest: str
+    epoch: int
+    proof: Proof
     package: ModelPackage
     since: datetime
     origin: Origin

@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from release_platform.adapters.model_package import ModelPackage, load_package
+from release_platform.adapters.trust import CERTIFICATE_TAG, Proof, Trust, proof_of
+from release_platform.domain.attestation import Certificate
 from release_platform.domain.errors import IntegrityError, ReleaseError, Unavailable
 from release_platform.domain.identity import Manifest
 from release_platform.domain.ports import Clock, Registry, VersionRecord
-from serving.cache import PackageCache
+from serving.cache import Note, PackageCache
 from serving.golden import check_golden
 from serving.models import UNASSIGNED, Confirmed, Event, LoadedModel, Lost, Origin, Refusal, Refused, Went
 
@@ -23,6 +26,7 @@ class ModelSource:
     Args:
         connect: Returns the registry; called when it is first needed, and again until it succeeds.
         cache: Where verified copies are kept.
+        trust: Decides by signatures whether a version may answer.
         only: The models to serve; empty for all that have a version in Production.
         retry_s: Seconds before a refused version is tried again; they double with each attempt.
         retry_max_s: Where the doubling ends.
@@ -34,6 +38,7 @@ class ModelSource:
         *,
         connect: Callable[[], Registry],
         cache: PackageCache,
+        trust: Trust,
         clock: Clock,
         only: tuple[str, ...] = (),
         retry_s: float = 2.0,
@@ -43,6 +48,7 @@ class ModelSource:
         self._connect = connect
         self._registry: Registry | None = None
         self._cache = cache
+        self._trust = trust
         self._clock = clock
         self._only = only
         self._retry_s = retry_s
@@ -73,11 +79,12 @@ class ModelSource:
             if version is None:
                 return self._unassigned(model, live, refusal)
             record = self._reach().get_version(model, version)
-            if live is not None and (live.version, live.digest) == (version, record.digest):
+            proof = record.tags.get(CERTIFICATE_TAG + ALIAS)
+            if live is not None and (live.version, live.proof.certificate) == (version, proof):
                 return Confirmed(model=model)
             if refusal is not None and refusal.version == version and self._clock.now() < refusal.retry_at:
                 return None
-            return Went(loaded=self._take(record))
+            return Went(loaded=self._take(record, live))
         except Unavailable as error:
             return Lost(problem=error.problem)
         except Exception as error:  # noqa: BLE001 - no version, however broken, may take a good one down
@@ -92,22 +99,21 @@ class ModelSource:
         """Returns the version that was served last, from its copy on disk; None when there is no good one."""
         try:
             note = self._cache.recall(model)
-            if note is None:
+            folder = None if note is None else self._cache.find(note.manifest.digest)
+            if note is None or folder is None:
                 return None
-            version, manifest = note
-            folder = self._cache.find(manifest.digest)
-            if folder is None:
-                return None
-            package = _load(model, folder, manifest)
+            certificate = self._authorise(note.proof, note.manifest, model, note.version)
+            package = _load(model, folder, note.manifest)
         except Exception as error:  # noqa: BLE001 - as above
             _LOG.warning("the copy of %s on disk is refused: %s", model, error)
             return None
-        return Went(loaded=self._loaded(package, version, Origin.DISK))
+        return Went(loaded=self._loaded(package, certificate, note.proof, Origin.DISK))
 
     def confirm(self, loaded: LoadedModel) -> None:
         """Notes on disk that a version went live. A full disk is logged; it does not stop serving."""
         try:
-            self._cache.remember(loaded.model, loaded.version, loaded.package.manifest)
+            note = Note(version=loaded.version, manifest=loaded.package.manifest, proof=loaded.proof)
+            self._cache.remember(loaded.model, note)
             self._cache.prune(keep=self._cache_keep, now_s=self._clock.now().timestamp())
         except (OSError, ValueError) as error:
             _LOG.warning("%s version %s is live, but not noted for a restart: %s", loaded.model, loaded.version, error)
@@ -117,14 +123,34 @@ class ModelSource:
             self._registry = self._connect()
         return self._registry
 
-    def _take(self, record: VersionRecord) -> LoadedModel:
-        if record.manifest.digest != record.digest:
+    def _take(self, record: VersionRecord, live: LoadedModel | None) -> LoadedModel:
+        proof = proof_of(record, ALIAS)
+        certificate = self._authorise(proof, record.manifest, record.model, record.version)
+        accepted = self._accepted_epoch(record.model, live)
+        if certificate.epoch < accepted:
             raise IntegrityError(
-                f"{record.model} version {record.version}: the manifest's digest is not the registered one",
-                remedy="find out who edited the version's tags, then register the model again",
+                f"{record.model} version {record.version} stood in Production in epoch {certificate.epoch}, "
+                f"but epoch {accepted} was served already",
+                remedy=f"the alias was moved behind the platform's back; see `release history {record.model}`",
             )
+        if live is not None and live.digest == record.digest and live.version == record.version:
+            return replace(live, epoch=certificate.epoch, proof=proof)
         package = self._from_cache(record) or self._from_registry(record)
-        return self._loaded(package, record.version, Origin.REGISTRY)
+        return self._loaded(package, certificate, proof, Origin.REGISTRY)
+
+    def _authorise(self, proof: Proof, manifest: Manifest, model: str, version: str) -> Certificate:
+        return self._trust.authorise(proof, manifest, model=model, version=version, alias=ALIAS)
+
+    def _accepted_epoch(self, model: str, live: LoadedModel | None) -> int:
+        """Returns the newest epoch that this server accepted, also before a restart; it never decreases."""
+        if live is not None:
+            return live.epoch
+        try:
+            note = self._cache.recall(model)
+            return 0 if note is None else self._authorise(note.proof, note.manifest, model, note.version).epoch
+        except (ValueError, IntegrityError) as error:
+            _LOG.warning("the note of what was served of %s is of no use: %s", model, error)
+            return 0
 
     def _from_cache(self, record: VersionRecord) -> ModelPackage | None:
         folder = self._cache.find(record.digest)
@@ -144,11 +170,13 @@ class ModelSource:
             self._cache.keep(folder, record.digest)
         return package
 
-    def _loaded(self, package: ModelPackage, version: str, origin: Origin) -> LoadedModel:
+    def _loaded(self, package: ModelPackage, certificate: Certificate, proof: Proof, origin: Origin) -> LoadedModel:
         return LoadedModel(
             model=package.model,
-            version=version,
+            version=certificate.version,
             digest=package.digest,
+            epoch=certificate.epoch,
+            proof=proof,
             package=package,
             since=self._clock.now(),
             origin=origin,

@@ -16,6 +16,7 @@ class Answer(BaseModel):
     model: str = Field(examples=["breast_cancer"])
     version: str = Field(examples=["3"])
     digest: str = Field(examples=["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])
+    epoch: int = Field(examples=[4], description="The transition that put this version into Production.")
     engine: str = Field(examples=["skops"])
     predictions: list[Label] = Field(description="One per row: the label, or the value of a regression.")
     classes: list[Label] | None = Field(None, description="The labels, in the order of the probabilities.")
@@ -36,6 +37,7 @@ class ModelSummary(BaseModel):
     model: str
     version: str
     digest: str
+    epoch: int
     since: str
 
 

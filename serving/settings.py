@@ -20,6 +20,7 @@ class Settings(BaseSettings):
         refresh_s: Seconds between two looks at the registry; each wait is between 0.8 and 1.2 times this.
         startup_patience_s: Seconds that the registry is waited for before the verified copies on disk are served.
         retry_max_s: Longest wait before a version that was refused is tried again.
+        key_folder: The folder whose `trusted/*.pem` are the public keys that versions and moves must be signed by.
         cache_dir: Where verified copies are kept. Servers on one machine may share it.
         cache_keep: How many copies that are no longer served are kept, for a fast way back.
         max_rows: Most rows that one request may hold.
@@ -43,6 +44,7 @@ class Settings(BaseSettings):
     refresh_s: float = Field(default=2.0, gt=0)
     startup_patience_s: float = Field(default=5.0, ge=0)
     retry_max_s: float = Field(default=60.0, gt=0)
+    key_folder: Path = Path(".release/keys")
     cache_dir: Path = Path(".release/serving")
     cache_keep: int = Field(default=4, ge=0)
     max_rows: int = Field(default=10_000, ge=1)

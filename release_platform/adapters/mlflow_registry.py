@@ -83,6 +83,11 @@ class MlflowRegistry:
             else:
                 mlflow_client(self._uri).set_registered_model_alias(model, alias, version)
 
+    def set_tag(self, model: str, version: str, name: str, value: str) -> None:
+        """See `Registry`."""
+        with mlflow_errors(self._uri):
+            mlflow_client(self._uri).set_model_version_tag(model, version, name, value)
+
     def register(
         self, *, model: str, model_id: str, run_id: str, manifest: Manifest, key: str, tags: Mapping[str, str]
     ) -> VersionRecord:

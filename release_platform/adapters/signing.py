@@ -173,6 +173,11 @@ class KeyFolder:
         self.trust(signer.public_key)
         return signer
 
+    @property
+    def folder(self) -> Path:
+        """Where the keys are."""
+        return self._signing.parent
+
     def trusted(self) -> TrustedKeys:
         """Returns the keys that are trusted."""
         return TrustedKeys(*(load_public_key(path.read_bytes()) for path in sorted(self._trusted.glob("*.pem"))))

@@ -35,7 +35,7 @@ def dev(dagster_port: DagsterPort = 3000, mlflow_port: MlflowPort = 5050, servin
     signal.signal(signal.SIGTERM, _interrupt)
     with Processes(settings.root / "logs") as processes:
         try:
-            _start(processes, ports, settings.root)
+            _start(processes, ports, settings.root, settings.key_folder)
             err.print("Ctrl-C stops all three.")
             ended = processes.wait_for_end()
             raise Refused(f"{ended} ended", remedy=f"read {settings.root / 'logs' / ended}.log")
@@ -43,7 +43,7 @@ def dev(dagster_port: DagsterPort = 3000, mlflow_port: MlflowPort = 5050, servin
             err.print("\nstopping ...")
 
 
-def _start(processes: Processes, ports: dict[str, int], home: Path) -> None:
+def _start(processes: Processes, ports: dict[str, int], home: Path, keys: Path) -> None:
     from release_platform.settings import shipped
 
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
@@ -62,7 +62,7 @@ def _start(processes: Processes, ports: dict[str, int], home: Path) -> None:
     workspace = Path("workspace.yaml") if Path("workspace.yaml").exists() else shipped("workspace.yaml")
     dagster = [python, "-m", "dagster", "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(ports["dagster"])]
     processes.start("dagster", dagster, env)
-    processes.start("serving", [python, "-m", "serving"], env | _serving_env(urls, ports, home))
+    processes.start("serving", [python, "-m", "serving"], env | _serving_env(urls, ports, home, keys))
     processes.wait_until_ready("serving", f"{urls['serving']}/livez", 60)
     err.print(f"  serving   {urls['serving']}/docs")
     err.print("starting Dagster ...")
@@ -82,11 +82,12 @@ def mlflow_command(home: Path, port: int) -> list[str]:
     ]
 
 
-def _serving_env(urls: dict[str, str], ports: dict[str, int], home: Path) -> dict[str, str]:
+def _serving_env(urls: dict[str, str], ports: dict[str, int], home: Path, keys: Path) -> dict[str, str]:
     return {
         "SERVING_TRACKING_URI": urls["mlflow"],
         "SERVING_PORT": str(ports["serving"]),
         "SERVING_CACHE_DIR": str(home / "serving"),
+        "SERVING_KEY_FOLDER": str(keys),
     }
 
 

@@ -12,6 +12,7 @@ import typer
 from release_platform.cli.console import err, out, show_json
 from release_platform.cli.options import Json, Model
 from release_platform.domain.errors import NotFound
+from release_platform.domain.lifecycle import Alias
 
 Port = Annotated[int, typer.Option("--port", help="Port on the loopback interface.")]
 
@@ -39,6 +40,7 @@ def serving_process(port: int) -> dict[str, Any]:
             "SERVING_TRACKING_URI": settings.tracking_uri,
             "SERVING_PORT": str(port),
             "SERVING_CACHE_DIR": str(settings.root / "serving"),
+            "SERVING_KEY_FOLDER": str(settings.key_folder),
         },
     }
 
@@ -76,6 +78,7 @@ def verify_model(model: str, url: str | None) -> dict[str, Any]:
     """
     from release_platform.adapters.model_package import load_package
     from release_platform.adapters.serving_client import ServingClient, verify_live
+    from release_platform.adapters.trust import Trust, proof_of
     from release_platform.cli import running
 
     services = running.services()
@@ -85,6 +88,9 @@ def verify_model(model: str, url: str | None) -> dict[str, Any]:
     address = url or services.settings.serving_url
     with tempfile.TemporaryDirectory() as folder:
         record = services.registry.fetch(model, version, Path(folder))
+        Trust.in_folder(services.keys.folder).authorise(
+            proof_of(record, Alias.PRODUCTION), record.manifest, model=model, version=version, alias=Alias.PRODUCTION
+        )
         package = load_package(Path(folder), record.manifest)
     with ServingClient(address) as client:
         found = verify_live(client, package, model, version)

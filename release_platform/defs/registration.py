@@ -45,7 +45,11 @@ def build_registered_version(project: Project) -> dg.AssetsDefinition:
         registration = _register(platform.services, context.run.run_id, evaluation_report, results, spec.name)
         key = digest_of([registration.report_digest, registration.digest])
         head = platform.services.releases.stage(
-            registration, actor=platform.services.settings.acting, reason="every blocking gate passed", key=key
+            registration,
+            facts=_vouched(evaluation_report, results),
+            actor=platform.services.settings.acting,
+            reason="every blocking gate passed",
+            key=key,
         )
         services, trained = platform.services, evaluation_report.trained
         services.tracking.log(
@@ -106,6 +110,20 @@ def _recorded_problem(instance: dg.DagsterInstance, key: dg.AssetCheckKey, stora
     if target is None or target.storage_id != storage_id:
         return "the check was run on another evaluation; run it on this one"
     return "" if found.passed else str(found.description or "failed")
+
+
+def _vouched(evaluated: Evaluated, results: tuple[GateResult, ...]) -> dict[str, Any]:
+    """Returns what the signature of a version vouches for beside its files."""
+    trained = evaluated.trained
+    return {
+        "commit": trained.environment["git_commit"],
+        "lock": trained.environment["lock"],
+        "data_fingerprint": trained.features.raw_fingerprint,
+        "model_digest": trained.model_digest,
+        "report_digest": evaluated.report_digest,
+        "code_version": trained.code_version,
+        "gates": {result.gate: result.verdict.value for result in results},
+    }
 
 
 def _register(

@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from release_platform.domain.attestation import Certificate
 from release_platform.domain.errors import Refused
 from release_platform.domain.identity import digest_of
-from release_platform.domain.lifecycle import Head, Move, advance
+from release_platform.domain.lifecycle import Alias, Head, Move, advance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,36 @@ def standing_at(rows: Iterable[LedgerRow], moment: datetime) -> LedgerRow | None
         if datetime.fromisoformat(row.at) <= moment:
             found = row
     return found
+
+
+def standing(rows: Iterable[LedgerRow]) -> tuple[LedgerRow, ...]:
+    """Returns, of the rows of one model by epoch, those by which a version came to where it stands now.
+
+    At most one for Staging and one for Production.
+    """
+    found: dict[Alias, LedgerRow] = {}
+    head: Mapping[str, Any] = {}
+    for row in rows:
+        found[alias_of(row.move)] = row
+        head = row.after
+    return tuple(row for alias, row in found.items() if head[alias.value] == row.version)
+
+
+def alias_of(move: Move) -> Alias:
+    """Returns the alias that a move puts its version behind."""
+    return Alias.STAGING if move is Move.STAGED else Alias.PRODUCTION
+
+
+def certificate_of(row: LedgerRow) -> Certificate:
+    """Returns the certificate of a move."""
+    return Certificate(
+        model=row.model,
+        version=row.version,
+        digest=row.digest,
+        alias=alias_of(row.move).value,
+        epoch=row.epoch,
+        ledger_hash=row.hash,
+    )
 
 
 def fold(model: str, rows: Iterable[LedgerRow]) -> Head:

@@ -65,6 +65,13 @@ class Registry(Protocol):
     def set_alias(self, model: str, alias: str, version: str | None) -> None:
         """Points an alias to a version, or removes it. Does nothing when it already is so."""
 
+    def set_tag(self, model: str, version: str, name: str, value: str) -> None:
+        """Sets a tag of a version.
+
+        Raises:
+            NotFound: There is no such version.
+        """
+
     def fetch(self, model: str, version: str, folder: Path) -> VersionRecord:
         """Downloads the files of a version into an empty folder, at the paths of its manifest; checks nothing.
 

@@ -80,6 +80,7 @@ def _model(table: RouteTable, name: str) -> dict[str, Any]:
     return {
         "version": loaded.version if loaded else None,
         "digest": loaded.digest if loaded else None,
+        "epoch": loaded.epoch if loaded else None,
         "engine": loaded.package.engine_name if loaded else None,
         "since": _moment(loaded.since if loaded else None),
         "origin": loaded.origin.value if loaded else None,

@@ -19,6 +19,7 @@ from serving.settings import Settings
 
 VERSION_HEADER = "X-Model-Version"
 DIGEST_HEADER = "X-Model-Digest"
+EPOCH_HEADER = "X-Model-Epoch"
 
 
 def build_native_routes(*, live: Live, engine: Engine, settings: Settings) -> APIRouter:
@@ -64,6 +65,7 @@ def _answer(engine: Engine, loaded: LoadedModel, body: bytes, max_rows: int) -> 
         "model": loaded.model,
         "version": loaded.version,
         "digest": loaded.digest,
+        "epoch": loaded.epoch,
         "engine": loaded.package.engine_name,
     }
     return orjson.dumps(named | predictions)
@@ -74,6 +76,7 @@ def _summary(loaded: LoadedModel) -> dict[str, Any]:
         "model": loaded.model,
         "version": loaded.version,
         "digest": loaded.digest,
+        "epoch": loaded.epoch,
         "since": loaded.since.isoformat(timespec="milliseconds"),
     }
 
@@ -90,7 +93,7 @@ def _description(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def _named(loaded: LoadedModel) -> dict[str, str]:
-    return {VERSION_HEADER: loaded.version, DIGEST_HEADER: loaded.digest}
+    return {VERSION_HEADER: loaded.version, DIGEST_HEADER: loaded.digest, EPOCH_HEADER: str(loaded.epoch)}
 
 
 def _json(value: Any, loaded: LoadedModel | None = None) -> Response:

@@ -2,18 +2,31 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from release_platform.adapters.signing import Signer, TrustedKeys, new_key, public_pem
+from release_platform.adapters.trust import CERTIFICATE_TAG, SIGNATURE_TAG, Trust
+from release_platform.domain.attestation import Certificate, version_statement
 from release_platform.domain.errors import IntegrityError, NotFound, Unavailable
 from release_platform.domain.ports import VersionRecord
 from tests.fakes.packages import manifest_of
 
+SIGNER = Signer(new_key())
+TRUST = Trust(lambda: TrustedKeys(SIGNER.public_key))
 REGISTERED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
+def trust_signer(key_folder: Path) -> Path:
+    """Makes a folder trust what `SIGNER` signed, and returns it."""
+    (key_folder / "trusted").mkdir(parents=True, exist_ok=True)
+    (key_folder / "trusted" / "signer.pem").write_bytes(public_pem(SIGNER.public_key))
+    return key_folder
+
+
 class FakeRegistry:
-    """The `Registry` over folders.
+    """The `Registry` over folders. Its versions are signed by `SIGNER`, and so is each move of an alias.
 
     Args:
         packages: The folder of each version, by model and number. Manifests are taken now: what is changed in a folder
@@ -31,9 +44,13 @@ class FakeRegistry:
     ) -> None:
         self._packages = dict(packages)
         self._records = {key: _record(key, folder) for key, folder in packages.items()}
-        self._aliases = dict(aliases or {})
-        self.down = down
+        self._aliases: dict[tuple[str, str], str] = {}
+        self.down = False
         self.n_fetches = 0
+        self.epoch = 0
+        for (model, alias), version in (aliases or {}).items():
+            self.set_alias(model, alias, version)
+        self.down = down
 
     def models(self) -> Sequence[str]:
         """See `Registry`."""
@@ -58,12 +75,35 @@ class FakeRegistry:
         return self._aliases.get((model, alias))
 
     def set_alias(self, model: str, alias: str, version: str | None) -> None:
-        """See `Registry`."""
+        """See `Registry`; what moves is certified for the next epoch, as the platform does."""
         self._answer()
+        if self._aliases.get((model, alias)) == version:
+            return
         if version is None:
             self._aliases.pop((model, alias), None)
-        else:
-            self._aliases[model, alias] = version
+            return
+        self.epoch += 1
+        self.certify(model, alias, version, self.epoch)
+        self.move_behind_the_back(model, alias, version)
+
+    def move_behind_the_back(self, model: str, alias: str, version: str) -> None:
+        """Moves an alias as anyone could, without a certificate."""
+        self._aliases[model, alias] = version
+
+    def certify(self, model: str, alias: str, version: str, epoch: int, signer: Signer = SIGNER) -> None:
+        """Certifies that a version stands behind an alias since an epoch."""
+        record = self._records.get((model, version))
+        if record is None:
+            return
+        certificate = Certificate(
+            model=model, version=version, digest=record.digest, alias=alias, epoch=epoch, ledger_hash=f"sha256:{epoch}"
+        )
+        self.set_tag(model, version, CERTIFICATE_TAG + alias, signer.sign(certificate.to_statement()))
+
+    def set_tag(self, model: str, version: str, name: str, value: str) -> None:
+        """See `Registry`."""
+        record = self.get_version(model, version)
+        self._records[model, version] = replace(record, tags={**record.tags, name: value})
 
     def fetch(self, model: str, version: str, folder: Path) -> VersionRecord:
         """See `Registry`."""
@@ -92,6 +132,6 @@ def _record(key: tuple[str, str], folder: Path) -> VersionRecord:
         digest=manifest.digest,
         manifest=manifest,
         run_id="run",
-        tags={},
+        tags={SIGNATURE_TAG: SIGNER.sign(version_statement(manifest, model=key[0], version=key[1], facts={}))},
         created_at=REGISTERED_AT,
     )

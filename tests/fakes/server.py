@@ -12,6 +12,7 @@ import httpx
 from release_platform.domain.ports import Registry
 from serving.server import Server, build_server
 from serving.settings import Settings
+from tests.fakes.registry import trust_signer
 
 DEADLINE_S = 15.0
 
@@ -19,6 +20,7 @@ DEADLINE_S = 15.0
 def settings_for(cache_dir: Path, **given: Any) -> Settings:
     """Returns settings for a test: a free port, a look at the registry each 50 ms."""
     quick: dict[str, Any] = {"port": 0, "refresh_s": 0.05, "startup_patience_s": 0.2, "log_level": "critical"}
+    quick["key_folder"] = trust_signer(cache_dir.parent / "keys")
     return Settings(cache_dir=cache_dir, **(quick | given))
 
 

@@ -205,10 +205,11 @@ import sys
 from pathlib import Path
 from serving.server import build_server
 from serving.settings import Settings
-from tests.fakes.registry import FakeRegistry
+from tests.fakes.registry import FakeRegistry, trust_signer
 folder, cache, port = sys.argv[1:]
 registry = FakeRegistry({("cancer", "1"): Path(folder)}, aliases={("cancer", "production"): "1"})
-build_server(Settings(cache_dir=cache, port=port, shutdown_s=2, drain_s=0.5), registry).run()
+keys = trust_signer(Path(cache).parent / "keys")
+build_server(Settings(cache_dir=cache, key_folder=keys, port=port, shutdown_s=2, drain_s=0.5), registry).run()
 """
 
 

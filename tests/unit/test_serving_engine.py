@@ -8,6 +8,7 @@ import anyio
 import numpy as np
 import pytest
 
+from release_platform.adapters.trust import Proof
 from release_platform.domain.features import ColumnType, FeaturePlan, Input
 from release_platform.domain.prediction import Predictions
 from serving.engine import Engine
@@ -22,7 +23,16 @@ LARGEST = float(np.finfo(np.float32).max)
 def loaded_with(predict):
     package = SimpleNamespace(plan=PLAN, predict=predict, engine_name="fake")
     since = datetime(2026, 1, 1, tzinfo=UTC)
-    return LoadedModel(model="m", version="1", digest="d", package=package, since=since, origin=Origin.REGISTRY)
+    return LoadedModel(
+        model="m",
+        epoch=1,
+        proof=Proof(signature="", certificate=""),
+        version="1",
+        digest="d",
+        package=package,
+        since=since,
+        origin=Origin.REGISTRY,
+    )
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from release_platform.adapters.trust import Proof
 from serving.errors import ModelNotLoaded, UnknownModel
 from serving.models import Confirmed, LoadedModel, Lost, Origin, Reached, Refusal, Refused, RouteTable, Went, advance
 
@@ -14,7 +15,16 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 def loaded(version, origin=Origin.REGISTRY):
     package = SimpleNamespace(golden={"inputs": {"x": [1]}})
-    return LoadedModel(model="m", version=version, digest="d" + version, package=package, since=AT, origin=origin)
+    return LoadedModel(
+        model="m",
+        epoch=1,
+        proof=Proof(signature="", certificate=""),
+        version=version,
+        digest="d" + version,
+        package=package,
+        since=AT,
+        origin=origin,
+    )
 
 
 def refused(version):

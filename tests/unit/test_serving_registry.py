@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from release_platform.adapters.signing import Signer, TrustedKeys, new_key
+from release_platform.adapters.trust import Trust
 from serving.cache import PackageCache
 from serving.models import UNASSIGNED, Confirmed, Lost, Origin, Refused, Went
 from serving.registry import ModelSource
 from tests.fakes.packages import build_linear_classifier, manifest_of
-from tests.fakes.registry import FakeRegistry
+from tests.fakes.registry import TRUST, FakeRegistry
 
 
 class SettableClock:
@@ -55,7 +57,7 @@ def cache(tmp_path):
 
 @pytest.fixture
 def source(registry, cache, clock):
-    return ModelSource(connect=lambda: registry, cache=cache, clock=clock, retry_s=2, retry_max_s=60)
+    return ModelSource(connect=lambda: registry, cache=cache, trust=TRUST, clock=clock, retry_s=2, retry_max_s=60)
 
 
 def refusal_of(event):
@@ -96,7 +98,7 @@ def test_a_changed_or_missing_file_is_refused_and_leaves_nothing_behind(source, 
 
 def test_a_version_of_another_model_is_refused(folders, cache, clock):
     registry = FakeRegistry({("other", "1"): folders[0]}, aliases={("other", "production"): "1"})
-    source = ModelSource(connect=lambda: registry, cache=cache, clock=clock)
+    source = ModelSource(connect=lambda: registry, cache=cache, trust=TRUST, clock=clock)
     assert "'cancer'" in refusal_of(source.look("other", None, None)).reason
 
 
@@ -124,14 +126,14 @@ def add_to_first(answers, amount):
 def test_golden_answers_decide_whether_a_version_goes_live(folders, cache, clock, change, taken):
     golden_with(folders[0], change)
     registry = FakeRegistry({("cancer", "1"): folders[0]}, aliases={("cancer", "production"): "1"})
-    source = ModelSource(connect=lambda: registry, cache=cache, clock=clock)
+    source = ModelSource(connect=lambda: registry, cache=cache, trust=TRUST, clock=clock)
     assert isinstance(source.look("cancer", None, None), Went if taken else Refused)
 
 
 def test_bytes_that_are_no_archive_are_refused(folders, cache, clock):
     (folders[0] / "model.skops").write_bytes(b"not a zip")
     registry = FakeRegistry({("cancer", "1"): folders[0]}, aliases={("cancer", "production"): "1"})
-    source = ModelSource(connect=lambda: registry, cache=cache, clock=clock)
+    source = ModelSource(connect=lambda: registry, cache=cache, trust=TRUST, clock=clock)
     assert refusal_of(source.look("cancer", None, None)).version == "1"
 
 
@@ -203,10 +205,10 @@ def test_copies_that_are_not_served_are_pruned_but_for_the_newest(source, regist
 
 
 def test_only_configured_models_are_served_and_restored(registry, cache, clock):
-    source = ModelSource(connect=lambda: registry, cache=cache, clock=clock, only=("cancer",))
+    source = ModelSource(connect=lambda: registry, cache=cache, trust=TRUST, clock=clock, only=("cancer",))
     assert source.models() == ("cancer",)
     source.confirm(source.look("cancer", None, None).loaded)
-    other = ModelSource(connect=lambda: registry, cache=cache, clock=clock, only=("x",))
+    other = ModelSource(connect=lambda: registry, cache=cache, trust=TRUST, clock=clock, only=("x",))
     assert other.remembered() == ()
 
 
@@ -216,3 +218,45 @@ def test_what_a_killed_server_left_half_fetched_is_removed_after_an_hour(cache, 
     left.mkdir(parents=True)
     cache.prune(keep=0, now_s=left.stat().st_mtime + age_s)
     assert left.exists() is stays
+
+
+def test_an_alias_that_was_moved_behind_the_platforms_back_is_not_followed(source, registry):
+    live = source.look("cancer", None, None).loaded
+    registry.move_behind_the_back("cancer", "production", "2")
+    refusal = refusal_of(source.look("cancer", live, None))
+    assert "did not put it behind the alias production" in refusal.reason
+
+
+def test_an_alias_that_was_moved_back_to_a_certified_version_is_not_followed(source, registry):
+    registry.set_alias("cancer", "production", "2")
+    live = source.look("cancer", None, None).loaded
+    registry.move_behind_the_back("cancer", "production", "1")
+    assert "epoch 2 was served already" in refusal_of(source.look("cancer", live, None)).reason
+
+
+def test_the_epoch_does_not_decrease_over_a_restart_either(source, registry, cache, clock):
+    registry.set_alias("cancer", "production", "2")
+    source.confirm(source.look("cancer", None, None).loaded)
+    registry.move_behind_the_back("cancer", "production", "1")
+    restarted = ModelSource(connect=lambda: registry, cache=cache, trust=TRUST, clock=clock)
+    assert "epoch 2 was served already" in refusal_of(restarted.look("cancer", None, None)).reason
+
+
+def test_a_rollback_is_a_new_epoch_of_an_old_version(source, registry):
+    registry.set_alias("cancer", "production", "2")
+    live = source.look("cancer", None, None).loaded
+    registry.set_alias("cancer", "production", "1")
+    back = source.look("cancer", live, None).loaded
+    assert (back.version, back.epoch) == ("1", 3)
+
+
+def test_a_certificate_by_a_stranger_is_refused(source, registry):
+    registry.certify("cancer", "production", "1", 9, signer=Signer(new_key()))
+    assert "not trusted here" in refusal_of(source.look("cancer", None, None)).reason
+
+
+def test_a_copy_on_disk_whose_key_is_trusted_no_more_is_not_served(source, registry, cache, clock):
+    source.confirm(source.look("cancer", None, None).loaded)
+    nobody = ModelSource(connect=lambda: registry, cache=cache, trust=Trust(lambda: TrustedKeys()), clock=clock)
+    assert nobody.restore("cancer") is None
+    assert source.restore("cancer") is not None
