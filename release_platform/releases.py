@@ -246,7 +246,7 @@ class Releases:
             found += [f"{model}: {fault}" for fault in self.alias_faults(model)]
             try:
                 self.project(model)
-            except Refused as error:  # a version was deleted in the registry: this must not keep the others waiting
+            except (Refused, IntegrityError) as error:  # a version was deleted or edited: the others must not wait
                 found.append(f"{model}: {error.problem}")
         return tuple(found)
 

@@ -139,7 +139,7 @@ def why(result: dg.ExecuteInProcessResult) -> str:
 def open_home(folder: Path) -> Iterator[Home]:
     """Yields the platform of a folder, made there unless it is there already; the environment points to it."""
     if not folder.exists():
-        shutil.copytree(_blank(), folder)
+        shutil.copytree(blank_home(), folder)
     with pytest.MonkeyPatch.context() as environment:
         for name in ("RELEASE_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI", "DAGSTER_HOME"):
             environment.setenv(name, "")  # so that whatever is written there later is taken back
@@ -151,7 +151,7 @@ def open_home(folder: Path) -> Iterator[Home]:
 
 
 @cache
-def _blank() -> Path:
+def blank_home() -> Path:
     """Returns a home in which nothing happened: databases are made once, and copied for each test that needs one."""
     made = TemporaryDirectory(prefix="home")
     _kept.append(made)
