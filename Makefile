@@ -41,6 +41,12 @@ install-dev: $(VENV)/.dev ## Install everything that tests and checks need
 demo: install ## The whole life of MODEL on the embedded default, no server needed
 	@$(BIN)/release demo $(MODEL)
 
+up: ## The Docker stack; not part of this version yet, `make dev` is the stack without Docker
+	@echo "There is no Docker stack in this version yet. 'make dev' starts Dagster, MLflow and serving without Docker."; exit 2
+
+down: ## Stop the Docker stack; `make dev` is stopped by Ctrl-C
+	@echo "There is no Docker stack in this version yet. 'make dev' is stopped by Ctrl-C."; exit 2
+
 run-pipeline: install ## Train, judge and register MODEL, up to Staging
 	@$(BIN)/release run $(MODEL)
 
