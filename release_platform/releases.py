@@ -250,6 +250,22 @@ class Releases:
                 found.append(f"{model}: {error.problem}")
         return tuple(found)
 
+    def distrust_key(self, identity: str, models: Sequence[str]) -> None:
+        """Stops trusting a key, after what it signed and is still needed was verified and signed by the present one.
+
+        Raises:
+            IntegrityError: Something that is needed carries no valid signature; then nothing is distrusted.
+        """
+        for model in models:
+            for version in sorted(self.store.head(model).reachable):
+                record = self.registry.get_version(model, version)
+                statement = self._keys.trusted().verify(record.tags.get(SIGNATURE_TAG, ""))
+                check_version_statement(statement, record.manifest, model=model, version=version)
+                self.registry.set_tag(model, version, SIGNATURE_TAG, self._keys.signer().sign(statement))
+        self._keys.distrust(identity)
+        for model in models:
+            self.project(model)
+
     def alias_faults(self, model: str) -> tuple[str, ...]:
         """Returns a sentence for each alias that does not show the head; moves nothing."""
         head = self.store.head(model)

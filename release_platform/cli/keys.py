@@ -44,7 +44,7 @@ def rotate() -> None:
 
 @keys.command("distrust")
 def distrust(key: Annotated[str, typer.Argument(help="The key's id, or how it begins.", show_default=False)]) -> None:
-    """Trust a key no more: what it signed is refused from then on, until the platform has signed it anew.
+    """Trust a key no more; what it signed and is still needed is verified and signed by the present key first.
 
     Example:
 
@@ -58,7 +58,8 @@ def distrust(key: Annotated[str, typer.Argument(help="The key's id, or how it be
         raise NotFound(f"{len(found)} trusted keys begin with '{key}'", remedy="`release keys list` shows all of them")
     if found[0] == signing:
         raise Refused("this key signs", remedy="`release keys rotate` makes another one first")
-    running.services().keys.distrust(found[0])
+    services = running.services()
+    services.releases.distrust_key(found[0], services.store.models())
     out.print(f"{found[0]} is trusted no more", soft_wrap=True)
 
 

@@ -33,6 +33,7 @@ class FakeRegistry:
             afterwards is tampering.
         aliases: The version of each alias, by model and alias.
         down: Whether it does not answer. It may be switched at any time.
+        signs: Whether its versions and moves come signed, as the platform would; False for tests of the platform.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class FakeRegistry:
         *,
         aliases: Mapping[tuple[str, str], str] | None = None,
         down: bool = False,
+        signs: bool = True,
     ) -> None:
         self._packages = dict(packages)
-        self._records = {key: _record(key, folder) for key, folder in packages.items()}
+        self._records = {key: _record(key, folder, signs) for key, folder in packages.items()}
+        self._signs = signs
         self._aliases: dict[tuple[str, str], str] = {}
         self.down = False
         self.n_fetches = 0
@@ -83,7 +86,8 @@ class FakeRegistry:
             self._aliases.pop((model, alias), None)
             return
         self.epoch += 1
-        self.certify(model, alias, version, self.epoch)
+        if self._signs:
+            self.certify(model, alias, version, self.epoch)
         self.move_behind_the_back(model, alias, version)
 
     def move_behind_the_back(self, model: str, alias: str, version: str) -> None:
@@ -124,7 +128,7 @@ class FakeRegistry:
             raise Unavailable("the registry does not answer", remedy="start it")
 
 
-def _record(key: tuple[str, str], folder: Path) -> VersionRecord:
+def _record(key: tuple[str, str], folder: Path, signed: bool) -> VersionRecord:
     manifest = manifest_of(folder)
     return VersionRecord(
         model=key[0],
@@ -132,6 +136,8 @@ def _record(key: tuple[str, str], folder: Path) -> VersionRecord:
         digest=manifest.digest,
         manifest=manifest,
         run_id="run",
-        tags={SIGNATURE_TAG: SIGNER.sign(version_statement(manifest, model=key[0], version=key[1], facts={}))},
+        tags={SIGNATURE_TAG: SIGNER.sign(version_statement(manifest, model=key[0], version=key[1], facts={}))}
+        if signed
+        else {},
         created_at=REGISTERED_AT,
     )

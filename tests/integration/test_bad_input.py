@@ -175,7 +175,9 @@ def test_a_gate_that_cannot_be_passed_is_named_with_its_value(release: Command, 
 def test_a_wrong_yaml_is_named_by_file_and_field(warm: Command, attributes, said, tmp_path: Path, home: Path) -> None:
     write(tmp_path, text(customers()), **attributes)
     done = warm(home, "run", MODEL)
-    assert_one_clear_error(done, 2, str(tmp_path / "models" / MODEL / "defs.yaml"), "correct it in the defs.yaml", *said)
+    assert_one_clear_error(
+        done, 2, str(tmp_path / "models" / MODEL / "defs.yaml"), "correct it in the defs.yaml", *said
+    )
     assert_nothing_registered(home)
 
 

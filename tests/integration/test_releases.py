@@ -1,0 +1,146 @@
+"""Releases over a real store and real packages: what is signed, what a cut-off registry delays, what keys are for."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from release_platform.adapters.release_store import ReleaseStore
+from release_platform.adapters.signing import KeyFolder, key_id
+from release_platform.adapters.trust import SIGNATURE_TAG, Trust, proof_of
+from release_platform.domain.errors import IntegrityError, Refused
+from release_platform.domain.ledger import faults
+from release_platform.domain.policy import RequestState
+from release_platform.domain.spec import PolicySpec
+from release_platform.releases import Releases
+from tests.fakes.packages import build_linear_classifier
+from tests.fakes.registry import FakeRegistry
+from tests.unit.test_policy import REGISTRATION
+
+MODEL = "cancer"
+FREE = PolicySpec(current_baseline=False)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    root = tmp_path_factory.mktemp("packages")
+    return {(MODEL, str(n)): build_linear_classifier(root / str(n), n_rows=300 + n) for n in (1, 2)}
+
+
+@pytest.fixture
+def registry(folders: dict[tuple[str, str], Path]) -> FakeRegistry:
+    return FakeRegistry(folders, signs=False)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeyFolder:
+    return KeyFolder(tmp_path / "keys")
+
+
+@pytest.fixture
+def releases(registry: FakeRegistry, keys: KeyFolder, tmp_path: Path) -> Iterator[Releases]:
+    store = ReleaseStore(f"sqlite:///{tmp_path / 'release.db'}")
+    yield Releases(store, registry, keys)
+    store.close()
+
+
+def stage(releases: Releases, version: str) -> None:
+    record = releases.registry.get_version(MODEL, version)
+    registration = replace(
+        REGISTRATION, model=MODEL, version=version, digest=record.digest, registered_at=datetime.now(UTC)
+    )
+    releases.stage(registration, facts={"commit": "c"}, actor="ada", reason="gates passed", key=f"sha256:{version}")
+
+
+def promote(releases: Releases, version: str) -> None:
+    stage(releases, version)
+    releases.request(MODEL, version=version, actor="ada", reason="better", request_id=f"q{version}")
+    releases.promote(f"q{version}", FREE)
+
+
+def proven(releases: Releases, keys: KeyFolder, version: str, alias: str = "production") -> int:
+    record = releases.registry.get_version(MODEL, version)
+    trust = Trust.in_folder(keys.folder)
+    proof = proof_of(record, alias)
+    return trust.authorise(proof, record.manifest, model=MODEL, version=version, alias=alias).epoch
+
+
+def test_every_move_is_certified_for_its_epoch(releases: Releases, keys: KeyFolder) -> None:
+    stage(releases, "1")
+    assert proven(releases, keys, "1", "staging") == 1
+    promote(releases, "1")
+    assert proven(releases, keys, "1") == 2
+    assert faults(MODEL, releases.store.ledger(MODEL)) == ()
+
+
+def test_a_rollback_certifies_the_old_version_for_a_new_epoch(releases: Releases, keys: KeyFolder) -> None:
+    promote(releases, "1")
+    promote(releases, "2")
+    row = releases.rollback(MODEL, to=None, actor="ada", reason="errors")
+    assert (row.version, row.epoch) == ("1", 5)
+    assert proven(releases, keys, "1") == 5
+    assert releases.alias_faults(MODEL) == ()
+
+
+def test_a_rollback_commits_while_the_registry_is_down_and_the_aliases_follow(
+    releases: Releases, registry: FakeRegistry, keys: KeyFolder
+) -> None:
+    promote(releases, "1")
+    promote(releases, "2")
+    registry.down = True
+    releases.rollback(MODEL, to=None, actor="ada", reason="errors")
+    assert releases.store.head(MODEL).production == "1"
+    registry.down = False
+    assert registry.find_alias(MODEL, "production") == "2"
+    assert len(releases.reconcile([MODEL])) == 2  # production and previous
+    assert registry.find_alias(MODEL, "production") == "1"
+    assert proven(releases, keys, "1") == 5
+
+
+def test_a_version_without_a_valid_signature_is_not_promoted(releases: Releases, registry: FakeRegistry) -> None:
+    stage(releases, "1")
+    registry.set_tag(MODEL, "1", SIGNATURE_TAG, "{}")
+    releases.request(MODEL, version="1", actor="ada", reason="better", request_id="q")
+    with pytest.raises(IntegrityError):
+        releases.promote("q", FREE)
+    assert releases.store.head(MODEL).production is None
+    assert releases.store.get_request("q").state is RequestState.OPEN
+
+
+def test_an_edited_certificate_is_signed_again(releases: Releases, registry: FakeRegistry, keys: KeyFolder) -> None:
+    promote(releases, "1")
+    registry.set_tag(MODEL, "1", "release.certificate.production", "{}")
+    releases.reconcile([MODEL])
+    assert proven(releases, keys, "1") == 2
+
+
+def test_a_distrusted_key_takes_nothing_down_that_is_needed(releases: Releases, keys: KeyFolder) -> None:
+    promote(releases, "1")
+    promote(releases, "2")
+    old = key_id(keys.signer().public_key)
+    keys.rotate()
+    releases.distrust_key(old, [MODEL])
+    assert old not in keys.trusted().ids
+    assert proven(releases, keys, "2") == 4
+    releases.rollback(MODEL, to="1", actor="ada", reason="errors")
+    assert proven(releases, keys, "1") == 5
+
+
+def test_a_key_is_kept_while_something_needed_cannot_be_verified(
+    releases: Releases, registry: FakeRegistry, keys: KeyFolder
+) -> None:
+    promote(releases, "1")
+    old = key_id(keys.signer().public_key)
+    keys.rotate()
+    registry.set_tag(MODEL, "1", SIGNATURE_TAG, "{}")
+    with pytest.raises(IntegrityError):
+        releases.distrust_key(old, [MODEL])
+    assert old in keys.trusted().ids
+
+
+def test_a_promotion_needs_a_name_and_a_reason(releases: Releases) -> None:
+    stage(releases, "1")
+    with pytest.raises(Refused, match="needs an actor and a reason"):
+        releases.request(MODEL, version=None, actor="ada", reason=" ")
