@@ -32,7 +32,8 @@ def dev(dagster_port: DagsterPort = 3000, mlflow_port: MlflowPort = 5050, servin
         if free_port(port) != port:
             raise Refused(f"port {port} is taken", remedy=f"stop what listens there, or choose --{name}-port")
     _ = running.services().store  # its schema is made before several processes ask for it
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may hand SIGINT down as ignored
+        signal.signal(number, _interrupt)
     with Processes(settings.root / "logs") as processes:
         try:
             _start(processes, ports, settings.root, settings.key_folder)
