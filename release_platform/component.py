@@ -11,6 +11,7 @@ from release_platform.defs.evaluation import build_evaluation_report, build_gate
 from release_platform.defs.naming import MODEL_TAG, STAGES, asset_key
 from release_platform.defs.promotion import build_alias_check, build_production_version
 from release_platform.defs.registration import build_registered_version, build_servable_check
+from release_platform.defs.reproduction import build_reproduced_check, check_key
 from release_platform.defs.resources import build_fluent_tracking
 from release_platform.defs.training import build_trained_model
 from release_platform.project import SPEC, Project, parse_spec
@@ -98,11 +99,13 @@ def build_model(project: Project) -> dg.Definitions:
             build_gates(project),
             build_servable_check(project),
             build_alias_check(project),
+            build_reproduced_check(project),
         ],
         jobs=[
             dg.define_asset_job(
                 f"release_{name}",
-                selection=dg.AssetSelection.assets(*(asset_key(name, stage) for stage in STAGES[:-1])),
+                selection=dg.AssetSelection.assets(*(asset_key(name, stage) for stage in STAGES[:-1]))
+                - dg.AssetSelection.checks(check_key(project)),
                 description=f"Ingest, train, judge and register {name}, up to Staging.",
                 tags={MODEL_TAG: name},
             )

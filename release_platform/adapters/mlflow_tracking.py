@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DAGSTER_RUN_TAG = "dagster_run_id"
 SNAPSHOTS_TAG = "release.snapshots"
+ENV_TAG = "env."
 
 
 class RunClaims(Protocol):
@@ -97,6 +98,11 @@ class MlflowTracking:
         """Returns the addresses of the raw data that a run was trained on, by partition."""
         found: dict[str, str] = json.loads(self.get_run(run_id).data.tags.get(SNAPSHOTS_TAG, "{}"))
         return found
+
+    def environment_of(self, run_id: str) -> dict[str, str]:
+        """Returns the surroundings that were recorded of a training run."""
+        tags = self.get_run(run_id).data.tags
+        return {name.removeprefix(ENV_TAG): value for name, value in sorted(tags.items()) if name.startswith(ENV_TAG)}
 
     def experiment_of(self, run_id: str) -> str:
         """Returns the id of a run's experiment."""

@@ -2,7 +2,7 @@
 
 import typer
 
-from release_platform.cli import data, demo, dev, keys, ledger, new, promotion, run, serving, show
+from release_platform.cli import data, demo, dev, keys, ledger, new, promotion, reproduce, run, serving, show
 
 EXIT_CODES = """
 Exit codes: 0 success; 1 unforeseen error; 2 wrong usage or YAML; 3 data or training; 4 a gate did not pass;
@@ -30,6 +30,7 @@ app.command("who-served")(ledger.who_served)
 app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(data.data, name="data")
 app.add_typer(keys.keys, name="keys")
+app.command("reproduce")(reproduce.reproduce)
 app.command("models")(show.models)
 app.command("new")(new.new)
 app.command("dev")(dev.dev)

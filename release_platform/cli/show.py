@@ -184,7 +184,7 @@ def _lineage(model: str, version: str | None) -> dict[str, Any]:
         },
         "code": {
             "code_version": registration.code_version,
-            **{name.removeprefix("env."): value for name, value in sorted(run.tags.items()) if name.startswith("env.")},
+            **services.tracking.environment_of(registration.mlflow_run_id),
         },
         "parameters": dict(sorted(run.params.items())),
         "metrics": dict(sorted(run.metrics.items())),

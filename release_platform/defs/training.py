@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from release_platform.adapters.mlflow_tracking import SNAPSHOTS_TAG, DatasetInput
+from release_platform.adapters.mlflow_tracking import ENV_TAG, SNAPSHOTS_TAG, DatasetInput
 from release_platform.defs.naming import asset_key, code_version, link, stage_asset
 from release_platform.domain.identity import digest_of_model
 from release_platform.domain.records import FeatureTable, TrainedModel
@@ -113,7 +113,7 @@ def _log(
             SNAPSHOTS_TAG: json.dumps({key: data.uri for key, data in features.raw.items()}),
             "dagster.asset_key": context.asset_key.to_user_string(),
             "dagster.run_url": f"{services.settings.dagster_url}/runs/{context.run.run_id}",
-            **{f"env.{name}": value for name, value in record.environment.items()},
+            **{f"{ENV_TAG}{name}": value for name, value in record.environment.items()},
             "mlflow.source.git.commit": record.environment["git_commit"],
         },
     )

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from release_platform.adapters.model_package import FORMAT, SKOPS_TRUSTED, ModelPackage, load_package
@@ -17,9 +15,9 @@ from release_platform.domain.errors import TrainingError
 from release_platform.domain.features import ColumnType, as_column
 from release_platform.domain.identity import FileEntry, Manifest
 from release_platform.domain.metrics import Task
-from release_platform.domain.prediction import Predictions
 from release_platform.domain.spec import ModelSpec, Onnx
-from release_platform.pipeline.training import FittedModel
+from release_platform.pipeline.training import FittedModel, numbered
+from release_platform.project import SPEC
 
 ONNX_TOLERANCE = 1e-6
 REQUIRED = ("scikit-learn", "numpy", "pandas", "skops")
@@ -68,6 +66,7 @@ def write_package(
         "classes": list(fitted.classes),
         "plan": spec.plan.to_json(),
         "engine": "skops" if onnx_note else "onnx",
+        "spec": SPEC.dump_python(spec, mode="json"),
     }
     _write_json(folder / "release.json", release)
     columns = {c.name: as_column(c, golden_inputs[c.name]) for c in spec.plan.inputs}
@@ -91,25 +90,15 @@ def manifest_of(folder: Path) -> Manifest:
 
 def parity_difference(folder: Path, manifest: Manifest, fitted: FittedModel, features: pd.DataFrame) -> float:
     """Returns the largest difference between the trained pipeline's answers and each packaged format's."""
-    expected = _answers(fitted, features)
     columns = {name: features[name].to_numpy() for name in features.columns}
+    expected = fitted.predict(columns)
     worst = 0.0
     for entry in manifest.files:
         if entry.path in {"model.skops", "model.onnx"}:
             name = entry.path.removeprefix("model.")
             raw = load_package(folder, manifest, engine=name).engine.predict(columns)
-            worst = max(worst, expected.difference(_as_predictions(raw)))
+            worst = max(worst, expected.difference(numbered(raw)))
     return worst
-
-
-def _as_predictions(raw: npt.NDArray[np.float64]) -> Predictions:
-    return Predictions(values=raw) if raw.ndim == 1 else Predictions(values=raw.argmax(axis=1), probabilities=raw)
-
-
-def _answers(fitted: FittedModel, features: pd.DataFrame) -> Predictions:
-    if not fitted.classes:
-        return _as_predictions(np.asarray(fitted.pipeline.predict(features), dtype=np.float64))
-    return _as_predictions(np.asarray(fitted.pipeline.predict_proba(features), dtype=np.float64))
 
 
 def _write_json(path: Path, value: object) -> None:
@@ -177,7 +166,7 @@ def _convert(spec: ModelSpec, fitted: FittedModel) -> bytes:
 def _check_onnx(data: bytes, spec: ModelSpec, fitted: FittedModel, sample: pd.DataFrame) -> None:
     from release_platform.adapters.model_package import OnnxEngine
 
-    raw = OnnxEngine(data, {"task": spec.task}).predict({name: sample[name].to_numpy() for name in sample.columns})
-    difference = _answers(fitted, sample).difference(_as_predictions(raw))
+    columns = {name: sample[name].to_numpy() for name in sample.columns}
+    difference = fitted.predict(columns).difference(numbered(OnnxEngine(data, {"task": spec.task}).predict(columns)))
     if not difference <= ONNX_TOLERANCE:
         raise ValueError(f"its answers differ by {difference:.3g}, more than {ONNX_TOLERANCE:g}")

@@ -14,6 +14,7 @@ import pandas as pd
 from release_platform.domain.errors import TrainingError
 from release_platform.domain.features import ColumnType
 from release_platform.domain.metrics import PRIMARY, Task
+from release_platform.domain.prediction import Predictions
 from release_platform.domain.spec import (
     Categorical,
     EstimatorSpec,
@@ -52,6 +53,18 @@ class FittedModel:
     parameters: Mapping[str, object]
     fit_s: float
     candidates: tuple[Mapping[str, object], ...] = ()
+
+    def predict(self, features: Mapping[str, npt.NDArray[Any]]) -> Predictions:
+        """Returns what the pipeline says of rows given by feature: values, or probabilities and the class's number."""
+        frame = pd.DataFrame(dict(features))
+        if not self.classes:
+            return Predictions(values=np.asarray(self.pipeline.predict(frame), dtype=np.float64))
+        return numbered(np.asarray(self.pipeline.predict_proba(frame), dtype=np.float64))
+
+
+def numbered(raw: npt.NDArray[np.float64]) -> Predictions:
+    """Returns an engine's raw output as predictions whose labels are the classes' numbers."""
+    return Predictions(values=raw) if raw.ndim == 1 else Predictions(values=raw.argmax(axis=1), probabilities=raw)
 
 
 def fit(spec: ModelSpec, features: pd.DataFrame, target: npt.NDArray[Any]) -> FittedModel:
