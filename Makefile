@@ -84,7 +84,7 @@ lock: install-dev ## Compile requirements/*.txt anew from pyproject.toml
 	@for extra in dev platform serving build; do \
 	  if [ $$extra = dev ]; then what="--extra platform --extra serving --extra build --extra dev"; else what="--extra $$extra --constraint requirements/dev.txt"; fi; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --no-emit-find-links --no-annotate --no-header $$what pyproject.toml --output-file requirements/$$extra.txt || exit 1; \
+	    --no-emit-find-links --no-strip-extras --no-annotate --no-header $$what pyproject.toml --output-file requirements/$$extra.txt || exit 1; \
 	done
 
 clean: ## Remove the virtual environment, caches and everything in .release

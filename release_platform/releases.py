@@ -76,6 +76,8 @@ class Releases:
     ) -> PromotionRequest:
         """Opens a promotion request; without a version it is for the one in Staging.
 
+        Asking again for what one has an open request for returns that one, with the approvals that it has.
+
         Raises:
             NotFound: There is no such version.
             Refused: Nothing is in Staging, or the version already is in Production, or no reason was given.
@@ -98,6 +100,9 @@ class Releases:
             raise NotFound(
                 f"{model}: there is no version {wanted}", remedy=f"`release history {model}` lists its versions"
             )
+        mine = [r for r in self.store.requests(model, RequestState.OPEN) if (r.version, r.actor) == (wanted, actor)]
+        if mine and request_id is None:
+            return mine[0]
         return self.store.open_request(
             PromotionRequest(
                 request_id=request_id or uuid.uuid4().hex[:12],
@@ -284,7 +289,7 @@ class Releases:
             expected_epoch=head.epoch,
             actor=actor,
             reason=reason,
-            request_id=f"stage-{key.removeprefix('sha256:')}",
+            request_id=f"stage-{key.removeprefix('sha256:')[:16]}",
             evidence=registration.report_digest,
             digest=registration.digest,
         )

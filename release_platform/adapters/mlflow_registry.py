@@ -59,7 +59,10 @@ class MlflowRegistry:
 
     def find_version(self, model: str, key: str) -> VersionRecord | None:
         """Returns the version that was registered under an idempotency key, or None."""
-        return next((version for version in self.versions(model) if version.tags.get(KEY_TAG) == key), None)
+        wanted = f"name = '{model}' AND tags.`{KEY_TAG}` = '{key}'"
+        with mlflow_errors(self._uri):
+            found = mlflow_client(self._uri).search_model_versions(wanted)
+        return _record(found[0]) if found else None
 
     def find_alias(self, model: str, alias: str) -> str | None:
         """See `Registry`."""
@@ -177,8 +180,8 @@ def _record(version: "ModelVersion") -> VersionRecord:
             f"{name} was not registered by this platform",
             remedy="only versions made by `release run` can be released",
         )
-    manifest = Manifest.from_json(json.loads(tags[MANIFEST_TAG]))
-    if manifest.digest != tags[DIGEST_TAG]:
+    manifest = _read_manifest(tags[MANIFEST_TAG])
+    if manifest is None or manifest.digest != tags[DIGEST_TAG]:
         raise IntegrityError(
             f"{name}: its manifest does not match its digest, so one of the two tags was edited",
             remedy="find out who edited it; register the model again",
@@ -192,3 +195,10 @@ def _record(version: "ModelVersion") -> VersionRecord:
         tags=tags,
         created_at=datetime.fromtimestamp(version.creation_timestamp / 1000, tz=UTC),
     )
+
+
+def _read_manifest(text: str) -> Manifest | None:
+    try:
+        return Manifest.from_json(json.loads(text))
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,5 +1,6 @@
 """The command line `release`: a thin door over the functions that the jobs call."""
 
+import logging
 import os
 import sys
 import warnings
@@ -13,6 +14,8 @@ def main() -> None:
     """Runs the command line; exit codes are those of `release_platform.domain.errors`."""
     if not os.environ.get("RELEASE_DEBUG"):
         warnings.simplefilter("ignore")  # libraries' notes to developers; the tests turn each into an error
+        for library in ("mlflow", "alembic"):
+            logging.getLogger(library).setLevel(logging.WARNING)
     try:
         app(standalone_mode=True)
     except Exception as error:
@@ -25,6 +28,10 @@ def main() -> None:
 
 def find_release_error(error: BaseException | None) -> ReleaseError | None:
     """Returns the platform's own error in a chain of causes, or None."""
-    while error is not None and not isinstance(error, ReleaseError):
+    seen: set[int] = set()  # a chain may lead back to where it began
+    while error is not None and id(error) not in seen:
+        if isinstance(error, ReleaseError):
+            return error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return error
+    return None

@@ -94,7 +94,7 @@ class Progress(logging.Handler):
                 parts = [key for key in self._materialized[event.step_key] if key is not None]
                 of = f", {len(parts)} partition(s)" if parts else ""
                 self._line("[green]done[/]", _stage(event.step_key), self._spent(event.step_key) + of)
-            case "STEP_FAILURE":
+            case "STEP_FAILURE" if not event.step_key.endswith("_gates"):
                 self._line("[red]failed[/]", _stage(event.step_key), self._spent(event.step_key))
 
     def _check(self, evaluation: Any) -> None:

@@ -21,6 +21,7 @@ def free_port(wanted: int = 0) -> int:
     """Returns a port on the loopback interface: the wanted one if nothing listens there, else any free one."""
     for port in (wanted, 0):
         with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that just ended do not count
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:

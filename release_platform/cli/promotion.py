@@ -95,6 +95,12 @@ def _decide_here(request: PromotionRequest) -> LedgerRow:
 def _wait_for_sensor(request: PromotionRequest) -> LedgerRow:
     from release_platform.cli import running
 
+    missing = missing_conditions(request)
+    if missing:
+        raise Refused(
+            f"request {request.request_id} waits: {'; '.join(missing)}",
+            remedy="the promotion sensor carries it out as soon as every condition holds",
+        )
     store, until = running.services().store, monotonic() + WAIT_S
     while monotonic() < until:
         state = store.get_request(request.request_id)

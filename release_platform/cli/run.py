@@ -14,7 +14,7 @@ def run(
     partitions: Annotated[
         str | None,
         typer.Option(
-            "--partitions", help="First and last partition, e.g. 2013-01:2013-03; default: all.", metavar="A:B"
+            "--partitions", help="Use these partitions only, first to last, e.g. 2013-01:2013-03.", metavar="A:B"
         ),
     ] = None,
     json: Json = False,
@@ -83,6 +83,7 @@ def _identity(registration: Registration) -> dict[str, Any]:
 
 def _partition_tags(model: str, partitions: str | None) -> dict[str, str]:
     from release_platform.cli import running
+    from release_platform.defs.resources import PARTITIONS_TAG
     from release_platform.domain.errors import Refused
 
     spec = running.project(model).spec
@@ -95,4 +96,8 @@ def _partition_tags(model: str, partitions: str | None) -> dict[str, str]:
     for key in (first, last or first):
         if key not in keys:
             raise Refused(f"{model} has no partition '{key}'", remedy=f"choose from {keys[0]} to {keys[-1]}")
-    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last or first}
+    return {
+        "dagster/asset_partition_range_start": first,
+        "dagster/asset_partition_range_end": last or first,
+        PARTITIONS_TAG: f"{first}:{last or first}",
+    }

@@ -1,7 +1,6 @@
 """`release serve` and `release verify`: the live server, and proof that it answers as the registry's model does."""
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -25,11 +24,12 @@ def serve(port: Port = 8000) -> None:
         release serve --port 8000
     """
     err.print(f"serving on http://127.0.0.1:{port} (documentation: /docs, state: /status)")
-    raise typer.Exit(subprocess.call(**serving_process(port)))
+    process = serving_process(port)
+    os.execve(process["args"][0], process["args"], process["env"])  # it takes this process's place, and its signals
 
 
 def serving_process(port: int) -> dict[str, Any]:
-    """Returns the arguments of `subprocess` that start the serving application with these settings."""
+    """Returns command and environment that start the serving application with these settings."""
     from release_platform.cli import running
 
     settings = running.services().settings

@@ -30,7 +30,7 @@ def models(json: Json = False) -> None:
     if json:
         show_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
-    show_table("models", columns, rows)
+    show_table("models", columns[:-1], [row[:-1] for row in rows])
 
 
 def status(

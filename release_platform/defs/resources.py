@@ -18,6 +18,9 @@ from release_platform.services import Services
 from release_platform.settings import Settings
 
 RECORD = "record"
+PARTITIONS_TAG = "release/partitions"
+"""Tag of a run that is to use these partitions only, `first:last`, both included; without it all there are."""
+
 _TYPES: dict[str, TypeAdapter[Any]] = {
     kind.__name__: TypeAdapter(kind)
     for kind in (
@@ -68,7 +71,10 @@ class Records(dg.ConfigurableIOManager):
 
     def _all_partitions(self, context: dg.InputContext) -> records.RawData:
         snapshots: dict[str, Snapshot] = {}
+        first, _, last = (context.step_context.get_tag(PARTITIONS_TAG) or "").partition(":")
         for key in sorted(context.instance.get_materialized_partitions(context.asset_key)):
+            if first and not first <= key <= last:
+                continue
             found, _ = latest_record(context.instance, context.asset_key, partition=key)
             assert isinstance(found, records.RawData)
             snapshots.update(found.snapshots)

@@ -160,7 +160,7 @@ def _judge_against_production(gate: GateSpec, report: EvaluationReport) -> GateR
         return _result(gate, Verdict.INCONCLUSIVE, reason, comparison.improvement, -gate.margin)
     said = (
         f"{gate.metric} {comparison.candidate:.6g} against {comparison.production:.6g} of Production version "
-        f"{report.baseline.version}: improvement {comparison.improvement:+.6g}, "
+        f"{report.baseline.version}: improvement {comparison.improvement + 0.0:+.6g}, "
         f"{gate.confidence:.0%} bounds {lower:+.6g} to {upper:+.6g}, accepted from {-gate.margin:+g}"
     )
     if lower >= -gate.margin:

@@ -5,8 +5,8 @@ registered --Staged--> staging --Promoted--> production --Promoted(next)--> prev
 ```
 
 The state is a frozen `Head`; `advance` is the one transition function. `previous` is a stack: a promotion pushes the
-version that it replaces, a rollback to it takes everything above it off again. `ever` lists what was in Production at
-any time: only those may a rollback bring back.
+version that it replaces, a rollback to it takes everything above it off again, and one to a version that is not on it
+pushes what it replaces. `ever` lists what was in Production at any time: only those may a rollback bring back.
 """
 
 from collections.abc import Mapping
@@ -139,7 +139,8 @@ def _rolled_back(head: Head, moved: Head, version: str) -> Head:
     if version in head.previous:
         below = len(head.previous) - 1 - head.previous[::-1].index(version)
         return replace(moved, production=version, previous=head.previous[:below])
-    return replace(moved, production=version)
+    replaced = () if head.production is None else (head.production,)
+    return replace(moved, production=version, previous=(*head.previous, *replaced))
 
 
 def rollback_target(head: Head) -> str:

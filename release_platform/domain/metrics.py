@@ -93,6 +93,10 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 PRIMARY: dict[Task, str] = {Task.BINARY: "roc_auc", Task.MULTICLASS: "accuracy", Task.REGRESSION: "rmse"}
 
 
+SEARCHABLE = ("roc_auc", "log_loss", "accuracy", "macro_f1", "mae", "rmse", "r2")
+"""The metrics that a search can optimise: those that need no positive label and no bins."""
+
+
 def metrics_for(task: Task) -> tuple[Metric, ...]:
     """Returns the quality metrics that are defined for a task, in the table's order."""
     return tuple(metric for metric in _ALL if metric.quality and task in metric.tasks)

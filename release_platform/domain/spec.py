@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from release_platform.domain.features import ColumnType, Derived, FeaturePlan, Input, Operation
 from release_platform.domain.identity import digest_of
-from release_platform.domain.metrics import METRICS, PRIMARY, Task, metrics_for
+from release_platform.domain.metrics import METRICS, PRIMARY, SEARCHABLE, Task, metrics_for
 
 STRICT: dict[str, Any] = {"extra": "forbid"}
 RESERVED_NAMES = frozenset({"latest"})
@@ -461,10 +461,13 @@ class ModelSpec:
 
     def _check_metrics(self) -> None:
         known = [metric.name for metric in metrics_for(self.task)]
-        wanted = list(self.metrics) + ([self.search.metric] if self.search and self.search.metric else [])
-        for name in wanted:
+        for name in self.metrics:
             if name not in known:
                 raise ValueError(f"unknown metric '{name}' for a {self.task} model; {_suggest(name, known)}")
+        searched = self.search.metric if self.search else None
+        searchable = [name for name in SEARCHABLE if name in known]
+        if searched is not None and searched not in searchable:
+            raise ValueError(f"a search cannot optimise '{searched}'; choose one of {', '.join(searchable)}")
 
     def _check_gates(self) -> None:
         names = [gate.name for gate in self.gates]

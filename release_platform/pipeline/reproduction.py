@@ -8,9 +8,11 @@ from typing import Any
 
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.snapshot_store import SnapshotStore
+from release_platform.domain.errors import IntegrityError
 from release_platform.domain.features import as_column
 from release_platform.domain.identity import Manifest, digest_of_model
 from release_platform.domain.snapshot import Snapshot
+from release_platform.domain.spec import ModelSpec
 from release_platform.pipeline.environment import environment
 from release_platform.pipeline.features import build_feature_table, read_features
 from release_platform.pipeline.ingest import read_raw
@@ -77,7 +79,7 @@ def reproduce(
         IntegrityError: A file or a snapshot is not the recorded one.
     """
     package = load_package(folder, manifest, engine="skops")
-    spec = parse_spec(json.loads((folder / "release.json").read_bytes())["spec"], file=folder / "release.json")
+    spec = _recorded_spec(folder / "release.json")
     table = read_features(build_feature_table(read_raw(store, snapshots), spec))
     fitted = fit(spec, table.features[~table.held_out], table.target[~table.held_out])
     inputs = package.golden["inputs"]
@@ -88,6 +90,16 @@ def reproduce(
         differences=_differences(recorded_environment, environment(place)),
         answers_differ_by=package.predict(columns).difference(fitted.predict(package.plan.apply(columns))),
     )
+
+
+def _recorded_spec(file: Path) -> ModelSpec:
+    described = json.loads(file.read_bytes()).get("spec")
+    if described is None:
+        raise IntegrityError(
+            "this version carries no spec: it was registered before versions did",
+            remedy="register the model again; new versions can be reproduced",
+        )
+    return parse_spec(described, file=file)
 
 
 def _differences(recorded: Mapping[str, str], found: Mapping[str, str]) -> tuple[str, ...]:

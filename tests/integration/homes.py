@@ -232,7 +232,7 @@ def warm_release() -> Iterator[Command]:
 _FORKER = """
 import json, os, sys, warnings
 warnings.simplefilter("ignore")
-import mlflow, matplotlib.pyplot, onnxruntime, pandera.pandas, skl2onnx, sklearn.linear_model, skops.io
+import mlflow, pandera.pandas, sklearn.linear_model
 import release_platform.cli.running, release_platform.cli
 for line in sys.stdin:
     arguments, environment, folder, out, err = json.loads(line)
@@ -243,9 +243,15 @@ for line in sys.stdin:
         os.chdir(folder)
         for number, path in ((1, out), (2, err)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-        sys.argv = ["release", *arguments]
-        release_platform.cli.main()
-        sys.exit(0)
+        sys.argv, code = ["release", *arguments], 0
+        try:
+            release_platform.cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # what libraries do at exit is not for a forked process
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 

@@ -1,0 +1,185 @@
+"""Every registry keeps the promises of the port: MLflow over SQLite, MLflow behind a real server, and the fake."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from release_platform.adapters.mlflow_registry import DIGEST_TAG, MANIFEST_TAG, MlflowRegistry
+from release_platform.adapters.model_package import load_package
+from release_platform.domain.errors import IntegrityError, NotFound, Unavailable
+from release_platform.domain.ports import Registry
+from tests.contract.registries import MODEL, SPOILT, Kept, KeptInMemory, KeptInMlflow, blank_mlflow, mlflow_server
+from tests.fakes.packages import build_linear_classifier, manifest_of
+from tests.fakes.registry import FakeRegistry
+from tests.integration.homes import blank_home, free_port
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, str]]]:
+    """The folder and the tracking URI of each MLflow."""
+    homes = {kind: blank_mlflow(blank_home(), tmp_path_factory.mktemp(kind) / "home") for kind in ("sqlite", "server")}
+    with mlflow_server(homes["server"]) as url:
+        yield {
+            "sqlite": (homes["sqlite"], f"sqlite:///{homes['sqlite'] / 'mlflow.db'}"),
+            "server": (homes["server"], url),
+        }
+
+
+@pytest.fixture(scope="module", params=["fake", "sqlite", "server"])
+def kept(request: pytest.FixtureRequest, places, tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    if request.param == "fake":
+        return KeptInMemory(tmp_path_factory.mktemp("fake"))
+    return KeptInMlflow(*places[request.param])
+
+
+@pytest.fixture
+def registry(kept: Kept) -> Registry:
+    return kept.registry
+
+
+@pytest.fixture(scope="module", params=["sqlite", "server"])
+def mlflow(request: pytest.FixtureRequest, places) -> KeptInMlflow:
+    """An MLflow with another model, whose versions a test may spoil."""
+    return KeptInMlflow(*places[request.param], model=SPOILT)
+
+
+# What every registry promises
+
+
+def test_the_models_of_this_platform_are_listed_and_no_others(registry: Registry) -> None:
+    assert set(registry.models()) <= {MODEL, SPOILT}
+    assert MODEL in registry.models()
+
+
+def test_versions_are_listed_oldest_first(registry: Registry) -> None:
+    assert [record.version for record in registry.versions(MODEL)] == ["1", "2"]
+    assert list(registry.versions("unknown")) == []
+
+
+def test_a_version_is_what_was_registered(registry: Registry) -> None:
+    first, second = registry.versions(MODEL)
+    assert registry.get_version(MODEL, "1") == first
+    assert (first.model, first.version) == (MODEL, "1")
+    assert first.digest == first.manifest.digest != second.digest
+    assert first.run_id
+    assert first.created_at.tzinfo is not None
+
+
+@pytest.mark.parametrize(("model", "version"), [(MODEL, "9"), ("unknown", "1"), (MODEL, "latest"), (MODEL, "")])
+def test_what_is_not_there_is_not_found(registry: Registry, tmp_path: Path, model: str, version: str) -> None:
+    with pytest.raises(NotFound):
+        registry.get_version(model, version)
+    with pytest.raises(NotFound):
+        registry.fetch(model, version, tmp_path)
+
+
+def test_an_alias_is_set_moved_and_removed_however_often(registry: Registry) -> None:
+    assert registry.find_alias(MODEL, "canary") is None
+    for version in ("1", "1", "2", "2", None, None):
+        registry.set_alias(MODEL, "canary", version)
+        assert registry.find_alias(MODEL, "canary") == version
+
+
+def test_aliases_stand_beside_each_other(registry: Registry) -> None:
+    registry.set_alias(MODEL, "production", "1")
+    registry.set_alias(MODEL, "staging", "2")
+    assert (registry.find_alias(MODEL, "production"), registry.find_alias(MODEL, "staging")) == ("1", "2")
+    registry.set_alias(MODEL, "production", "2")
+    assert (registry.find_alias(MODEL, "production"), registry.find_alias(MODEL, "staging")) == ("2", "2")
+
+
+def test_an_unknown_model_has_no_aliases(registry: Registry) -> None:
+    assert registry.find_alias("unknown", "production") is None
+    registry.set_alias("unknown", "production", None)
+
+
+def test_a_version_is_fetched_byte_by_byte_at_the_paths_of_its_manifest(registry: Registry, tmp_path: Path) -> None:
+    record = registry.fetch(MODEL, "2", tmp_path)
+    assert record == registry.get_version(MODEL, "2")
+    assert manifest_of(tmp_path) == record.manifest
+    assert load_package(tmp_path, record.manifest).model == MODEL
+
+
+# What happens behind its back: these come last, for they spoil version 1
+
+
+def test_a_file_that_is_gone_is_named(kept: Kept, tmp_path: Path) -> None:
+    kept.remove_file("1", "golden.json")
+    with pytest.raises(IntegrityError, match=r"golden\.json is gone"):
+        kept.registry.fetch(MODEL, "1", tmp_path)
+
+
+# What MLflow alone can do
+
+
+def test_registering_again_with_the_same_key_gives_the_first_version(mlflow: KeptInMlflow, tmp_path: Path) -> None:
+    package = build_linear_classifier(tmp_path / "package", model=SPOILT, n_rows=350)
+    made = mlflow.register(package, "third")
+    assert mlflow.register(package, "third") == made
+    assert [record.version for record in mlflow.registry.versions(SPOILT)] == ["1", "2", "3"]
+    assert made.tags["made"] == "third"
+
+
+def test_an_alias_never_points_to_a_version_that_is_not_there(mlflow: KeptInMlflow) -> None:
+    with pytest.raises(NotFound):
+        mlflow.registry.set_alias(SPOILT, "shadow", "9")
+    assert mlflow.registry.find_alias(SPOILT, "shadow") is None
+
+
+def test_a_logged_model_that_is_not_complete_is_not_registered(mlflow: KeptInMlflow, tmp_path: Path) -> None:
+    run_id, model_id, manifest = mlflow.log(build_linear_classifier(tmp_path / "package", model=SPOILT, n_rows=360))
+    mlflow.client.finalize_logged_model(model_id, "FAILED")
+    before = mlflow.registry.versions(SPOILT)
+    with pytest.raises(IntegrityError, match="is FAILED, not READY"):
+        MlflowRegistry(mlflow.tracking.uri).register(
+            model=SPOILT, model_id=model_id, run_id=run_id, manifest=manifest, key="x", tags={}
+        )
+    assert mlflow.registry.versions(SPOILT) == before
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [(DIGEST_TAG, "sha256:" + "0" * 64), (MANIFEST_TAG, "[]"), (MANIFEST_TAG, "not json"), (MANIFEST_TAG, '{"a": 1}')],
+)
+def test_an_edited_tag_is_an_integrity_error_and_stops_no_other_version(
+    mlflow: KeptInMlflow, tmp_path: Path, tag: str, value: str
+) -> None:
+    before = mlflow.client.get_model_version(SPOILT, "2").tags[tag]
+    mlflow.set_tag("2", tag, value)
+    try:
+        with pytest.raises(IntegrityError, match="spoilt version 2"):
+            mlflow.registry.get_version(SPOILT, "2")
+        with pytest.raises(IntegrityError, match="spoilt version 2"):
+            mlflow.registry.fetch(SPOILT, "2", tmp_path)
+        assert mlflow.registry.get_version(SPOILT, "1").version == "1"
+        assert mlflow.register(build_linear_classifier(tmp_path / "package", model=SPOILT, n_rows=370), "later")
+    finally:
+        mlflow.set_tag("2", tag, before)
+
+
+def test_a_version_of_somebody_else_is_no_version_of_the_platform(mlflow: KeptInMlflow) -> None:
+    mlflow.forget("1")
+    with pytest.raises(IntegrityError, match="was not registered by this platform"):
+        mlflow.registry.get_version(SPOILT, "1")
+    assert "1" not in [record.version for record in mlflow.registry.versions(SPOILT)]
+
+
+# When it does not answer
+
+
+@pytest.mark.parametrize("kind", ["fake", "nothing listens"])
+def test_a_registry_that_is_down_says_so_within_seconds(kind: str, tmp_path: Path) -> None:
+    down = FakeRegistry({}, down=True) if kind == "fake" else MlflowRegistry(f"http://127.0.0.1:{free_port()}")
+    for call in (down.models, lambda: down.fetch(MODEL, "1", tmp_path)):
+        begun = time.monotonic()
+        with pytest.raises(Unavailable, match="does not answer"):
+            call()
+        assert time.monotonic() - begun < 10
+
+
+def test_a_database_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match=r"mlflow\.db"):
+        MlflowRegistry(f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}").models()
