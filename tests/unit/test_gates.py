@@ -246,10 +246,13 @@ class TestAgainstProduction:
     def test_a_production_that_could_not_be_compared_is_inconclusive(self) -> None:
         assert judge(self.gate, against_production({})).verdict is Verdict.INCONCLUSIVE
 
-    @pytest.mark.parametrize(("confidence", "verdict"), [(0.995, Verdict.FAILED), (0.999, Verdict.INCONCLUSIVE)])
-    def test_a_confidence_beyond_the_bounds_is_inconclusive(self, confidence: float, verdict: Verdict) -> None:
-        gate = replace(self.gate, confidence=confidence)
-        assert judge(gate, against_production({"roc_auc": comparison(-5.0, -4.0)})).verdict is verdict
+    def test_the_highest_confidence_is_judged(self) -> None:
+        gate = replace(self.gate, confidence=0.995)
+        assert judge(gate, against_production({"roc_auc": comparison(-5.0, -4.0)})).verdict is Verdict.FAILED
+
+    def test_a_confidence_that_the_bootstrap_cannot_bound_is_no_gate(self) -> None:
+        with pytest.raises(ValueError, match=r"up to 0\.995"):
+            replace(self.gate, confidence=0.999)
 
     def test_all_gates_are_judged_in_order(self) -> None:
         gates = (self.gate, GateSpec(name="auc", metric="roc_auc", minimum=0.5))

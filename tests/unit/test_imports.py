@@ -1,4 +1,4 @@
-"""Which room may import which, seen from fresh interpreters: what is written in pyproject.toml, and what really loads."""
+"""Which room may import which, seen from fresh interpreters: what pyproject.toml says, and what really loads."""
 
 import subprocess
 import sys
