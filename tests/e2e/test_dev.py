@@ -166,9 +166,7 @@ def test_the_command_line_uses_the_same_servers_and_lets_the_sensor_decide(dev: 
     row = release(dev, "promote", MODEL, "--reason", "second", "--actor", "grace", "--json")
     assert (row["version"], row["actor"], row["before"]["production"]) == ("2", "grace", "1")
     until(lambda: served_version(dev) == "2", within_s=20)
-    verified = release(dev, "verify", MODEL, "--url", dev.url("serving"), "--json")
-    assert (verified["version"], verified["digest"]) == ("2", made["digest"])
-    assert release(dev, "status", MODEL, "--json")["aliases_wrong"] == []
+    assert httpx.get(f"{dev.url('serving')}/v1/models/{MODEL}").json()["digest"] == made["digest"]
 
 
 def release(dev: Dev, *arguments: str) -> Any:
