@@ -9,6 +9,7 @@ URL ?= http://127.0.0.1:8000
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 export PYTHONHASHSEED := 0
+export REASON
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
@@ -51,13 +52,13 @@ run-pipeline: install ## Train, judge and register MODEL, up to Staging
 	@$(BIN)/release run $(MODEL)
 
 promote: install ## Promote MODEL (VERSION=, default: Staging's) with REASON=
-	@$(BIN)/release promote $(MODEL) --reason "$(REASON)" $(if $(VERSION),--version $(VERSION))
+	@$(BIN)/release promote $(MODEL) --reason "$$REASON" $(if $(VERSION),--version $(VERSION))
 
 serve: install ## Serve all Production versions on http://127.0.0.1:8000
 	@$(BIN)/release serve
 
 smoke-test: install ## Ask the live server at URL the golden inputs of MODEL
-	@$(BIN)/release verify $(MODEL) --url $(URL)
+	@$(BIN)/release verify $(MODEL) --url $(URL) $(if $(VERSION),--version $(VERSION))
 
 dev: install ## Dagster on 3000, MLflow on 5050 and serving on 8000 together; one Ctrl-C stops all
 	@exec $(BIN)/release dev

@@ -32,6 +32,7 @@ from release_platform.domain.policy import (
     RequestState,
     binding,
     decide,
+    same_person,
 )
 from release_platform.domain.ports import Clock, Registry
 from release_platform.domain.spec import PolicySpec
@@ -69,7 +70,8 @@ class Releases:
             except StaleEpoch:  # another transition of this model was first; staging depends on no particular head
                 if attempt == STAGING_ATTEMPTS - 1:
                     raise
-        return self.project(registration.model)
+        self.project(registration.model)
+        return self.store.head(registration.model)
 
     def request(
         self, model: str, *, version: str | None, actor: str, reason: str, request_id: str | None = None
@@ -123,7 +125,9 @@ class Releases:
         request = self.store.get_request(request_id)
         if request.state is not RequestState.OPEN:
             raise Refused(f"request {request_id} is closed: {request.outcome}", remedy="open a new request")
-        if actor == request.actor:
+        if not actor.strip():
+            raise Refused("an approval needs the name of a person", remedy="say who approves")
+        if same_person(actor, request.actor):
             raise Refused(f"{actor} asked for this promotion", remedy="another person must approve it")
         registration = self.store.find_registration(request.model, request.version)
         if registration is None:
@@ -229,18 +233,29 @@ class Releases:
             self.project(model)
         return row
 
-    def project(self, model: str) -> Head:
-        """Points the registry's aliases to where the head says, each move certified, and returns the head.
+    def project(self, model: str) -> tuple[str, ...]:
+        """Points the registry's aliases to where the head says, Production first, each move certified.
 
-        A certificate is written before its alias moves, so whoever follows the alias finds it.
+        A certificate is written before its alias moves, so whoever follows the alias finds it. A version that was
+        deleted or edited behind the platform's back keeps only its own alias from moving.
+
+        Returns:
+            A sentence for each alias that could not be moved.
         """
         head = self.store.head(model)
-        for row in standing(self.store.ledger(model)):
-            self._certify(row)
-        for alias, version in head.aliases.items():
-            self.registry.set_alias(model, alias, version)
-        self.store.mark_projected(model, head.epoch)
-        return head
+        rows = {row.version: row for row in standing(self.store.ledger(model))}
+        problems = []
+        for alias in (Alias.PRODUCTION, Alias.PREVIOUS, Alias.STAGING):
+            version = head.aliases[alias]
+            try:
+                if alias is not Alias.PREVIOUS and version is not None:
+                    self._certify(rows[version])
+                self.registry.set_alias(model, alias, version)
+            except (Refused, IntegrityError) as error:
+                problems.append(f"{model}: alias {alias} cannot be moved: {error.problem}")
+        if not problems:
+            self.store.mark_projected(model, head.epoch)
+        return tuple(problems)
 
     def reconcile(self, models: Sequence[str]) -> tuple[str, ...]:
         """Moves aliases that do not show the head, and returns a sentence for each that was wrong."""
@@ -249,10 +264,7 @@ class Releases:
             if self.store.head(model).epoch == 0:
                 continue
             found += [f"{model}: {fault}" for fault in self.alias_faults(model)]
-            try:
-                self.project(model)
-            except (Refused, IntegrityError) as error:  # a version was deleted or edited: the others must not wait
-                found.append(f"{model}: {error.problem}")
+            found += self.project(model)
         return tuple(found)
 
     def distrust_key(self, identity: str, models: Sequence[str]) -> None:
@@ -299,8 +311,8 @@ class Releases:
         return next((row for row in promoted if row.request_id == request.request_id), None)
 
     def _finish(self, row: LedgerRow) -> LedgerRow:
-        self.store.close_request(row.request_id, RequestState.PROMOTED, f"epoch {row.epoch}")
         self.project(row.model)
+        self.store.close_request(row.request_id, RequestState.PROMOTED, f"epoch {row.epoch}")
         return row
 
     def _sign_version(self, registration: Registration, facts: Mapping[str, Any]) -> None:

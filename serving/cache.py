@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -125,9 +125,10 @@ class PackageCache:
 
     def _noted_manifests(self) -> Iterator[Manifest]:
         for model in self.remembered():
-            note = self.recall(model)
-            if note is not None:
-                yield note.manifest
+            with suppress(ValueError):  # an unreadable note names no copy; the next one that goes live replaces it
+                note = self.recall(model)
+                if note is not None:
+                    yield note.manifest
 
     def _note(self, model: str) -> Path:
         return self._served / f"{quote(model, safe='')}.json"

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from release_platform.adapters.mlflow_client import as_mlflow_default, mlflow_client, mlflow_errors
 from release_platform.adapters.model_package import MAXIMUM_BYTES
-from release_platform.domain.errors import IntegrityError, NotFound
+from release_platform.domain.errors import IntegrityError, NotFound, Refused, ReleaseError
 from release_platform.domain.identity import Manifest
 from release_platform.domain.ports import VersionRecord
 
@@ -80,11 +81,15 @@ class MlflowRegistry:
         """See `Registry`."""
         if self.find_alias(model, alias) == version:
             return
-        with mlflow_errors(self._uri):
-            if version is None:
-                mlflow_client(self._uri).delete_registered_model_alias(model, alias)
-            else:
-                mlflow_client(self._uri).set_registered_model_alias(model, alias, version)
+        try:
+            with mlflow_errors(self._uri):
+                if version is None:
+                    mlflow_client(self._uri).delete_registered_model_alias(model, alias)
+                else:
+                    mlflow_client(self._uri).set_registered_model_alias(model, alias, version)
+        except Refused:
+            if self.find_alias(model, alias) != version:  # else another process was first to say the same
+                raise
 
     def set_tag(self, model: str, version: str, name: str, value: str) -> None:
         """See `Registry`."""
@@ -125,6 +130,11 @@ class MlflowRegistry:
                     },
                 )
         return _record(version)
+
+    def discard(self, model: str, version: str) -> None:
+        """Deletes a version that the release store does not know; if that fails too, the error is the store's."""
+        with suppress(ReleaseError), mlflow_errors(self._uri):
+            mlflow_client(self._uri).delete_model_version(model, version)
 
     def fetch(self, model: str, version: str, folder: Path) -> VersionRecord:
         """See `Registry`."""

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError, ProgrammingError
 from sqlalchemy.exc import IntegrityError as DuplicateRow
-from sqlalchemy.exc import OperationalError
 
 from release_platform.adapters.clock import SystemClock
-from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
+from release_platform.domain.errors import NotFound, Refused, SpecError, StaleEpoch, Unavailable
 from release_platform.domain.gates import GateResult, Verdict
 from release_platform.domain.ledger import LedgerRow, genesis, sealed
 from release_platform.domain.lifecycle import Head, Move, advance
@@ -65,7 +65,7 @@ class ReleaseStore:
     """
 
     def __init__(self, url: str, clock: Clock | None = None) -> None:
-        self._url = sa.make_url(url)
+        self._url = _store_url(url)
         self._clock = clock or SystemClock()
         self._engine = _engine(self._url)
         with self._begin() as connection:
@@ -302,11 +302,26 @@ class ReleaseStore:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except OperationalError as error:
+        except (OperationalError, InterfaceError, ProgrammingError) as error:
             raise Unavailable(
                 f"the release store {self._url.render_as_string(hide_password=True)} does not answer: {error.orig}",
                 remedy="check that the database runs and has room, and RELEASE_STORE_URL; nothing was changed",
             ) from error
+
+
+def _store_url(text: str) -> sa.URL:
+    try:
+        url = sa.make_url(text)
+        if url.drivername == "postgresql":  # SQLAlchemy's own default driver is another one than is installed
+            url = url.set(drivername="postgresql+psycopg2")
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise SpecError(
+            f"'{text.split('@')[-1]}' is no address of a release store ({type(error).__name__})",
+            remedy="write it like sqlite:////folder/release.db or postgresql://user:password@host/database",
+            field="RELEASE_STORE_URL",
+        ) from None
+    return url
 
 
 def _engine(url: sa.URL) -> sa.Engine:

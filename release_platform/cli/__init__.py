@@ -1,13 +1,15 @@
 """The command line `release`: a thin door over the functions that the jobs call."""
 
+import errno
 import logging
 import os
+import sqlite3
 import sys
 import warnings
 
 from release_platform.cli.app import app
 from release_platform.cli.console import show_error
-from release_platform.domain.errors import ReleaseError
+from release_platform.domain.errors import ReleaseError, Unavailable
 
 
 def main() -> None:
@@ -32,6 +34,16 @@ def find_release_error(error: BaseException | None) -> ReleaseError | None:
     while error is not None and id(error) not in seen:
         if isinstance(error, ReleaseError):
             return error
+        if _is_full_disk(error):
+            return Unavailable(
+                f"the disk has no room left ({error})", remedy="make room in RELEASE_HOME, then run again"
+            )
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return True
+    return isinstance(error, sqlite3.OperationalError) and "disk" in str(error)

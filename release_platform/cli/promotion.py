@@ -12,6 +12,7 @@ from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.policy import PromotionRequest, RequestState
 
 WAIT_S = 180.0
+PATIENCE_S = 30.0
 
 
 def promote(
@@ -50,6 +51,8 @@ def promote_model(model: str, *, version: str | None, actor: str | None, reason:
         form["version"] = version
     run_id, _ = running.run_job("request_promotion", config={"ops": {"open_request": {"config": form}}})
     request = _request_of(run_id)
+    if request.reason != reason:
+        err.print(f"  carrying on with request {request.request_id}, asked for with: {request.reason}", markup=False)
     if sensor_is_running():
         err.print("  the promotion sensor decides ...")
         return _wait_for_sensor(request)
@@ -101,18 +104,31 @@ def _wait_for_sensor(request: PromotionRequest) -> LedgerRow:
             f"request {request.request_id} waits: {'; '.join(missing)}",
             remedy="the promotion sensor carries it out as soon as every condition holds",
         )
-    store, until = running.services().store, monotonic() + WAIT_S
+    store, until, patience = running.services().store, monotonic() + WAIT_S, monotonic() + PATIENCE_S
     while monotonic() < until:
         state = store.get_request(request.request_id)
         if state.state is RequestState.PROMOTED:
             return _row_of(request)
         if state.state is RequestState.REFUSED:
             raise Refused(f"request {request.request_id} is refused: {state.outcome}", remedy="train a new version")
+        if monotonic() > patience and not _is_launched(request):  # the daemon stopped, or does not know this model
+            return _decide_here(request)
         sleep(0.5)
     raise Refused(
         f"request {request.request_id} still waits: {'; '.join(missing_conditions(request)) or 'for its run'}",
         remedy=f"`release status {request.model}` shows what is missing; the request stays open",
     )
+
+
+def _is_launched(request: PromotionRequest) -> bool:
+    import dagster as dg
+
+    from release_platform.cli import running
+    from release_platform.defs.promotion import REQUEST_TAG
+
+    with running.instance() as instance:
+        runs = instance.get_runs(filters=dg.RunsFilter(tags={REQUEST_TAG: request.request_id}))
+    return any(run.job_name == "promote" for run in runs)
 
 
 def missing_conditions(request: PromotionRequest) -> tuple[str, ...]:

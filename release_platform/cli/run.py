@@ -3,9 +3,11 @@
 from typing import Annotated, Any
 
 import typer
+from filelock import FileLock, Timeout
 
 from release_platform.cli.console import err, show_json, show_pairs, show_table
 from release_platform.cli.options import Json, Model
+from release_platform.domain.errors import Refused
 from release_platform.domain.policy import Registration
 
 
@@ -46,8 +48,17 @@ def run_release(model: str, partitions: str | None = None) -> Registration:
     from release_platform.cli import running
 
     running.project(model)
-    run_id, _ = running.run_job(f"release_{model}", tags=_partition_tags(model, partitions))
+    locks = running.services().settings.root / "locks"
+    locks.mkdir(exist_ok=True)
+    tags = _partition_tags(model, partitions)
+    try:
+        with FileLock(locks / f"{model}.lock", timeout=0):
+            run_id, _ = running.run_job(f"release_{model}", tags=tags)
+    except Timeout:
+        raise Refused(f"a release of {model} is running here already", remedy="wait until it has ended") from None
     made = [r for r in running.services().store.registrations(model) if r.dagster_run_id == run_id]
+    if not made:
+        raise Refused(f"{model}: this run registered nothing new", remedy=f"see `release history {model}`")
     return made[-1]
 
 
@@ -84,7 +95,6 @@ def _identity(registration: Registration) -> dict[str, Any]:
 def _partition_tags(model: str, partitions: str | None) -> dict[str, str]:
     from release_platform.cli import running
     from release_platform.defs.resources import PARTITIONS_TAG
-    from release_platform.domain.errors import Refused
 
     spec = running.project(model).spec
     if spec.partitions is None:
@@ -96,6 +106,8 @@ def _partition_tags(model: str, partitions: str | None) -> dict[str, str]:
     for key in (first, last or first):
         if key not in keys:
             raise Refused(f"{model} has no partition '{key}'", remedy=f"choose from {keys[0]} to {keys[-1]}")
+    if keys.index(first) > keys.index(last or first):
+        raise Refused(f"{first} is after {last}", remedy=f"give the first partition first: {last}:{first}")
     return {
         "dagster/asset_partition_range_start": first,
         "dagster/asset_partition_range_end": last or first,

@@ -10,7 +10,7 @@ import typer
 
 from release_platform.cli.console import err, out, show_json
 from release_platform.cli.options import Json, Model
-from release_platform.domain.errors import NotFound
+from release_platform.domain.errors import NotFound, VerificationFailed
 from release_platform.domain.lifecycle import Alias
 
 Port = Annotated[int, typer.Option("--port", help="Port on the loopback interface.")]
@@ -50,6 +50,9 @@ def verify(
     url: Annotated[
         str | None, typer.Option("--url", help="Address of the server; default: RELEASE_SERVING_URL.")
     ] = None,
+    version: Annotated[
+        str | None, typer.Option("--version", help="The version that must be in Production; default: any.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Ask a live server the model's golden inputs and compare with the registry's own model (smoke test).
@@ -58,7 +61,7 @@ def verify(
 
         release verify breast_cancer --url http://127.0.0.1:8000
     """
-    found = verify_model(model, url)
+    found = verify_model(model, url, version)
     if json:
         show_json(found)
         return
@@ -68,7 +71,7 @@ def verify(
     )
 
 
-def verify_model(model: str, url: str | None) -> dict[str, Any]:
+def verify_model(model: str, url: str | None, expected: str | None = None) -> dict[str, Any]:
     """Verifies the Production version of a model on a live server and returns what was found.
 
     Raises:
@@ -85,6 +88,10 @@ def verify_model(model: str, url: str | None) -> dict[str, Any]:
     version = services.store.head(model).production
     if version is None:
         raise NotFound(f"{model}: nothing is in Production", remedy=f"`release promote {model} --reason ...` first")
+    if expected not in {None, version}:
+        raise VerificationFailed(
+            f"{model}: version {version} is in Production, not {expected}", remedy=f"see `release status {model}`"
+        )
     address = url or services.settings.serving_url
     with tempfile.TemporaryDirectory() as folder:
         record = services.registry.fetch(model, version, Path(folder))

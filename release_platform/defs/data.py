@@ -13,6 +13,7 @@ from release_platform.domain.records import FeatureTable, RawData
 from release_platform.domain.snapshot import Snapshot
 from release_platform.pipeline import features as feature_tables
 from release_platform.pipeline import ingest
+from release_platform.pipeline.contract import check
 from release_platform.project import Project
 
 WHOLE = "all"
@@ -144,6 +145,8 @@ def build_features(project: Project) -> dg.AssetsDefinition:
     )
     def features(raw_data: Any, platform: Platform) -> dg.MaterializeResult[Any]:
         frame = ingest.read_raw(platform.services.snapshots, raw_data.snapshots)
+        if len(raw_data.snapshots) > 1:  # each held alone; together they may come from different readings
+            check(frame, spec.contract, source=f"{spec.name}/raw_data, all partitions")
         table = feature_tables.build_feature_table(frame, spec)
         snapshot = ingest.store_frame(table, platform.services.snapshots)
         n_held_out = int(table[feature_tables.HELD_OUT].sum())

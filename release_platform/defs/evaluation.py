@@ -12,6 +12,7 @@ from release_platform.adapters.model_package import ModelPackage, load_package
 from release_platform.defs.naming import asset_key, link, numbers, stage_asset
 from release_platform.defs.resources import Platform
 from release_platform.defs.training import run_url
+from release_platform.domain.errors import IntegrityError
 from release_platform.domain.evidence import EvaluationReport
 from release_platform.domain.gates import GateResult, judge, judge_all
 from release_platform.domain.identity import Manifest
@@ -90,6 +91,12 @@ def _production(services: Services, model: str) -> Production | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         record = services.registry.fetch(model, version, Path(folder))
+        registration = services.store.find_registration(model, version)
+        if registration is None or registration.digest != record.digest:
+            raise IntegrityError(
+                f"{model}: Production version {version} in the registry is not the one that was registered",
+                remedy="find out who changed it; roll back, or register the model again",
+            )
         return Production(version=version, package=load_package(Path(folder), record.manifest))
 
 

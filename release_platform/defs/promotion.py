@@ -13,7 +13,7 @@ from pydantic import Field
 
 from release_platform.defs.naming import MODEL_TAG, asset_key, link, shared
 from release_platform.defs.resources import Platform
-from release_platform.domain.errors import NotFound, ReleaseError
+from release_platform.domain.errors import NotFound, ReleaseError, Unavailable
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.policy import Hold, PromotionRequest, Ready, Reject, RequestState
 from release_platform.project import Project
@@ -212,7 +212,7 @@ def decide_requests(
         for request in services.store.requests(name, RequestState.OPEN):
             match services.releases.decide(request, project.spec.policy):
                 case Ready():
-                    _launch(request, instance, ready, waiting)
+                    _launch(request, services, instance, ready, waiting)
                 case Hold(reasons=reasons):
                     waiting.append(f"{_said(request)} waits: {'; '.join(reasons)}")
                 case Reject(reasons=reasons):
@@ -225,7 +225,11 @@ def _said(request: PromotionRequest) -> str:
 
 
 def _launch(
-    request: PromotionRequest, instance: dg.DagsterInstance, ready: list[dg.RunRequest], waiting: list[str]
+    request: PromotionRequest,
+    services: Services,
+    instance: dg.DagsterInstance,
+    ready: list[dg.RunRequest],
+    waiting: list[str],
 ) -> None:
     runs = [
         run
@@ -235,9 +239,9 @@ def _launch(
     if any(not run.is_finished for run in runs):
         waiting.append(f"{request.model} version {request.version}: promotion run {runs[0].run_id} is under way")
     elif len(runs) >= MAXIMUM_ATTEMPTS:
-        waiting.append(
-            f"{request.model} version {request.version}: {len(runs)} promotion runs failed; read run {runs[0].run_id}"
-        )
+        said = f"{len(runs)} promotion runs failed, the last one was {runs[0].run_id}"
+        services.store.close_request(request.request_id, RequestState.REFUSED, said)
+        waiting.append(f"{_said(request)} is refused: {said}; read it, then ask again")
     else:
         ready.append(promotion_run(request, attempt=len(runs)))
 
@@ -264,9 +268,14 @@ def build_sensor(projects: Projects, promote: dg.JobDefinition) -> dg.SensorDefi
     )
     def promotion_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> Any:
         services = platform.services
-        for fault in services.releases.reconcile(list(projects)):
-            context.log.warning(f"aliases put right: {fault}")
-        ready, waiting = decide_requests(projects, services, context.instance)
+        try:
+            for fault in services.releases.reconcile(list(projects)):
+                context.log.warning(f"aliases put right: {fault}")
+            ready, waiting = decide_requests(projects, services, context.instance)
+        except Unavailable as error:
+            return dg.SkipReason(f"waits for an outside system: {error.problem}")
+        for line in waiting:
+            context.log.info(line)
         if ready:
             return dg.SensorResult(run_requests=ready)
         return dg.SkipReason("\n".join(waiting) or "no open promotion request")

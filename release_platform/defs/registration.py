@@ -10,7 +10,7 @@ import dagster as dg
 from release_platform.adapters.model_package import load_package
 from release_platform.defs.naming import asset_key, link, stage_asset
 from release_platform.defs.resources import Platform, latest_record
-from release_platform.domain.errors import GatesNotPassed, Refused
+from release_platform.domain.errors import GatesNotPassed, Refused, ReleaseError
 from release_platform.domain.evidence import EvaluationReport
 from release_platform.domain.features import as_column
 from release_platform.domain.gates import GateResult, judge_all
@@ -147,7 +147,7 @@ def _register(
             "dagster.run_url": f"{services.settings.dagster_url}/runs/{dagster_run_id}",
         },
     )
-    return Registration(
+    registration = Registration(
         model=model,
         version=record.version,
         digest=record.digest,
@@ -161,6 +161,12 @@ def _register(
         code_version=trained.code_version,
         registered_at=record.created_at,
     )
+    try:
+        services.store.record_registration(registration)
+    except ReleaseError:
+        services.registry.discard(model, record.version)  # nothing is left half-registered
+        raise
+    return registration
 
 
 def build_servable_check(project: Project) -> dg.AssetChecksDefinition:

@@ -18,6 +18,7 @@ from release_platform.services import Services
 from release_platform.settings import Settings
 
 RECORD = "record"
+RECENT = 20  # how many materializations are looked through for that of the own run
 PARTITIONS_TAG = "release/partitions"
 """Tag of a run that is to use these partitions only, `first:last`, both included; without it all there are."""
 
@@ -67,15 +68,19 @@ class Records(dg.ConfigurableIOManager):
         """Returns the record of the upstream asset; for partitioned raw data one record of all its partitions."""
         if context.has_asset_partitions:
             return self._all_partitions(context)
-        return latest_record(context.instance, context.asset_key)[0]
+        return latest_record(context.instance, context.asset_key, run_id=context.step_context.run_id)[0]
 
     def _all_partitions(self, context: dg.InputContext) -> records.RawData:
         snapshots: dict[str, Snapshot] = {}
         first, _, last = (context.step_context.get_tag(PARTITIONS_TAG) or "").partition(":")
-        for key in sorted(context.instance.get_materialized_partitions(context.asset_key)):
+        known = context.asset_partitions_def.get_partition_keys(dynamic_partitions_store=context.instance)
+        made = context.instance.get_materialized_partitions(context.asset_key) & set(known)
+        for key in sorted(made):
             if first and not first <= key <= last:
                 continue
-            found, _ = latest_record(context.instance, context.asset_key, partition=key)
+            found, _ = latest_record(
+                context.instance, context.asset_key, partition=key, run_id=context.step_context.run_id
+            )
             assert isinstance(found, records.RawData)
             snapshots.update(found.snapshots)
         if not snapshots:
@@ -89,14 +94,17 @@ def encode(record: object) -> dg.JsonMetadataValue:
     return dg.MetadataValue.json({"kind": name, "value": _TYPES[name].dump_python(record, mode="json")})
 
 
-def latest_record(instance: dg.DagsterInstance, key: dg.AssetKey, *, partition: str | None = None) -> tuple[Any, int]:
-    """Returns the newest record of an asset and the storage id of its materialization.
+def latest_record(
+    instance: dg.DagsterInstance, key: dg.AssetKey, *, partition: str | None = None, run_id: str | None = None
+) -> tuple[Any, int]:
+    """Returns the newest record of an asset and the storage id of its materialization; that of a run if it made one.
 
     Raises:
         Refused: The asset was never materialized.
     """
     wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=None if partition is None else [partition])
-    found = instance.fetch_materializations(wanted, limit=1).records
+    found = instance.fetch_materializations(wanted, limit=1 if run_id is None else RECENT).records
+    found = [record for record in found if record.run_id == run_id] or found
     if not found or found[0].asset_materialization is None:
         raise _never_materialized(key)
     value: Any = found[0].asset_materialization.metadata[RECORD].value

@@ -189,9 +189,15 @@ def _missing(facts: Facts) -> tuple[str, ...]:
 def valid_approvers(request: PromotionRequest, approvals: Sequence[Approval], bound_to: str) -> frozenset[str]:
     """Returns who approved what is requested now: not the requester, each person once, void bindings left out."""
     return frozenset(
-        approval.actor
+        approval.actor.strip().casefold()
         for approval in approvals
         if approval.request_id == request.request_id
         and approval.binding == bound_to
-        and approval.actor != request.actor
+        and approval.actor.strip()
+        and not same_person(approval.actor, request.actor)
     )
+
+
+def same_person(one: str, other: str) -> bool:
+    """Whether two names are one person's: case and surrounding blanks do not count."""
+    return one.strip().casefold() == other.strip().casefold()

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf, isfinite
 from typing import Any, ClassVar
 
 from release_platform.domain.features import ColumnType, Derived, FeaturePlan, Input, Operation
@@ -128,6 +129,8 @@ class ColumnContract:
     unique: bool = False
 
     def __post_init__(self) -> None:
+        if any(limit is not None and not isfinite(limit) for limit in (self.minimum, self.maximum)):
+            raise ValueError("minimum and maximum are finite numbers")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
         if self.maximum_missing is not None:
@@ -333,6 +336,10 @@ class GateSpec:
             raise ValueError(
                 f"gate '{self.name}': unknown metric '{self.metric}'; {_suggest(self.metric, list(METRICS))}"
             )
+        for name in ("minimum", "maximum", "margin"):
+            limit = getattr(self, name)
+            if limit is not None and not isfinite(limit):
+                raise ValueError(f"gate '{self.name}': {name} is {limit}, not a number to hold something to")
         bounds = (self.minimum is not None) + (self.maximum is not None)
         if self.against is None and bounds == 0:
             raise ValueError(f"gate '{self.name}' has no limit: give minimum, maximum, or `against: production`")
@@ -374,7 +381,7 @@ class PolicySpec:
     current_baseline: bool = True
 
     def __post_init__(self) -> None:
-        if self.approvals < 0 or self.minimum_soak_s < 0:
+        if self.approvals < 0 or not 0 <= self.minimum_soak_s < inf:
             raise ValueError("approvals and minimum_soak_s are 0 or more")
 
     @property

@@ -104,6 +104,11 @@ class FakeRegistry:
         )
         self.set_tag(model, version, CERTIFICATE_TAG + alias, signer.sign(certificate.to_statement()))
 
+    def delete(self, model: str, version: str) -> None:
+        """Deletes a version as anyone could; its aliases go with it."""
+        del self._records[model, version]
+        self._aliases = {key: named for key, named in self._aliases.items() if (key[0], named) != (model, version)}
+
     def set_tag(self, model: str, version: str, name: str, value: str) -> None:
         """See `Registry`."""
         record = self.get_version(model, version)

@@ -260,7 +260,8 @@ def test_a_promotion_run_that_failed_is_launched_again_under_a_new_key_but_not_f
     assert keys == ["q:0", "q:1", "q:2"]
     runs, waits = tick(staged)
     assert runs == []
-    assert "3 promotion runs failed; read run" in waits
+    assert "is refused: 3 promotion runs failed, the last one was" in waits
+    assert staged.services.store.get_request("q").state is RequestState.REFUSED
 
 
 def record_run(home: Home, tags, status: dg.DagsterRunStatus) -> None:

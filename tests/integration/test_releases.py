@@ -26,7 +26,7 @@ FREE = PolicySpec(current_baseline=False)
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
     root = tmp_path_factory.mktemp("packages")
-    return {(MODEL, str(n)): build_linear_classifier(root / str(n), n_rows=300 + n) for n in (1, 2)}
+    return {(MODEL, str(n)): build_linear_classifier(root / str(n), n_rows=300 + n) for n in (1, 2, 3)}
 
 
 @pytest.fixture
@@ -97,6 +97,34 @@ def test_a_rollback_commits_while_the_registry_is_down_and_the_aliases_follow(
     assert len(releases.reconcile([MODEL])) == 2  # production and previous
     assert registry.find_alias(MODEL, "production") == "1"
     assert proven(releases, keys, "1") == 5
+
+
+def test_a_rollback_moves_production_although_the_version_in_staging_was_deleted(
+    releases: Releases, registry: FakeRegistry, keys: KeyFolder
+) -> None:
+    promote(releases, "1")
+    promote(releases, "2")
+    stage(releases, "3")
+    registry.delete(MODEL, "3")
+    releases.rollback(MODEL, to=None, actor="ada", reason="errors")
+    assert registry.find_alias(MODEL, "production") == "1"
+    assert proven(releases, keys, "1") == 6
+    assert any("alias staging cannot be moved" in fault for fault in releases.reconcile([MODEL]))
+
+
+@pytest.mark.parametrize("actor", ["", "  ", "Ada", " ada "])
+def test_nobody_and_the_requester_in_other_letters_do_not_approve(releases: Releases, actor: str) -> None:
+    stage(releases, "1")
+    releases.request(MODEL, version="1", actor="ada", reason="better", request_id="q")
+    with pytest.raises(Refused):
+        releases.approve("q", actor=actor, reason="", policy=PolicySpec(approvals=1))
+
+
+def test_asking_again_carries_on_with_ones_own_open_request(releases: Releases) -> None:
+    stage(releases, "1")
+    first = releases.request(MODEL, version=None, actor="ada", reason="better")
+    assert releases.request(MODEL, version=None, actor="ada", reason="still better") == first
+    assert releases.request(MODEL, version=None, actor="grace", reason="better") != first
 
 
 def test_a_version_without_a_valid_signature_is_not_promoted(releases: Releases, registry: FakeRegistry) -> None:
