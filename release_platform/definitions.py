@@ -2,13 +2,13 @@
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
 from dagster_shared.record import replace
 
-from release_platform.component import ModelRelease
+from release_platform.component import ModelRelease, build_model
 from release_platform.defs.promotion import build_jobs, build_run_closers, build_sensor
 from release_platform.defs.resources import Platform, Records, release_progress
 from release_platform.domain.errors import SpecError
@@ -31,18 +31,23 @@ def build_definitions(*folders: Path) -> dg.Definitions:
         SpecError: A `defs.yaml` is wrong, or two models share a name.
     """
     trees = [_tree(folder) for folder in folders if folder.is_dir()]
-    projects = _projects(trees)
+    return dg.Definitions.merge(*_built(trees), _shared(_projects(trees)))
+
+
+def definitions_of(projects: Mapping[str, Project]) -> dg.Definitions:
+    """Returns the definitions of these models only."""
+    return dg.Definitions.merge(*(build_model(project) for project in projects.values()), _shared(projects))
+
+
+def _shared(projects: Mapping[str, Project]) -> dg.Definitions:
     jobs = build_jobs(projects)
     promote = next(job for job in jobs if job.name == "promote")
-    return dg.Definitions.merge(
-        *_built(trees),
-        dg.Definitions(
-            jobs=jobs,
-            sensors=[build_sensor(projects, promote), *build_run_closers()],
-            resources={"platform": Platform(), "records": Records()},
-            loggers={"release_progress": release_progress},
-            executor=dg.in_process_executor,
-        ),
+    return dg.Definitions(
+        jobs=jobs,
+        sensors=[build_sensor(projects, promote), *build_run_closers()],
+        resources={"platform": Platform(), "records": Records()},
+        loggers={"release_progress": release_progress},
+        executor=dg.in_process_executor,
     )
 
 

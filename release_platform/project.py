@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -59,6 +60,27 @@ def parse_spec(attributes: Mapping[str, Any], *, file: Path) -> ModelSpec:
         remedy="correct them in the defs.yaml; docs/model-yaml.md describes every key",
         file=str(file),
     ) from None
+
+
+def read_projects(*folders: Path) -> tuple[dict[str, Project], dict[str, SpecError]]:
+    """Returns the models whose `defs.yaml` is right, by name, and the error of each folder whose is wrong.
+
+    A wrong file keeps no other model from being looked at or rolled back; Dagster's code location loads all or none.
+    """
+    projects: dict[str, Project] = {}
+    wrong: dict[str, SpecError] = {}
+    for file in sorted(path for folder in folders for path in folder.glob("*/defs.yaml")):
+        try:
+            for described in yaml.safe_load_all(file.read_text(encoding="utf-8")):
+                spec = parse_spec(described["attributes"], file=file)
+                projects[spec.name] = Project(spec=spec, folder=file.parent)
+        except SpecError as error:
+            wrong[file.parent.name] = error
+        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+            wrong[file.parent.name] = SpecError(
+                f"cannot be read: {error}", remedy="correct the YAML; docs/model-yaml.md shows one", file=str(file)
+            )
+    return projects, wrong
 
 
 def _explained(detail: ErrorDetails) -> tuple[str, str]:

@@ -90,7 +90,8 @@ class Releases:
         wanted = version or head.staging
         if wanted is None:
             raise Refused(
-                f"{model}: there is no version in Staging",
+                f"{model}: there is no version in Staging"
+                + (f" (version {head.production} is in Production already)" if head.production else ""),
                 remedy=f"`release run {model}` makes one, or name a version (`release history {model}` lists them)",
             )
         if wanted == head.production:

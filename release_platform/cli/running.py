@@ -7,12 +7,13 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError
+from dagster.components.core.component_tree import ComponentTreeException
 
 from release_platform.cli.console import PROGRESS, Progress, err
-from release_platform.definitions import build_definitions, load_projects, model_folders
+from release_platform.definitions import build_definitions, definitions_of, load_projects, model_folders
 from release_platform.defs.promotion import Projects, get_project
-from release_platform.domain.errors import GatesNotPassed
-from release_platform.project import Project
+from release_platform.domain.errors import GatesNotPassed, SpecError
+from release_platform.project import Project, read_projects
 from release_platform.services import Services
 from release_platform.settings import Settings
 
@@ -26,24 +27,41 @@ def services() -> Services:
 
 
 @lru_cache(maxsize=1)
+def _loaded() -> tuple[Projects, dict[str, SpecError]]:
+    try:
+        return load_projects(*model_folders()), {}
+    except ComponentTreeException:  # one wrong defs.yaml must not keep the other models from a rollback
+        found, wrong = read_projects(*model_folders())
+        if not wrong:
+            raise
+        for error in wrong.values():
+            err.print(f"left out: {error.problem}", style="yellow", markup=False, soft_wrap=True)
+        return found, wrong
+
+
 def projects() -> Projects:
-    """Returns all models by name."""
-    return load_projects(*model_folders())
+    """Returns all models whose defs.yaml is right, by name; says which are left out."""
+    return _loaded()[0]
 
 
 def project(model: str) -> Project:
     """Returns a model's project.
 
     Raises:
+        SpecError: Its defs.yaml is wrong.
         NotFound: There is no such model.
     """
-    return get_project(projects(), model)
+    found, wrong = _loaded()
+    if model not in found and model in wrong:
+        raise wrong[model]
+    return get_project(found, model)
 
 
 @lru_cache(maxsize=1)
 def definitions() -> dg.Definitions:
-    """Returns the definitions of the code location."""
-    return build_definitions(*model_folders())
+    """Returns the definitions of the code location, without the models that are left out."""
+    found, wrong = _loaded()
+    return definitions_of(found) if wrong else build_definitions(*model_folders())
 
 
 def instance() -> dg.DagsterInstance:

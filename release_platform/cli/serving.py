@@ -84,6 +84,7 @@ def verify_model(model: str, url: str | None, expected: str | None = None) -> di
     from release_platform.adapters.trust import Trust, proof_of
     from release_platform.cli import running
 
+    running.project(model)
     services = running.services()
     version = services.store.head(model).production
     if version is None:

@@ -1,5 +1,6 @@
 """`release models`, `status`, `history` and `lineage`: what is, what was, and where a version comes from."""
 
+from time import sleep
 from typing import Annotated, Any
 
 import typer
@@ -62,7 +63,7 @@ def _status(name: str) -> dict[str, Any]:
     head = services.store.head(name)
     return {
         **head.to_json(),
-        "aliases_wrong": list(services.releases.alias_faults(name)) if head.epoch else [],
+        "aliases_wrong": _lasting_alias_faults(name) if head.epoch else [],
         "requests": [
             {
                 "request_id": request.request_id,
@@ -74,6 +75,17 @@ def _status(name: str) -> dict[str, Any]:
             for request in services.store.requests(name, RequestState.OPEN)
         ],
     }
+
+
+def _lasting_alias_faults(name: str) -> list[str]:
+    """Returns what is wrong with the aliases now and a moment later: a move that is under way is no fault."""
+    from release_platform.cli import running
+
+    releases = running.services().releases
+    if not releases.alias_faults(name):
+        return []
+    sleep(2)
+    return list(releases.alias_faults(name))
 
 
 def _show_status(state: dict[str, Any]) -> None:

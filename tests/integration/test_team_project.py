@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.homes import BIN, ROOT, Command, Done, blank_home, environment_of, project_folder, warm_release
+from tests.integration.homes import (
+    BIN,
+    ROOT,
+    Command,
+    Done,
+    blank_home,
+    environment_of,
+    project_folder,
+    release_in,
+    warm_release,
+)
 from tests.integration.test_bad_input import ATTRIBUTES, customers, text
 
 COMPONENT = "release_platform.component.ModelRelease"
@@ -177,3 +187,16 @@ def test_dg_scaffolds_a_model_that_its_check_accepts(home: Path, tmp_path: Path)
     assert written["attributes"]["name"] == "fraud"
     checked = tool("dg", "check", "yaml", home=home, cwd=copy, PYTHONPATH=str(copy))
     assert checked.exit_code == 0, checked.out + checked.err
+
+
+def test_a_wrong_yaml_keeps_no_other_model_from_being_looked_at(tmp_path: Path) -> None:
+    project_folder(
+        tmp_path / "models", "broken", "type: release_platform.component.ModelRelease\nattributes: {name: broken}\n"
+    )
+    models = {"RELEASE_MODELS": str(tmp_path / "models")}
+    done = release_in(tmp_path / "home", "status", "diabetes", **models)
+    assert done.exit_code == 0
+    assert "left out" in done.err
+    wrong = release_in(tmp_path / "home", "run", "broken", **models)
+    assert wrong.exit_code == 2
+    assert "is missing" in wrong.err
