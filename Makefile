@@ -64,7 +64,7 @@ dev: install ## Dagster on 3000, MLflow on 5050 and serving on 8000 together; on
 	@exec $(BIN)/release dev
 
 test: install-dev ## Pass all tests that need no extra server on the machine
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: install-dev ## Formatting and lint rules
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
