@@ -90,7 +90,11 @@ class ModelPackage:
 
     def predict(self, columns: Mapping[str, Column]) -> Predictions:
         """Returns the predictions for rows given as the plan's inputs (see `FeaturePlan.apply`)."""
-        raw = self.engine.predict(self.plan.apply(columns))
+        return self.predict_features(self.plan.apply(columns))
+
+    def predict_features(self, features: Mapping[str, Column]) -> Predictions:
+        """Returns the predictions for rows given as the plan's features."""
+        raw = self.engine.predict(features)
         if self.task is Task.REGRESSION:
             return Predictions(values=raw)
         return Predictions(values=self._labels[raw.argmax(axis=1)], probabilities=raw)

@@ -188,8 +188,10 @@ class ReleaseStore:
 
     def find_registration(self, model: str, version: str) -> Registration | None:
         """Returns what was recorded of a version, or None."""
-        found = [r for r in self.registrations(model) if r.version == version]
-        return found[0] if found else None
+        query = _registrations.select().where(_registrations.c.model == model, _registrations.c.version == version)
+        with self._begin() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else _registration_from(row)
 
     def registrations(self, model: str) -> tuple[Registration, ...]:
         """Returns what was recorded of all versions of a model, oldest first."""

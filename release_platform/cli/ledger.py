@@ -32,13 +32,13 @@ def who_served(
 
     running.project(model)
     moment = _moment(at)
-    row = standing_at(running.services().store.ledger(model), moment)
+    rows = running.services().store.ledger(model)
+    row = standing_at(rows, moment)
     version = row.after["production"] if row else None
     if row is None or version is None:
         raise NotFound(
             f"{model}: nothing was in Production at {moment.isoformat()}", remedy=f"`release history {model}`"
         )
-    rows = running.services().store.ledger(model)
     put = [r for r in rows if r.epoch <= row.epoch and r.version == version and r.after["production"] == version][-1]
     if json:
         show_json({"model": model, "at": moment.isoformat(), "version": version, "by": put.to_json()})

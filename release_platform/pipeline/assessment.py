@@ -16,7 +16,7 @@ from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.domain.evidence import Baseline, Comparison, EvaluationReport, Measurement, finite_or_none
 from release_platform.domain.features import as_column
 from release_platform.domain.gates import GateResult
-from release_platform.domain.metrics import METRICS, Task
+from release_platform.domain.metrics import METRICS
 from release_platform.domain.prediction import Predictions
 from release_platform.domain.records import TrainedModel
 from release_platform.domain.signature import signature_breaks
@@ -102,7 +102,7 @@ def assess(
     spec, held_out = project.spec, table.held_out
     features, truth = table.features[held_out], table.target[held_out]
     columns = {name: features[name].to_numpy() for name in features.columns}
-    predictions = _predict_features(package, columns)
+    predictions = package.predict_features(columns)
     positive = _positive_index(spec, package)
     of = (truth, predictions, package.classes, positive, spec.seed)
     baseline, notes = _baseline(spec, trained, snapshots, production, package, *of[:2], held_out, positive)
@@ -130,9 +130,7 @@ def assess(
         baseline=baseline,
         notes=tuple(note for note in (trained.onnx_note, *breaks, *notes) if note),
     )
-    matters = importance(
-        lambda rows: _predict_features(package, rows), columns, spec.task, truth, package.classes, positive, spec.seed
-    )
+    matters = importance(package.predict_features, columns, spec.task, truth, package.classes, positive, spec.seed)
     plots = draw(spec.task, truth, predictions, package.classes, positive) | _importance_plot(matters)
     return Assessment(report=report, plots=plots, identity=_identity(trained, spec))
 
@@ -140,13 +138,6 @@ def assess(
 def _importance_plot(matters: Importance) -> dict[str, bytes]:
     drawn = draw_importance(matters)
     return {} if drawn is None else {"importance": drawn}
-
-
-def _predict_features(package: ModelPackage, features: Mapping[str, npt.NDArray[Any]]) -> Predictions:
-    raw = package.engine.predict(features)
-    if package.task is Task.REGRESSION:
-        return Predictions(values=raw)
-    return Predictions(values=np.array(package.classes, dtype=object)[raw.argmax(axis=1)], probabilities=raw)
 
 
 def _positive_index(spec: ModelSpec, package: ModelPackage) -> int | None:
