@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from release_platform.defs.data import build_features, build_raw_data, build_raw_data_check
 from release_platform.defs.evaluation import build_evaluation_report, build_gates
 from release_platform.defs.naming import MODEL_TAG, STAGES, asset_key
-from release_platform.defs.promotion import build_alias_check, build_production_version
+from release_platform.defs.promotion import build_production_version, build_registry_check
 from release_platform.defs.registration import build_registered_version, build_servable_check
 from release_platform.defs.reproduction import build_reproduced_check, check_key
 from release_platform.defs.resources import build_fluent_tracking
@@ -98,7 +98,7 @@ def build_model(project: Project) -> dg.Definitions:
             build_raw_data_check(project),
             build_gates(project),
             build_servable_check(project),
-            build_alias_check(project),
+            build_registry_check(project),
             build_reproduced_check(project),
         ],
         jobs=[

@@ -7,6 +7,7 @@ import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,10 @@ from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.signing import KeyFolder
-from release_platform.adapters.trust import CERTIFICATE_TAG, SIGNATURE_TAG
-from release_platform.domain.attestation import Certificate, check_version_statement, version_statement
+from release_platform.domain.attestation import SIGNATURE_TAG, check_version_statement, version_statement
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, StaleEpoch, Unavailable
-from release_platform.domain.ledger import LedgerRow, certificate_of, standing
-from release_platform.domain.lifecycle import Alias, Head, Move, rollback_target
+from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.lifecycle import Head, Move, rollback_target
 from release_platform.domain.policy import (
     Approval,
     Decision,
@@ -34,8 +34,9 @@ from release_platform.domain.policy import (
     decide,
     same_person,
 )
-from release_platform.domain.ports import Clock, Registry
+from release_platform.domain.ports import Clock, Registry, VersionRecord
 from release_platform.domain.spec import PolicySpec
+from release_platform.projection import Projection
 
 STAGING_ATTEMPTS = 10
 
@@ -46,21 +47,35 @@ class Releases:
     def __init__(self, store: ReleaseStore, registry: Registry, keys: KeyFolder, clock: Clock | None = None) -> None:
         self.store = store
         self.registry = registry
-        self._keys = keys
+        self.projection = Projection(store, registry, keys)
+        self.keys = keys
         self._clock = clock or SystemClock()
 
-    def stage(self, registration: Registration, *, facts: Mapping[str, Any], actor: str, reason: str, key: str) -> Head:
-        """Records and signs a registered version and moves Staging to it, once for each key; returns the head.
+    def record(self, record: VersionRecord, registration: Registration, facts: Mapping[str, Any]) -> Registration:
+        """Records a registered version with its signature, and returns what is recorded.
 
         Args:
-            registration: The version.
+            record: The version in the registry.
+            registration: The version, without its tags.
             facts: What its signature vouches for beside its files.
+
+        Raises:
+            Refused: The version is recorded with another digest.
+        """
+        statement = version_statement(record.manifest, model=record.model, version=record.version, facts=facts)
+        tags = {**record.tags, SIGNATURE_TAG: self.keys.signer().sign(statement)}
+        return self.store.record_registration(replace(registration, tags=tags))
+
+    def stage(self, registration: Registration, *, actor: str, reason: str, key: str) -> Head:
+        """Signs a recorded version in the registry and moves Staging to it, once for each key; returns the head.
+
+        Args:
+            registration: What was recorded of the version.
             actor: Who registers it.
             reason: Why it may stand in Staging.
             key: The identity of this registration.
         """
-        self.store.record_registration(registration)
-        self._sign_version(registration, facts)
+        self.registry.set_tag(registration.model, registration.version, SIGNATURE_TAG, registration.tags[SIGNATURE_TAG])
         for attempt in range(STAGING_ATTEMPTS):
             head = self.store.head(registration.model)
             if registration.version in head.reachable:
@@ -70,7 +85,7 @@ class Releases:
             except StaleEpoch:  # another transition of this model was first; staging depends on no particular head
                 if attempt == STAGING_ATTEMPTS - 1:
                     raise
-        self.project(registration.model)
+        self.projection.project(registration.model)
         return self.store.head(registration.model)
 
     def request(
@@ -231,42 +246,8 @@ class Releases:
             digest=registration.digest if registration else "",
         )
         with suppress(Unavailable):  # committed; `reconcile` moves the aliases when the registry is back
-            self.project(model)
+            self.projection.project(model)
         return row
-
-    def project(self, model: str) -> tuple[str, ...]:
-        """Points the registry's aliases to where the head says, Production first, each move certified.
-
-        A certificate is written before its alias moves, so whoever follows the alias finds it. A version that was
-        deleted or edited behind the platform's back keeps only its own alias from moving.
-
-        Returns:
-            A sentence for each alias that could not be moved.
-        """
-        head = self.store.head(model)
-        rows = {row.version: row for row in standing(self.store.ledger(model))}
-        problems = []
-        for alias in (Alias.PRODUCTION, Alias.PREVIOUS, Alias.STAGING):
-            version = head.aliases[alias]
-            try:
-                if alias is not Alias.PREVIOUS and version is not None:
-                    self._certify(rows[version])
-                self.registry.set_alias(model, alias, version)
-            except (Refused, IntegrityError) as error:
-                problems.append(f"{model}: alias {alias} cannot be moved: {error.problem}")
-        if not problems:
-            self.store.mark_projected(model, head.epoch)
-        return tuple(problems)
-
-    def reconcile(self, models: Sequence[str]) -> tuple[str, ...]:
-        """Moves aliases that do not show the head, and returns a sentence for each that was wrong."""
-        found = []
-        for model in models:
-            if self.store.head(model).epoch == 0:
-                continue
-            found += [f"{model}: {fault}" for fault in self.alias_faults(model)]
-            found += self.project(model)
-        return tuple(found)
 
     def distrust_key(self, identity: str, models: Sequence[str]) -> None:
         """Stops trusting a key, after what it signed and is still needed was verified and signed by the present one.
@@ -277,22 +258,14 @@ class Releases:
         for model in models:
             for version in sorted(self.store.head(model).reachable):
                 record = self.registry.get_version(model, version)
-                statement = self._keys.trusted().verify(record.tags.get(SIGNATURE_TAG, ""))
+                statement = self.keys.trusted().verify(record.tags.get(SIGNATURE_TAG, ""))
                 check_version_statement(statement, record.manifest, model=model, version=version)
-                self.registry.set_tag(model, version, SIGNATURE_TAG, self._keys.signer().sign(statement))
-        self._keys.distrust(identity)
+                signature = self.keys.signer().sign(statement)
+                self.store.replace_tag(model, version, SIGNATURE_TAG, signature)
+                self.registry.set_tag(model, version, SIGNATURE_TAG, signature)
+        self.keys.distrust(identity)
         for model in models:
-            self.project(model)
-
-    def alias_faults(self, model: str) -> tuple[str, ...]:
-        """Returns a sentence for each alias that does not show the head; moves nothing."""
-        head = self.store.head(model)
-        shown: dict[Alias, str | None] = {alias: self.registry.find_alias(model, alias) for alias in head.aliases}
-        return tuple(
-            f"alias {alias} is {_said(shown[alias])}, the head says {_said(version)}"
-            for alias, version in head.aliases.items()
-            if shown[alias] != version
-        )
+            self.projection.project(model)
 
     def _commit_staged(self, registration: Registration, head: Head, *, actor: str, reason: str, key: str) -> None:
         self.store.commit_move(
@@ -312,27 +285,9 @@ class Releases:
         return next((row for row in promoted if row.request_id == request.request_id), None)
 
     def _finish(self, row: LedgerRow) -> LedgerRow:
-        self.project(row.model)
+        self.projection.project(row.model)
         self.store.close_request(row.request_id, RequestState.PROMOTED, f"epoch {row.epoch}")
         return row
-
-    def _sign_version(self, registration: Registration, facts: Mapping[str, Any]) -> None:
-        record = self.registry.get_version(registration.model, registration.version)
-        if SIGNATURE_TAG in record.tags:
-            return
-        statement = version_statement(record.manifest, model=record.model, version=record.version, facts=facts)
-        self.registry.set_tag(record.model, record.version, SIGNATURE_TAG, self._keys.signer().sign(statement))
-
-    def _certify(self, row: LedgerRow) -> None:
-        wanted = certificate_of(row)
-        tag = CERTIFICATE_TAG + wanted.alias
-        shown = self.registry.get_version(row.model, row.version).tags.get(tag, "")
-        try:
-            if Certificate.from_statement(self._keys.trusted().verify(shown)) == wanted:
-                return
-        except IntegrityError:
-            pass  # absent, edited, or signed by a key that is trusted no more: it is signed anew
-        self.registry.set_tag(row.model, row.version, tag, self._keys.signer().sign(wanted.to_statement()))
 
     def _registry_digest(self, request: PromotionRequest) -> str | None:
         try:
@@ -345,7 +300,7 @@ class Releases:
     def _check_loads(self, request: PromotionRequest) -> None:
         with tempfile.TemporaryDirectory() as folder:
             record = self.registry.fetch(request.model, request.version, Path(folder))
-            statement = self._keys.trusted().verify(record.tags.get(SIGNATURE_TAG, ""))
+            statement = self.keys.trusted().verify(record.tags.get(SIGNATURE_TAG, ""))
             check_version_statement(statement, record.manifest, model=record.model, version=record.version)
             load_package(Path(folder), record.manifest)
 
@@ -359,7 +314,3 @@ class Releases:
 
 def _moment(row: LedgerRow) -> datetime:
     return datetime.fromisoformat(row.at)
-
-
-def _said(version: str | None) -> str:
-    return "absent" if version is None else f"version {version}"

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from release_platform.adapters.model_package import ModelPackage, load_package
-from release_platform.adapters.trust import CERTIFICATE_TAG, Proof, Trust, proof_of
-from release_platform.domain.attestation import Certificate
+from release_platform.adapters.trust import Proof, Trust, proof_of
+from release_platform.domain.attestation import CERTIFICATE_TAG, Certificate
 from release_platform.domain.errors import IntegrityError, ReleaseError, Unavailable
 from release_platform.domain.identity import Manifest
 from release_platform.domain.ports import Clock, Registry, VersionRecord

@@ -12,6 +12,7 @@ from release_platform.adapters.model_package import MAXIMUM_BYTES
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, ReleaseError
 from release_platform.domain.identity import Manifest
 from release_platform.domain.ports import VersionRecord
+from release_platform.domain.projection import Shown
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -51,7 +52,7 @@ class MlflowRegistry:
             except IntegrityError:
                 raise
             except Exception as error:
-                if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+                if _is_missing(error):
                     raise NotFound(
                         f"{model}: the registry has no version {version}",
                         remedy=f"`release history {model}` lists its versions",
@@ -65,17 +66,26 @@ class MlflowRegistry:
             found = mlflow_client(self._uri).search_model_versions(wanted)
         return _record(found[0]) if found else None
 
+    def shown(self, model: str) -> Shown:
+        """See `Registry`."""
+        aliases = self._aliases(model)
+        with mlflow_errors(self._uri):
+            found = mlflow_client(self._uri).search_model_versions(f"name = '{model}'")
+        return Shown(aliases=aliases, tags={str(version.version): dict(version.tags) for version in found})
+
     def find_alias(self, model: str, alias: str) -> str | None:
         """See `Registry`."""
+        return self._aliases(model).get(alias)
+
+    def _aliases(self, model: str) -> dict[str, str]:
         with mlflow_errors(self._uri):
             try:
-                aliases = mlflow_client(self._uri).get_registered_model(model).aliases
+                found = mlflow_client(self._uri).get_registered_model(model).aliases
             except Exception as error:
-                if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
-                    return None
+                if _is_missing(error):
+                    return {}
                 raise
-        found = aliases.get(alias)
-        return None if found is None else str(found)
+        return {alias: str(version) for alias, version in found.items()}
 
     def set_alias(self, model: str, alias: str, version: str | None) -> None:
         """See `Registry`."""
@@ -149,7 +159,7 @@ class MlflowRegistry:
         try:
             client.get_registered_model(model)
         except Exception as error:
-            if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+            if not _is_missing(error):
                 raise
             client.create_registered_model(model, tags={PLATFORM_TAG: "true"})
 
@@ -180,6 +190,10 @@ def fetch_files(uri: str, manifest: Manifest, folder: Path, tracking_uri: str, *
                 f"{of}: the file {entry.path} is gone from the artefact storage",
                 remedy="restore it from a backup, or register the model again",
             ) from error
+
+
+def _is_missing(error: Exception) -> bool:
+    return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
 
 
 def _record(version: "ModelVersion") -> VersionRecord:

@@ -22,7 +22,7 @@ from release_platform.domain.lifecycle import Head, Move, advance
 from release_platform.domain.policy import Approval, PromotionRequest, Registration, RequestState
 from release_platform.domain.ports import Clock
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 _metadata = sa.MetaData()
 
 
@@ -51,10 +51,11 @@ _registrations = _table(
     "registrations",
     "model version",
     "digest model_digest report_digest fingerprint baseline mlflow_run_id dagster_run_id code_version registered_at",
-    "gates",
+    "gates tags",
 )
 _requests = _table("requests", "request_id", "model version actor reason requested_at state outcome")
-_approvals = _table("approvals", "request_id actor binding", "reason approved_at")
+_approvals = _table("approvals", "request_id actor binding approved_at", "reason")
+_removals = _table("removals", "model version", "actor reason at")
 _tracked = _table("tracked_runs", "dagster_run_id model", "mlflow_run_id")
 
 
@@ -166,25 +167,28 @@ class ReleaseStore:
 
     # Registrations
 
-    def record_registration(self, registration: Registration) -> None:
-        """Records a registered version. Recording the same again does nothing.
+    def record_registration(self, registration: Registration) -> Registration:
+        """Records a registered version and returns what is recorded: of the same version again, the first record.
 
         Raises:
             Refused: The version is recorded with another digest.
         """
-        known = self.find_registration(registration.model, registration.version)
-        if known is not None:
-            if known.digest != registration.digest:
+        values = {name: getattr(registration, name) for name in _columns(_registrations)}
+        values["gates"] = [gate.to_json() for gate in registration.gates]
+        values["tags"] = dict(registration.tags)
+        values["registered_at"] = registration.registered_at.isoformat()
+        try:
+            with self._begin() as connection:
+                connection.execute(_registrations.insert().values(values))
+        except DuplicateRow:
+            known = self.find_registration(registration.model, registration.version)
+            if known is None or known.digest != registration.digest:
                 raise Refused(
                     f"{registration.model}: version {registration.version} is recorded with another digest",
                     remedy="a version never changes; register the model again",
-                )
-            return
-        values = {name: getattr(registration, name) for name in _columns(_registrations)}
-        values["gates"] = [gate.to_json() for gate in registration.gates]
-        values["registered_at"] = registration.registered_at.isoformat()
-        with self._begin() as connection:
-            connection.execute(_registrations.insert().values(values))
+                ) from None
+            return known
+        return registration
 
     def find_registration(self, model: str, version: str) -> Registration | None:
         """Returns what was recorded of a version, or None."""
@@ -192,6 +196,22 @@ class ReleaseStore:
         with self._begin() as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else _registration_from(row)
+
+    def recorded_tags(self, model: str) -> dict[str, dict[str, str]]:
+        """Returns the tags that the registry must show of each version that was not removed, by its number."""
+        removed = sa.select(_removals.c.version).where(_removals.c.model == model)
+        query = sa.select(_registrations.c.version, _registrations.c.tags).where(
+            _registrations.c.model == model, _registrations.c.version.not_in(removed)
+        )
+        with self._begin() as connection:
+            return {row.version: row.tags or {} for row in connection.execute(query)}
+
+    def replace_tag(self, model: str, version: str, name: str, value: str) -> None:
+        """Records another value of a tag of a version: a signature by a newer key."""
+        of = (_registrations.c.model == model, _registrations.c.version == version)
+        with self._begin() as connection:
+            tags = connection.scalar(sa.select(_registrations.c.tags).where(*of)) or {}
+            connection.execute(_registrations.update().where(*of).values(tags={**tags, name: value}))
 
     def registrations(self, model: str) -> tuple[Registration, ...]:
         """Returns what was recorded of all versions of a model, oldest first."""
@@ -255,7 +275,7 @@ class ReleaseStore:
             )
 
     def record_approval(self, approval: Approval) -> None:
-        """Records an approval; the same one again does nothing."""
+        """Records an approval; the same one again does nothing, a later one of the same person is kept beside it."""
         values = {name: getattr(approval, name) for name in _columns(_approvals)}
         values["approved_at"] = approval.approved_at.isoformat()
         try:
@@ -352,13 +372,18 @@ def _migrate(connection: sa.Connection) -> None:
         return
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7305001)"))
+    upgrade(connection, SCHEMA)
+
+
+def upgrade(connection: sa.Connection, revision: str) -> None:
+    """Brings the schema of a database up to a revision, inside the connection's transaction."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 def _head(connection: sa.Connection, model: str) -> Head:
@@ -408,4 +433,5 @@ def _request_from(row: Mapping[Any, Any]) -> PromotionRequest:
 
 def _registration_from(row: Mapping[Any, Any]) -> Registration:
     gates = tuple(GateResult(**{**gate, "verdict": Verdict(gate["verdict"])}) for gate in row["gates"])
-    return Registration(**{**row, "gates": gates, "registered_at": datetime.fromisoformat(row["registered_at"])})
+    registered_at = datetime.fromisoformat(row["registered_at"])
+    return Registration(**{**row, "gates": gates, "tags": row["tags"] or {}, "registered_at": registered_at})

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from release_platform.adapters.signing import KeyFolder, TrustedKeys
-from release_platform.domain.attestation import Certificate, check_certificate, check_version_statement
+from release_platform.domain.attestation import (
+    CERTIFICATE_TAG,
+    SIGNATURE_TAG,
+    Certificate,
+    check_certificate,
+    check_version_statement,
+)
 from release_platform.domain.errors import IntegrityError
 from release_platform.domain.identity import Manifest
 from release_platform.domain.ports import VersionRecord
-
-SIGNATURE_TAG = "release.signature"
-CERTIFICATE_TAG = "release.certificate."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,7 @@ def _status(name: str) -> dict[str, Any]:
     head = services.store.head(name)
     return {
         **head.to_json(),
-        "aliases_wrong": _lasting_alias_faults(name) if head.epoch else [],
+        "registry_wrong": _lasting_deviations(name) if head.epoch else [],
         "requests": [
             {
                 "request_id": request.request_id,
@@ -77,15 +77,15 @@ def _status(name: str) -> dict[str, Any]:
     }
 
 
-def _lasting_alias_faults(name: str) -> list[str]:
-    """Returns what is wrong with the aliases now and a moment later: a move that is under way is no fault."""
+def _lasting_deviations(name: str) -> list[str]:
+    """Returns what the registry shows wrongly now and a moment later: a move that is under way is no fault."""
     from release_platform.cli import running
 
-    releases = running.services().releases
-    if not releases.alias_faults(name):
+    projection = running.services().releases.projection
+    if not projection.deviations(name):
         return []
     sleep(2)
-    return list(releases.alias_faults(name))
+    return [one.sentence for one in projection.deviations(name)]
 
 
 def _show_status(state: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ def _show_status(state: dict[str, Any]) -> None:
         f"[bold]{state['model']}[/]  epoch {state['epoch']}  production: {state['production'] or '-'}  "
         f"staging: {state['staging'] or '-'}  previous: {', '.join(reversed(state['previous'])) or '-'}"
     )
-    for fault in state["aliases_wrong"]:
+    for fault in state["registry_wrong"]:
         out.print(f"  [red]{fault}[/]")
     for request in state["requests"]:
         waits = "; ".join(request["missing"]) or "ready; the promotion sensor, or `release promote`, carries it out"

@@ -84,23 +84,30 @@ def build_production_version(project: Project) -> dg.AssetSpec:
     )
 
 
-def build_alias_check(project: Project) -> dg.AssetChecksDefinition:
-    """Returns the check that the registry's aliases show what the ledger says."""
+def build_registry_check(project: Project) -> dg.AssetChecksDefinition:
+    """Returns the check that the registry shows what ledger and release store say."""
+    key = registry_check(project.spec.name)
 
     @dg.asset_check(
-        asset=asset_key(project.spec.name, "production_version"),
-        name="aliases_show_head",
-        description="The aliases staging, production and previous point to what the ledger says.",
+        asset=key.asset_key,
+        name=key.name,
+        description="Aliases, versions, tags and certificates in the registry are what ledger and release store say.",
     )
-    def aliases_show_head(platform: Platform) -> dg.AssetCheckResult:
-        found = platform.services.releases.alias_faults(project.spec.name)
+    def registry_shows_ledger(platform: Platform) -> dg.AssetCheckResult:
+        found = [one.sentence for one in platform.services.releases.projection.deviations(project.spec.name)]
         head = platform.services.store.head(project.spec.name)
         return dg.AssetCheckResult(
             passed=not found,
-            metadata={"faults": "; ".join(found) or "none", "head": dg.MetadataValue.json(head.to_json())},
+            description="; ".join(found) or None,
+            metadata={"faults": len(found), "head": dg.MetadataValue.json(head.to_json())},
         )
 
-    return aliases_show_head
+    return registry_shows_ledger
+
+
+def registry_check(model: str) -> dg.AssetCheckKey:
+    """Returns the key of the check that the registry shows what ledger and release store say."""
+    return dg.AssetCheckKey(asset_key(model, "production_version"), "registry_shows_ledger")
 
 
 def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
@@ -269,8 +276,9 @@ def build_sensor(projects: Projects, promote: dg.JobDefinition) -> dg.SensorDefi
     def promotion_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> Any:
         services = platform.services
         try:
-            for fault in services.releases.reconcile(list(projects)):
-                context.log.warning(f"aliases put right: {fault}")
+            for model in projects:
+                for fault in services.releases.projection.reconcile(model, undo=True):
+                    context.log.warning(fault)
             ready, waiting = decide_requests(projects, services, context.instance)
         except Unavailable as error:
             return dg.SkipReason(f"waits for an outside system: {error.problem}")

@@ -42,11 +42,10 @@ def build_registered_version(project: Project) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, evaluation_report: Any, platform: Platform
     ) -> dg.MaterializeResult[Any]:
         results = passed_gates(context.instance, spec.name, report_key, spec.every_gate, evaluation_report)
-        registration = _register(platform.services, context.run.run_id, evaluation_report, results, spec.name)
+        registration = _register(platform.services, context.run.run_id, evaluation_report, results)
         key = digest_of([registration.report_digest, registration.digest])
         head = platform.services.releases.stage(
             registration,
-            facts=_vouched(evaluation_report, results),
             actor=platform.services.settings.acting,
             reason="every blocking gate passed",
             key=key,
@@ -127,9 +126,9 @@ def _vouched(evaluated: Evaluated, results: tuple[GateResult, ...]) -> dict[str,
 
 
 def _register(
-    services: Services, dagster_run_id: str, evaluated: Evaluated, results: tuple[GateResult, ...], model: str
+    services: Services, dagster_run_id: str, evaluated: Evaluated, results: tuple[GateResult, ...]
 ) -> Registration:
-    trained = evaluated.trained
+    trained, model = evaluated.trained, str(evaluated.report["model"])
     baseline = evaluated.report["baseline"]
     record = services.registry.register(
         model=model,
@@ -162,11 +161,10 @@ def _register(
         registered_at=record.created_at,
     )
     try:
-        services.store.record_registration(registration)
+        return services.releases.record(record, registration, _vouched(evaluated, results))
     except ReleaseError:
         services.registry.discard(model, record.version)  # nothing is left half-registered
         raise
-    return registration
 
 
 def build_servable_check(project: Project) -> dg.AssetChecksDefinition:

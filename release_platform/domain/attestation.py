@@ -20,6 +20,10 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 MODEL_SIGNATURE = "https://model_signing/signature/v1.0"
 CERTIFICATE = "https://model-release-platform/certificate/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
+SIGNATURE_TAG = "release.signature"
+"""The tag of a version that holds its signed statement."""
+CERTIFICATE_TAG = "release.certificate."
+"""Begins the name of the tag that holds the certificate of a version's move to an alias."""
 
 
 def pae(payload: bytes) -> bytes:

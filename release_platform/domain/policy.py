@@ -3,8 +3,8 @@
 A condition that can still come true holds the request; one that cannot rejects it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -64,6 +64,7 @@ class Registration:
         dagster_run_id: The Dagster run that registered it.
         code_version: Hash of the code and lock that made it.
         registered_at: When.
+        tags: What the registry must show of it, its signature among it; empty where it was not kept.
     """
 
     model: str
@@ -78,6 +79,7 @@ class Registration:
     dagster_run_id: str
     code_version: str
     registered_at: datetime
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def binding(registration: Registration, policy: PolicySpec) -> str:

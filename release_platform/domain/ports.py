@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from release_platform.domain.identity import Manifest
+from release_platform.domain.projection import Shown
 
 
 class Clock(Protocol):
@@ -58,6 +59,9 @@ class Registry(Protocol):
             NotFound: There is none of that number.
             IntegrityError: It was not registered by this platform, or its manifest was edited.
         """
+
+    def shown(self, model: str) -> Shown:
+        """Returns all aliases and all tags of a model as they are, unchecked; empty for an unknown model."""
 
     def find_alias(self, model: str, alias: str) -> str | None:
         """Returns the number of the version that an alias points to, or None."""

@@ -3,18 +3,20 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from release_platform.adapters.release_store import SCHEMA, ReleaseStore
+from release_platform.adapters.release_store import SCHEMA, ReleaseStore, upgrade
 from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.ledger import LedgerRow, faults, fold
 from release_platform.domain.lifecycle import Move
 from release_platform.domain.policy import Approval, PromotionRequest, RequestState
 from tests.unit.test_policy import REGISTRATION, REQUEST
+
+AT = "2026-03-01T12:00:00+00:00"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -156,6 +158,39 @@ def test_approvals_are_kept_once_each(store: ReleaseStore) -> None:
     store.record_approval(given)
     store.record_approval(given)
     assert store.approvals("q") == (given,)
+
+
+def test_an_approval_may_be_given_again_later(store: ReleaseStore) -> None:
+    first = Approval(request_id="q", actor="grace", binding="b", reason="read it", approved_at=datetime.now(UTC))
+    again = replace(first, approved_at=first.approved_at + timedelta(days=1))
+    store.record_approval(first)
+    store.record_approval(again)
+    assert store.approvals("q") == (first, again)
+
+
+def test_the_tags_of_a_version_are_kept(store: ReleaseStore) -> None:
+    store.record_registration(replace(REGISTRATION, tags={"release.digest": "d", "release.signature": "s"}))
+    store.replace_tag("m", "2", "release.signature", "t")
+    assert store.recorded_tags("m") == {"2": {"release.digest": "d", "release.signature": "t"}}
+    assert store.find_registration("m", "2") == replace(
+        REGISTRATION, tags={"release.digest": "d", "release.signature": "t"}
+    )
+
+
+def test_a_store_of_the_first_schema_is_brought_up_to_date(url: str) -> None:
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        upgrade(connection, "0001")
+        connection.execute(sa.text("INSERT INTO approvals VALUES ('q', 'grace', 'b', 'read it', :at)"), {"at": AT})
+        connection.execute(
+            sa.text("INSERT INTO registrations VALUES ('m', '2', 'd', 'd', 'd', 'd', '[]', NULL, 'r', 'r', 'c', :at)"),
+            {"at": AT},
+        )
+    engine.dispose()
+    store = ReleaseStore(url)
+    assert [(a.actor, a.reason, a.approved_at.isoformat()) for a in store.approvals("q")] == [("grace", "read it", AT)]
+    assert store.recorded_tags("m") == {"2": {}}
+    store.close()
 
 
 def test_a_dagster_run_and_model_have_one_mlflow_run(store: ReleaseStore) -> None:

@@ -110,7 +110,7 @@ def test_models_are_listed_with_where_they_stand(release: Command, home: Path) -
 def test_status_shows_the_head_its_aliases_and_what_open_requests_wait_for(release: Command, home: Path) -> None:
     found = release(home, "status", MODEL, "--json").json
     assert (found["epoch"], found["production"], found["staging"]) == (3, "1", "2")
-    assert (found["aliases_wrong"], found["requests"]) == ([], [])
+    assert (found["registry_wrong"], found["requests"]) == ([], [])
     assert "production: 1  staging: 2" in release(home, "status", MODEL).out
     assert {state["model"] for state in release(home, "status", "--json").json} >= {MODEL, "digits"}
 

@@ -1,16 +1,19 @@
 """A model registry in memory, with the versions' files on disk."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from release_platform.adapters.mlflow_registry import DIGEST_TAG, MANIFEST_TAG
 from release_platform.adapters.signing import Signer, TrustedKeys, new_key, public_pem
-from release_platform.adapters.trust import CERTIFICATE_TAG, SIGNATURE_TAG, Trust
-from release_platform.domain.attestation import Certificate, version_statement
+from release_platform.adapters.trust import Trust
+from release_platform.domain.attestation import CERTIFICATE_TAG, SIGNATURE_TAG, Certificate, version_statement
 from release_platform.domain.errors import IntegrityError, NotFound, Unavailable
 from release_platform.domain.ports import VersionRecord
+from release_platform.domain.projection import Shown
 from tests.fakes.packages import manifest_of
 
 SIGNER = Signer(new_key())
@@ -71,6 +74,14 @@ class FakeRegistry:
         if (model, version) not in self._records:
             raise NotFound(f"{model}: there is no version {version}", remedy="take one that there is")
         return self._records[model, version]
+
+    def shown(self, model: str) -> Shown:
+        """See `Registry`."""
+        self._answer()
+        return Shown(
+            aliases={alias: version for (name, alias), version in self._aliases.items() if name == model},
+            tags={number: dict(record.tags) for (name, number), record in self._records.items() if name == model},
+        )
 
     def find_alias(self, model: str, alias: str) -> str | None:
         """See `Registry`."""
@@ -135,14 +146,17 @@ class FakeRegistry:
 
 def _record(key: tuple[str, str], folder: Path, signed: bool) -> VersionRecord:
     manifest = manifest_of(folder)
+    statement = version_statement(manifest, model=key[0], version=key[1], facts={})
     return VersionRecord(
         model=key[0],
         version=key[1],
         digest=manifest.digest,
         manifest=manifest,
         run_id="run",
-        tags={SIGNATURE_TAG: SIGNER.sign(version_statement(manifest, model=key[0], version=key[1], facts={}))}
-        if signed
-        else {},
+        tags={
+            DIGEST_TAG: manifest.digest,
+            MANIFEST_TAG: json.dumps(manifest.to_json(), separators=(",", ":")),
+            **({SIGNATURE_TAG: SIGNER.sign(statement)} if signed else {}),
+        },
         created_at=REGISTERED_AT,
     )

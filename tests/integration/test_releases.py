@@ -9,11 +9,13 @@ import pytest
 
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.signing import KeyFolder, key_id
-from release_platform.adapters.trust import SIGNATURE_TAG, Trust, proof_of
+from release_platform.adapters.trust import Trust, proof_of
+from release_platform.domain.attestation import SIGNATURE_TAG
 from release_platform.domain.errors import IntegrityError, Refused
 from release_platform.domain.ledger import faults
 from release_platform.domain.policy import RequestState
 from release_platform.domain.spec import PolicySpec
+from release_platform.projection import Projection
 from release_platform.releases import Releases
 from tests.fakes.packages import build_linear_classifier
 from tests.fakes.registry import FakeRegistry
@@ -51,7 +53,8 @@ def stage(releases: Releases, version: str) -> None:
     registration = replace(
         REGISTRATION, model=MODEL, version=version, digest=record.digest, registered_at=datetime.now(UTC)
     )
-    releases.stage(registration, facts={"commit": "c"}, actor="ada", reason="gates passed", key=f"sha256:{version}")
+    recorded = releases.record(record, registration, {"commit": "c"})
+    releases.stage(recorded, actor="ada", reason="gates passed", key=f"sha256:{version}")
 
 
 def promote(releases: Releases, version: str) -> None:
@@ -81,7 +84,7 @@ def test_a_rollback_certifies_the_old_version_for_a_new_epoch(releases: Releases
     row = releases.rollback(MODEL, to=None, actor="ada", reason="errors")
     assert (row.version, row.epoch) == ("1", 5)
     assert proven(releases, keys, "1") == 5
-    assert releases.alias_faults(MODEL) == ()
+    assert releases.projection.deviations(MODEL) == ()
 
 
 def test_a_rollback_commits_while_the_registry_is_down_and_the_aliases_follow(
@@ -94,7 +97,7 @@ def test_a_rollback_commits_while_the_registry_is_down_and_the_aliases_follow(
     assert releases.store.head(MODEL).production == "1"
     registry.down = False
     assert registry.find_alias(MODEL, "production") == "2"
-    assert len(releases.reconcile([MODEL])) == 2  # production and previous
+    assert releases.projection.reconcile(MODEL, undo=True) == ()  # finishing a move is no fault
     assert registry.find_alias(MODEL, "production") == "1"
     assert proven(releases, keys, "1") == 5
 
@@ -109,7 +112,9 @@ def test_a_rollback_moves_production_although_the_version_in_staging_was_deleted
     releases.rollback(MODEL, to=None, actor="ada", reason="errors")
     assert registry.find_alias(MODEL, "production") == "1"
     assert proven(releases, keys, "1") == 6
-    assert any("alias staging cannot be moved" in fault for fault in releases.reconcile([MODEL]))
+    found = releases.projection.reconcile(MODEL, undo=True)
+    assert any("version 3 was deleted" in fault for fault in found)
+    assert any("alias staging cannot be moved" in fault for fault in found)
 
 
 @pytest.mark.parametrize("actor", ["", "  ", "Ada", " ada "])
@@ -140,8 +145,68 @@ def test_a_version_without_a_valid_signature_is_not_promoted(releases: Releases,
 def test_an_edited_certificate_is_signed_again(releases: Releases, registry: FakeRegistry, keys: KeyFolder) -> None:
     promote(releases, "1")
     registry.set_tag(MODEL, "1", "release.certificate.production", "{}")
-    releases.reconcile([MODEL])
+    found = releases.projection.reconcile(MODEL, undo=True)
+    assert found == (f"{MODEL}: the certificate of version 1 for its move to production is absent or wrong",)
     assert proven(releases, keys, "1") == 2
+
+
+@pytest.mark.parametrize("tag", ["release.digest", "release.manifest", SIGNATURE_TAG])
+def test_an_edited_tag_is_named_and_put_back(releases: Releases, registry: FakeRegistry, tag: str) -> None:
+    promote(releases, "1")
+    registry.set_tag(MODEL, "1", tag, "forged")
+    assert releases.projection.reconcile(MODEL, undo=True) == (f"{MODEL}: tag {tag} of version 1 was edited",)
+    assert releases.projection.deviations(MODEL) == ()
+
+
+def test_an_alias_moved_behind_the_back_is_named_and_moved_back(releases: Releases, registry: FakeRegistry) -> None:
+    promote(releases, "1")
+    promote(releases, "2")
+    registry.move_behind_the_back(MODEL, "production", "1")
+    found = releases.projection.reconcile(MODEL, undo=True)
+    assert found == (f"{MODEL}: alias production is version 1, the head says version 2",)
+    assert registry.find_alias(MODEL, "production") == "2"
+
+
+def test_what_the_policy_only_reports_stays_as_it_is(releases: Releases, registry: FakeRegistry) -> None:
+    promote(releases, "1")
+    promote(releases, "2")
+    registry.move_behind_the_back(MODEL, "production", "1")
+    registry.set_tag(MODEL, "2", SIGNATURE_TAG, "forged")
+    found = releases.projection.reconcile(MODEL, undo=False)
+    assert [line.endswith("it stays so, as the policy says") for line in found] == [True, True]
+    assert registry.find_alias(MODEL, "production") == "1"
+
+
+def test_a_deleted_version_is_named(releases: Releases, registry: FakeRegistry) -> None:
+    promote(releases, "1")
+    promote(releases, "2")
+    registry.delete(MODEL, "1")
+    found = releases.projection.reconcile(MODEL, undo=True)
+    assert f"{MODEL}: version 1 was deleted from the registry" in found
+
+
+def test_a_slow_projection_of_an_older_head_does_not_win(releases: Releases, registry: FakeRegistry) -> None:
+    promote(releases, "1")
+    stage(releases, "2")
+    releases.request(MODEL, version="2", actor="ada", reason="better", request_id="q2")
+
+    class Slow(FakeRegistry):
+        """Lets another promotion through before it moves the alias for the first time."""
+
+        waiting = True
+
+        def set_alias(self, model: str, alias: str, version: str | None) -> None:
+            if self.waiting and alias == "production":
+                Slow.waiting = False
+                releases.promote("q2", FREE)
+            super().set_alias(model, alias, version)
+
+    slow = Slow({})
+    slow.__dict__ = registry.__dict__  # the same registry, seen by a slower process
+    slow.set_alias(MODEL, "staging", None)
+    assert Projection(releases.store, slow, KeyFolder(releases.keys.folder)).project(MODEL) == ()
+    assert registry.find_alias(MODEL, "production") == "2"
+    assert releases.projection.deviations(MODEL) == ()
 
 
 def test_a_distrusted_key_takes_nothing_down_that_is_needed(releases: Releases, keys: KeyFolder) -> None:

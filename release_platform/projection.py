@@ -1,0 +1,116 @@
+"""The registry shows what release store and ledger say: aliases are moved, compared and put right."""
+
+from release_platform.adapters.release_store import ReleaseStore
+from release_platform.adapters.signing import KeyFolder
+from release_platform.domain.attestation import CERTIFICATE_TAG, Certificate
+from release_platform.domain.errors import IntegrityError, NotFound, Refused
+from release_platform.domain.ledger import LedgerRow, certificate_of, standing
+from release_platform.domain.lifecycle import Alias, Head
+from release_platform.domain.ports import Registry
+from release_platform.domain.projection import Deviation, Shown, What, deviations
+
+ATTEMPTS = 20
+"""How often a projection begins anew because another move was committed meanwhile."""
+
+
+class Projection:
+    """Makes one registry show what one release store says. Every method raises `Unavailable` when either is away."""
+
+    def __init__(self, store: ReleaseStore, registry: Registry, keys: KeyFolder) -> None:
+        self._store = store
+        self._registry = registry
+        self._keys = keys
+
+    def project(self, model: str) -> tuple[str, ...]:
+        """Points the registry's aliases to where the head says, Production first, each move certified.
+
+        A certificate is written before its alias moves, so whoever follows the alias finds it. A version that was
+        deleted or edited behind the platform's back keeps only its own alias from moving. When another move was
+        committed meanwhile the aliases are pointed once more: whoever writes last has seen the newest head.
+
+        Returns:
+            A sentence for each alias that could not be moved.
+        """
+        problems: tuple[str, ...] = ()
+        for _ in range(ATTEMPTS):
+            rows = self._store.ledger(model)
+            head = _head(model, rows)
+            problems = self._point(head, {row.version: row for row in standing(rows)})
+            if self._store.head(model).epoch == head.epoch:
+                if not problems:
+                    self._store.mark_projected(model, head.epoch)
+                break
+        return problems
+
+    def deviations(self, model: str) -> tuple[Deviation, ...]:
+        """Returns what the registry shows otherwise than it must; changes nothing."""
+        for _ in range(ATTEMPTS):
+            rows = self._store.ledger(model)
+            head = _head(model, rows)
+            shown = self._registry.shown(model)
+            if self._store.head(model).epoch == head.epoch:  # else a move was committed while we looked
+                break
+        found = deviations(head, self._store.recorded_tags(model), shown)
+        return found + tuple(_uncertified(row) for row in standing(rows) if not self._is_certified(row, shown))
+
+    def reconcile(self, model: str, *, undo: bool) -> tuple[str, ...]:
+        """Finishes a move that was cut off, and returns a sentence for each change behind the platform's back.
+
+        Args:
+            model: The model.
+            undo: Whether such a change is put right; a version that was deleted stays deleted.
+        """
+        head = self._store.head(model)
+        if head.epoch == 0:
+            return ()
+        if self._store.projected_epoch(model) < head.epoch:
+            self.project(model)
+        found = self.deviations(model)
+        if not undo:
+            return tuple(f"{model}: {one.sentence}; it stays so, as the policy says" for one in found)
+        problems = self._mend(model, found) if found else ()
+        return tuple(f"{model}: {one.sentence}" for one in found) + problems
+
+    def _mend(self, model: str, found: tuple[Deviation, ...]) -> tuple[str, ...]:
+        for one in found:
+            if one.what is What.TAG and one.version is not None and one.wanted is not None:
+                self._registry.set_tag(model, one.version, one.name, one.wanted)
+        return self.project(model)
+
+    def _point(self, head: Head, rows: dict[str, LedgerRow]) -> tuple[str, ...]:
+        problems = []
+        for alias in (Alias.PRODUCTION, Alias.PREVIOUS, Alias.STAGING):
+            version = head.aliases[alias]
+            try:
+                if alias is not Alias.PREVIOUS and version is not None:
+                    self._certify(rows[version])
+                self._registry.set_alias(head.model, alias, version)
+            except (Refused, IntegrityError) as error:
+                problems.append(f"{head.model}: alias {alias} cannot be moved: {error.problem}")
+        return tuple(problems)
+
+    def _certify(self, row: LedgerRow) -> None:
+        shown = self._registry.shown(row.model)
+        if row.version not in shown.tags:
+            raise NotFound(f"the registry has no version {row.version}", remedy="restore the registry from a backup")
+        if not self._is_certified(row, shown):
+            wanted = certificate_of(row)
+            bundle = self._keys.signer().sign(wanted.to_statement())
+            self._registry.set_tag(row.model, row.version, CERTIFICATE_TAG + wanted.alias, bundle)
+
+    def _is_certified(self, row: LedgerRow, shown: Shown) -> bool:
+        wanted = certificate_of(row)
+        bundle = shown.tags.get(row.version, {}).get(CERTIFICATE_TAG + wanted.alias, "")
+        try:
+            return Certificate.from_statement(self._keys.trusted().verify(bundle)) == wanted
+        except IntegrityError:  # absent, edited, or signed by a key that is trusted no more
+            return False
+
+
+def _head(model: str, rows: tuple[LedgerRow, ...]) -> Head:
+    return Head.from_json(rows[-1].after) if rows else Head(model=model)
+
+
+def _uncertified(row: LedgerRow) -> Deviation:
+    alias = certificate_of(row).alias
+    return Deviation(what=What.CERTIFICATE, name=alias, version=row.version, wanted=row.hash, found=None)
