@@ -5,7 +5,7 @@ ledger row in one transaction, so of any number of concurrent moves one wins and
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -213,6 +213,17 @@ class ReleaseStore:
             tags = connection.scalar(sa.select(_registrations.c.tags).where(*of)) or {}
             connection.execute(_registrations.update().where(*of).values(tags={**tags, name: value}))
 
+    def record_removal(self, model: str, version: str, *, actor: str, reason: str) -> None:
+        """Records that a version is removed from the registry; again does nothing."""
+        values = {"model": model, "version": version, "actor": actor, "reason": reason}
+        with suppress(DuplicateRow), self._begin() as connection:
+            connection.execute(_removals.insert().values(at=self._clock.now().isoformat(), **values))
+
+    def removed(self, model: str) -> frozenset[str]:
+        """Returns the versions that were removed from the registry through the platform."""
+        with self._begin() as connection:
+            return frozenset(connection.scalars(sa.select(_removals.c.version).where(_removals.c.model == model)))
+
     def registrations(self, model: str) -> tuple[Registration, ...]:
         """Returns what was recorded of all versions of a model, oldest first."""
         query = _registrations.select().where(_registrations.c.model == model)
@@ -312,6 +323,12 @@ class ReleaseStore:
         except DuplicateRow:
             return self.find_tracked_run(dagster_run_id, model) or mlflow_run_id
         return mlflow_run_id
+
+    def tracking(self, model: str) -> dict[str, str]:
+        """Returns the Dagster run of each MLflow run that was opened for a model."""
+        query = sa.select(_tracked.c.mlflow_run_id, _tracked.c.dagster_run_id).where(_tracked.c.model == model)
+        with self._begin() as connection:
+            return {row.mlflow_run_id: row.dagster_run_id for row in connection.execute(query)}
 
     def tracked_runs(self, dagster_run_id: str) -> tuple[tuple[str, str], ...]:
         """Returns (model, MLflow run) of each run that a Dagster run opened."""

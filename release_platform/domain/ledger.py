@@ -1,6 +1,6 @@
 """The ledger: one row for each transition, chained by hashes, from which the head can be folded at any time."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -99,6 +99,29 @@ def faults(model: str, rows: Iterable[LedgerRow]) -> tuple[str, ...]:
             if row.before != head.to_json() or row.after != folded:
                 found.append(f"{place}: its heads are not the fold of the rows before it")
         head, last = Head.from_json(row.after), row.hash
+    return tuple(found)
+
+
+def certified_faults(model: str, rows: Sequence[LedgerRow], certificates: Iterable[Certificate]) -> tuple[str, ...]:
+    """Returns a sentence for each certificate that the ledger does not bear out, empty when it bears out all.
+
+    Certificates are kept in the registry, outside the ledger's database, so a ledger whose end was cut off, or that was
+    written anew as a whole, is found by the newest of them.
+
+    Args:
+        model: The model's name.
+        rows: Its rows, by epoch.
+        certificates: Certificates of its moves whose signatures were verified.
+    """
+    found = []
+    held = {row.epoch: row.hash for row in rows}
+    for certificate in sorted(certificates, key=lambda c: c.epoch):
+        place = f"{model}, ledger row {certificate.epoch}"
+        proof = f"the certificate of version {certificate.version} behind {certificate.alias}"
+        if certificate.epoch not in held:
+            found.append(f"{place}: is missing; {proof} was made for it")
+        elif held[certificate.epoch] != certificate.ledger_hash:
+            found.append(f"{place}: is not the one that {proof} was made for")
     return tuple(found)
 
 

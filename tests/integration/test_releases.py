@@ -10,9 +10,11 @@ import pytest
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.signing import KeyFolder, key_id
 from release_platform.adapters.trust import Trust, proof_of
+from release_platform.audit import certificates_in, observe
 from release_platform.domain.attestation import SIGNATURE_TAG
 from release_platform.domain.errors import IntegrityError, Refused
-from release_platform.domain.ledger import faults
+from release_platform.domain.invariants import LINEAGE, violations
+from release_platform.domain.ledger import certified_faults, faults, sealed
 from release_platform.domain.policy import RequestState
 from release_platform.domain.spec import PolicySpec
 from release_platform.projection import Projection
@@ -237,3 +239,37 @@ def test_a_promotion_needs_a_name_and_a_reason(releases: Releases) -> None:
     stage(releases, "1")
     with pytest.raises(Refused, match="needs an actor and a reason"):
         releases.request(MODEL, version=None, actor="ada", reason=" ")
+
+
+def test_no_invariant_is_broken_by_any_way_of_moving(releases: Releases, registry: FakeRegistry) -> None:
+    for version in ("1", "2", "3"):
+        promote(releases, version)
+    releases.rollback(MODEL, to="1", actor="ada", reason="errors")
+    releases.rollback(MODEL, to="3", actor="ada", reason="it was not the model")
+    assert violations(observe(releases, MODEL)) == ()
+
+
+def test_what_was_cut_off_from_the_ledger_is_found_by_the_newest_certificate(
+    releases: Releases, keys: KeyFolder, registry: FakeRegistry
+) -> None:
+    promote(releases, "1")
+    promote(releases, "2")
+    certificates = certificates_in(MODEL, registry.shown(MODEL), keys.trusted())
+    rows = releases.store.ledger(MODEL)
+    assert certified_faults(MODEL, rows, certificates) == ()
+    found = certified_faults(MODEL, rows[:-1], certificates)
+    assert found == (
+        f"{MODEL}, ledger row 4: is missing; the certificate of version 2 behind production was made for it",
+    )
+    rewritten = [sealed(replace(row, actor="mallory")) for row in rows]
+    assert len(certified_faults(MODEL, rewritten, certificates)) == len(certificates) == 4
+
+
+def test_a_deleted_version_that_a_rollback_may_need_breaks_an_invariant(
+    releases: Releases, registry: FakeRegistry
+) -> None:
+    promote(releases, "1")
+    promote(releases, "2")
+    registry.delete(MODEL, "1")
+    broken = {finding.subject: finding.invariant for finding in violations(observe(releases, MODEL))}
+    assert broken == {"version 1": 4, "alias previous": 14, "version 3": LINEAGE}  # nobody registered version 3
