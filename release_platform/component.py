@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
+from release_platform.defs.audit import build_audit_check
 from release_platform.defs.data import build_features, build_raw_data, build_raw_data_check
 from release_platform.defs.evaluation import build_evaluation_report, build_gates
 from release_platform.defs.naming import MODEL_TAG, STAGES, asset_key
@@ -99,6 +100,7 @@ def build_model(project: Project) -> dg.Definitions:
             build_gates(project),
             build_servable_check(project),
             build_registry_check(project),
+            build_audit_check(project),
             build_reproduced_check(project),
         ],
         jobs=[

@@ -9,6 +9,7 @@ import dagster as dg
 from dagster_shared.record import replace
 
 from release_platform.component import ModelRelease, build_model
+from release_platform.defs.audit import build_audit
 from release_platform.defs.promotion import build_jobs, build_run_closers, build_sensor
 from release_platform.defs.resources import Platform, Records, release_progress
 from release_platform.domain.errors import SpecError
@@ -42,13 +43,14 @@ def definitions_of(projects: Mapping[str, Project]) -> dg.Definitions:
 def _shared(projects: Mapping[str, Project]) -> dg.Definitions:
     jobs = build_jobs(projects)
     promote = next(job for job in jobs if job.name == "promote")
-    return dg.Definitions(
+    own = dg.Definitions(
         jobs=jobs,
         sensors=[build_sensor(projects, promote), *build_run_closers()],
         resources={"platform": Platform(), "records": Records()},
         loggers={"release_progress": release_progress},
         executor=dg.in_process_executor,
     )
+    return dg.Definitions.merge(own, build_audit(projects))
 
 
 def _built(trees: Sequence[dg.ComponentTree]) -> list[dg.Definitions]:

@@ -2,7 +2,7 @@
 
 import typer
 
-from release_platform.cli import data, demo, dev, keys, ledger, new, promotion, reproduce, run, serving, show
+from release_platform.cli import audit, data, demo, dev, keys, ledger, new, promotion, reproduce, run, serving, show
 
 EXIT_CODES = """
 Exit codes: 0 success; 1 unforeseen error; 2 wrong usage or YAML; 3 data or training; 4 a gate did not pass;
@@ -22,6 +22,7 @@ app.command("status")(show.status)
 app.command("promote")(promotion.promote)
 app.command("approve")(promotion.approve)
 app.command("rollback")(promotion.rollback)
+app.command("audit")(audit.audit)
 app.command("serve")(serving.serve)
 app.command("verify")(serving.verify)
 app.command("history")(show.history)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from release_platform.domain.ledger import LedgerRow, certified_faults, faults, fold
+from release_platform.domain.ledger import LedgerRow, certified_faults, faults, fold, standing
 from release_platform.domain.lifecycle import Move
 from release_platform.domain.observation import DagsterView, Observation, RegistryView, ServerView, StoreView
 from release_platform.domain.policy import PromotionRequest, Registration, RequestState, same_person
@@ -205,6 +205,13 @@ def _dagster(store: StoreView, dagster: DagsterView) -> _Found:
                 "Dagster shows no materialization of registered_version with this version and digest",
             )
     rows = {row.epoch: row.hash for row in store.rows}
+    put = next((row for row in standing(store.rows) if row.move is not Move.STAGED), None)
+    if put is not None and put.hash not in {moved.ledger_hash for moved in dagster.moved}:
+        yield (
+            LINEAGE,
+            "production_version",
+            f"Dagster does not show the move to version {put.version}, epoch {put.epoch}",
+        )
     for moved in dagster.moved:
         if moved.epoch is not None and rows.get(moved.epoch) != moved.ledger_hash:
             said = f"shows a move to version {moved.version} in epoch {moved.epoch}, which the ledger does not know"
