@@ -1,7 +1,6 @@
 """Looks at one model in every system but Dagster, for `domain.invariants` to judge. Nothing is changed."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +12,8 @@ from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.serving_client import ServingClient
 from release_platform.adapters.signing import TrustedKeys
 from release_platform.adapters.snapshot_store import SnapshotStore
-from release_platform.domain.attestation import CERTIFICATE_TAG, SIGNATURE_TAG, Certificate, check_version_statement
+from release_platform.adapters.trust import bundles_in, certified
+from release_platform.domain.attestation import SIGNATURE_TAG, check_version_statement
 from release_platform.domain.errors import IntegrityError, NotFound, ReleaseError
 from release_platform.domain.observation import Observation, RegistryView, RunView, ServerView, StoreView
 from release_platform.domain.ports import Registry
@@ -89,20 +89,10 @@ def _registry(releases: Releases, model: str) -> RegistryView:
     return RegistryView(
         shown=shown,
         deviations=found,
-        certificates=certificates_in(model, shown, keys),
+        certificates=certified(model, bundles_in(shown), keys),
         unsigned=_unsigned(releases.registry, model, shown, keys),
         platform_tag=PLATFORM_TAG,
     )
-
-
-def certificates_in(model: str, shown: Shown, keys: TrustedKeys) -> tuple[Certificate, ...]:
-    """Returns every certificate of a model among its tags that a trusted key signed."""
-    found = []
-    for tags in shown.tags.values():
-        for bundle in (bundle for name, bundle in tags.items() if name.startswith(CERTIFICATE_TAG)):
-            with suppress(IntegrityError):  # that one is absent or wrong is told by the projection
-                found.append(Certificate.from_statement(keys.verify(bundle)))
-    return tuple(certificate for certificate in found if certificate.model == model)
 
 
 def _unsigned(registry: Registry, model: str, shown: Shown, keys: TrustedKeys) -> dict[str, str]:

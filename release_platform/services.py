@@ -41,7 +41,7 @@ class Services:
     @cached_property
     def keys(self) -> KeyFolder:
         """The keys that sign and that are trusted."""
-        return KeyFolder(self.settings.key_folder)
+        return KeyFolder(self.settings.key_folder, self.settings.signing_key.get_secret_value())
 
     @cached_property
     def releases(self) -> Releases:

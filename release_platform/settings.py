@@ -9,7 +9,7 @@ import shutil
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -29,6 +29,8 @@ class Settings(BaseSettings):
         store_url: SQLAlchemy URL of the release store; empty: SQLite in `home`.
         snapshots: Folder or `s3://bucket/prefix` of data snapshots; empty: in `home`.
         keys: Folder of the signing key and of the trusted public keys; empty: in `home`.
+        signing_key: The private key that signs, in PEM, or the path of a file with it; empty: `signing.pem` in `keys`,
+            made on first use.
         serving_url: Where the serving application answers.
         dagster_url: Where Dagster's web server answers, for links.
         mlflow_url: Where MLflow's web server answers, for links.
@@ -45,6 +47,7 @@ class Settings(BaseSettings):
     store_url: str = ""
     snapshots: str = ""
     keys: Path | None = None
+    signing_key: SecretStr = SecretStr("")
     serving_url: str = "http://127.0.0.1:8000"
     dagster_url: str = "http://127.0.0.1:3000"
     mlflow_url: str = "http://127.0.0.1:5050"

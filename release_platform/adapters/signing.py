@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from release_platform.domain.attestation import PAYLOAD_TYPE, pae
-from release_platform.domain.errors import IntegrityError
+from release_platform.domain.errors import IntegrityError, Refused
 from release_platform.domain.identity import canonical_json
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -158,18 +158,27 @@ def load_public_key(pem: bytes) -> PublicKey:
 
 
 class KeyFolder:
-    """Keys in a folder: `signing.pem`, and every public key that is trusted in `trusted/<id>.pem`."""
+    """Keys in a folder: `signing.pem`, and every public key that is trusted in `trusted/<id>.pem`.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: The folder, made when a first key is written.
+        secret: The private key in PEM, or the path of a file with it; empty: `signing.pem` signs.
+    """
+
+    def __init__(self, folder: Path, secret: str = "") -> None:
         self._signing = folder / "signing.pem"
         self._trusted = folder / "trusted"
+        self._secret = secret
 
-    def signer(self, pem: bytes | None = None) -> Signer:
-        """Returns the signer of the given key, else of the folder's own, which is made on first use.
+    def signer(self) -> Signer:
+        """Returns the signer of the secret, else of the folder's own key, which is made on first use.
 
         The public half of it is trusted from then on.
+
+        Raises:
+            IntegrityError: It is no usable key.
         """
-        signer = Signer(pem) if pem is not None else Signer(self._own())
+        signer = Signer(_read_secret(self._secret) if self._secret else self._own())
         self.trust(signer.public_key)
         return signer
 
@@ -194,7 +203,16 @@ class KeyFolder:
         (self._trusted / f"{identity}.pem").unlink(missing_ok=True)
 
     def rotate(self) -> Signer:
-        """Makes a new signing key; the one before stays trusted until it is distrusted. Returns the new signer."""
+        """Makes a new signing key; the one before stays trusted until it is distrusted. Returns the new signer.
+
+        Raises:
+            Refused: The key is a secret from outside, which is rotated where it comes from.
+        """
+        if self._secret:
+            raise Refused(
+                "the signing key comes from RELEASE_SIGNING_KEY",
+                remedy="give that another private key; the one before stays trusted until `release keys distrust`",
+            )
         self._write(new_key(), replace=True)
         return self.signer()
 
@@ -217,6 +235,15 @@ class KeyFolder:
             pass
         finally:
             fresh.unlink()
+
+
+def _read_secret(secret: str) -> bytes:
+    if secret.lstrip().startswith("-----BEGIN"):
+        return secret.encode()
+    try:
+        return Path(secret).read_bytes()
+    except OSError as error:
+        raise _bad_key(f"RELEASE_SIGNING_KEY is no PEM text, and no file that can be read ({error})") from error
 
 
 def _bad_key(problem: str) -> IntegrityError:

@@ -1,6 +1,7 @@
 """Decides, by signatures alone, whether a version may stand behind an alias; the one rule of serving and of verify."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from release_platform.domain.attestation import (
 from release_platform.domain.errors import IntegrityError
 from release_platform.domain.identity import Manifest
 from release_platform.domain.ports import VersionRecord
+from release_platform.domain.projection import Shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,22 @@ def proof_of(record: VersionRecord, alias: str) -> Proof:
             remedy=f"move aliases by promoting and rolling back only; see `release history {record.model}`",
         )
     return Proof(signature=record.tags[SIGNATURE_TAG], certificate=record.tags[CERTIFICATE_TAG + alias])
+
+
+def bundles_in(shown: Shown) -> tuple[str, ...]:
+    """Returns all that stands as a certificate among the tags of a model, unchecked."""
+    return tuple(
+        bundle for tags in shown.tags.values() for name, bundle in tags.items() if name.startswith(CERTIFICATE_TAG)
+    )
+
+
+def certified(model: str, bundles: Iterable[str], keys: TrustedKeys) -> tuple[Certificate, ...]:
+    """Returns, of these bundles, the certificates of a model that a trusted key signed; the others prove nothing."""
+    found = []
+    for bundle in bundles:
+        with suppress(IntegrityError):
+            found.append(Certificate.from_statement(keys.verify(bundle)))
+    return tuple(certificate for certificate in found if certificate.model == model)
 
 
 class Trust:

@@ -1,5 +1,6 @@
 """`release keys`: the key that signs versions and moves, and the keys that are trusted."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,7 +9,7 @@ from release_platform.cli.console import out, show_json, show_table
 from release_platform.cli.options import Json
 from release_platform.domain.errors import NotFound, Refused
 
-keys = typer.Typer(help="Show, rotate and distrust the keys that sign versions and moves.", no_args_is_help=True)
+keys = typer.Typer(help="Show, rotate, trust and distrust the keys that sign versions and moves.", no_args_is_help=True)
 
 
 @keys.command("list")
@@ -40,6 +41,27 @@ def rotate() -> None:
 
     signer = running.services().keys.rotate()
     out.print(f"{key_id(signer.public_key)} signs from now on", soft_wrap=True)
+
+
+@keys.command("trust")
+def trust(
+    file: Annotated[Path, typer.Argument(help="A public key in PEM: Ed25519 or ECDSA.", show_default=False)],
+) -> None:
+    """Trust a public key from now on, e.g. that of another machine which releases.
+
+    Example:
+
+        release keys trust build-machine.pub.pem
+    """
+    from release_platform.adapters.signing import key_id, load_public_key
+    from release_platform.cli import running
+
+    try:
+        key = load_public_key(file.read_bytes())
+    except OSError as error:
+        raise NotFound(f"{file} cannot be read ({error.strerror})", remedy="give the path of a public key") from None
+    running.services().keys.trust(key)
+    out.print(f"{key_id(key)} is trusted from now on", soft_wrap=True)
 
 
 @keys.command("distrust")

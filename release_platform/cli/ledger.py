@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from release_platform.cli.console import out, show_json
+from release_platform.cli.console import err, out, show_json
 from release_platform.cli.options import Json, Model
-from release_platform.domain.errors import DataError, IntegrityError, NotFound
-from release_platform.domain.ledger import LedgerRow, faults, standing_at
+from release_platform.domain.attestation import Certificate
+from release_platform.domain.errors import DataError, IntegrityError, NotFound, Unavailable
+from release_platform.domain.ledger import LedgerRow, certified_faults, faults, standing_at
 
 ledger = typer.Typer(help="Verify or export the ledger of releases.", no_args_is_help=True)
 
@@ -58,20 +59,32 @@ def _moment(text: str) -> datetime:
 def verify(
     model: Annotated[str | None, typer.Argument(help="Name of the model; default: all.")] = None,
     file: Annotated[Path | None, typer.Option("--file", help="An exported ledger to verify instead, offline.")] = None,
+    key: Annotated[
+        list[Path] | None, typer.Option("--key", help="With --file: a public key to trust instead of this machine's.")
+    ] = None,
 ) -> None:
-    """Check every row and the chain of hashes; names each row that was edited, deleted, moved or added.
+    """Check every row, the chain of hashes, and the signed certificates that were made for rows.
+
+    Names each row that was edited, deleted, moved or added. Rows that were cut off at the end, and a ledger that was
+    written anew as a whole, are found by the certificates, which are kept in the model registry.
 
     Examples:
 
         release ledger verify
 
-        release ledger verify --file ledger.jsonl
+        release ledger verify --file ledger.jsonl --key auditor/trusted.pem
     """
+    exported = _from_file(file, key or []) if file else _from_systems(model)
     found: list[str] = []
-    ledgers = _from_file(file) if file else _from_store(model)
-    for name, rows in ledgers.items():
-        found += faults(name, rows)
-        out.print(f"{name}: {len(rows)} row(s), head {rows[-1].hash if rows else 'none'}", soft_wrap=True)
+    for name, (rows, certificates) in exported.items():
+        found += (*faults(name, rows), *certified_faults(name, rows, certificates or ()))
+        newest = max((c.epoch for c in certificates or ()), default=0)
+        said = "its end is not checked" if certificates is None else f"certified to row {newest}"
+        out.print(
+            f"{name}: {len(rows)} row(s), {said}, head {rows[-1].hash if rows else 'none'}",
+            markup=False,
+            soft_wrap=True,
+        )
     if found:
         raise IntegrityError("\n".join(found), remedy="compare with an exported ledger or a backup; tell your auditor")
     out.print("no fault")
@@ -79,33 +92,65 @@ def verify(
 
 @ledger.command("export")
 def export(model: Model) -> None:
-    """Print a model's ledger as JSON lines, verifiable anywhere with `release ledger verify --file`.
+    """Print a model's ledger and certificates as JSON lines, verifiable anywhere with `release ledger verify --file`.
 
     Example:
 
         release ledger export flight_delay > ledger.jsonl
     """
-    for row in _from_store(model)[model]:
-        typer.echo(json_module.dumps(row.to_json(), sort_keys=True))
-
-
-def _from_store(model: str | None) -> dict[str, list[LedgerRow]]:
+    from release_platform.adapters.trust import bundles_in
     from release_platform.cli import running
 
-    store = running.services().store
+    running.project(model)
+    services = running.services()
+    for row in services.store.ledger(model):
+        typer.echo(json_module.dumps(row.to_json(), sort_keys=True))
+    for bundle in bundles_in(services.registry.shown(model)):
+        typer.echo(json_module.dumps({"model": model, "certificate": bundle}, sort_keys=True))
+
+
+_Ledgers = dict[str, tuple[list[LedgerRow], tuple[Certificate, ...] | None]]
+
+
+def _from_systems(model: str | None) -> _Ledgers:
+    from release_platform.adapters.trust import bundles_in, certified
+    from release_platform.cli import running
+
     if model is not None:
         running.project(model)
-    return {name: list(store.ledger(name)) for name in ([model] if model else store.models())}
+    services = running.services()
+    found: _Ledgers = {}
+    for name in [model] if model else services.store.models():
+        certificates: tuple[Certificate, ...] | None = None
+        try:
+            certificates = certified(name, bundles_in(services.registry.shown(name)), services.keys.trusted())
+        except Unavailable as error:
+            err.print(f"the certificates are not compared: {error.problem}", style="yellow", markup=False)
+        found[name] = (list(services.store.ledger(name)), certificates)
+    return found
 
 
-def _from_file(file: Path) -> dict[str, list[LedgerRow]]:
-    found: dict[str, list[LedgerRow]] = {}
+def _from_file(file: Path, keys: list[Path]) -> _Ledgers:
+    from release_platform.adapters.signing import TrustedKeys, load_public_key
+    from release_platform.adapters.trust import certified
+    from release_platform.cli import running
+
+    rows: dict[str, list[LedgerRow]] = {}
+    bundles: dict[str, list[str]] = {}
     try:
         for line in file.read_text(encoding="utf-8").splitlines():
-            row = LedgerRow.from_json(json_module.loads(line))
-            found.setdefault(row.model, []).append(row)
+            value = json_module.loads(line)
+            if "certificate" in value:
+                bundles.setdefault(value["model"], []).append(value["certificate"])
+            else:
+                rows.setdefault(value["model"], []).append(LedgerRow.from_json(value))
+        named = [load_public_key(path.read_bytes()) for path in keys]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
-            f"{file}: not an exported ledger ({error})", remedy="`release ledger export MODEL` writes one"
+            f"{file}: not an exported ledger, or no key ({error})", remedy="`release ledger export MODEL` writes one"
         ) from None
-    return found
+    trusted = TrustedKeys(*named) if named else running.services().keys.trusted()
+    return {
+        name: (rows.get(name, []), certified(name, bundles[name], trusted) if name in bundles else None)
+        for name in sorted({*rows, *bundles})
+    }

@@ -9,8 +9,8 @@ import pytest
 
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.signing import KeyFolder, key_id
-from release_platform.adapters.trust import Trust, proof_of
-from release_platform.audit import certificates_in, observe
+from release_platform.adapters.trust import Trust, bundles_in, certified, proof_of
+from release_platform.audit import observe
 from release_platform.domain.attestation import SIGNATURE_TAG
 from release_platform.domain.errors import IntegrityError, Refused
 from release_platform.domain.invariants import LINEAGE, violations
@@ -254,7 +254,7 @@ def test_what_was_cut_off_from_the_ledger_is_found_by_the_newest_certificate(
 ) -> None:
     promote(releases, "1")
     promote(releases, "2")
-    certificates = certificates_in(MODEL, registry.shown(MODEL), keys.trusted())
+    certificates = certified(MODEL, bundles_in(registry.shown(MODEL)), keys.trusted())
     rows = releases.store.ledger(MODEL)
     assert certified_faults(MODEL, rows, certificates) == ()
     found = certified_faults(MODEL, rows[:-1], certificates)

@@ -15,7 +15,7 @@ from release_platform.domain.attestation import (
     check_version_statement,
     version_statement,
 )
-from release_platform.domain.errors import IntegrityError
+from release_platform.domain.errors import IntegrityError, Refused
 from release_platform.domain.identity import FileEntry, Manifest
 from release_platform.pipeline.packaging import manifest_of
 
@@ -140,3 +140,22 @@ def test_after_a_rotation_both_keys_are_trusted_until_the_old_one_is_not(tmp_pat
 def test_a_text_that_is_no_key_is_refused() -> None:
     with pytest.raises(IntegrityError, match="not a usable key"):
         Signer(b"hello")
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_a_secret_from_outside_signs_and_is_trusted_but_never_written(tmp_path: Path, as_file: bool) -> None:
+    pem = new_key()
+    (tmp_path / "secret.pem").write_bytes(pem)
+    keys = KeyFolder(tmp_path / "keys", str(tmp_path / "secret.pem") if as_file else pem.decode())
+    bundle = keys.signer().sign(CERTIFICATE.to_statement())
+    assert keys.trusted().verify(bundle) == CERTIFICATE.to_statement()
+    assert keys.signer().public_key == Signer(pem).public_key
+    assert not (tmp_path / "keys" / "signing.pem").exists()
+    with pytest.raises(Refused, match="RELEASE_SIGNING_KEY"):
+        keys.rotate()
+
+
+@pytest.mark.parametrize("secret", ["nowhere.pem", "-----BEGIN PRIVATE KEY-----"])
+def test_a_secret_that_is_no_key_is_refused_and_not_shown(tmp_path: Path, secret: str) -> None:
+    with pytest.raises(IntegrityError, match="not a usable key"):
+        KeyFolder(tmp_path, secret).signer()
