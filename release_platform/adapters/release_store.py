@@ -7,22 +7,21 @@ ledger row in one transaction, so of any number of concurrent moves one wins and
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError, ProgrammingError
 from sqlalchemy.exc import IntegrityError as DuplicateRow
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 
 from release_platform.adapters.clock import SystemClock
-from release_platform.domain.errors import NotFound, Refused, SpecError, StaleEpoch, Unavailable
+from release_platform.adapters.store_database import grant, migrate, open_engine, store_url
+from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.gates import GateResult, Verdict
 from release_platform.domain.ledger import LedgerRow, genesis, sealed
 from release_platform.domain.lifecycle import Head, Move, advance
 from release_platform.domain.policy import Approval, PromotionRequest, Registration, RequestState
 from release_platform.domain.ports import Clock
 
-SCHEMA = "0002"
 _metadata = sa.MetaData()
 
 
@@ -56,6 +55,7 @@ _registrations = _table(
 _requests = _table("requests", "request_id", "model version actor reason requested_at state outcome")
 _approvals = _table("approvals", "request_id actor binding approved_at", "reason")
 _removals = _table("removals", "model version", "actor reason at")
+_policies = _table("policies", "digest", "", "terms")
 _tracked = _table("tracked_runs", "dagster_run_id model", "mlflow_run_id")
 
 
@@ -66,15 +66,24 @@ class ReleaseStore:
     """
 
     def __init__(self, url: str, clock: Clock | None = None) -> None:
-        self._url = _store_url(url)
+        self._url = store_url(url)
         self._clock = clock or SystemClock()
-        self._engine = _engine(self._url)
+        self._engine = open_engine(self._url)
         with self._begin() as connection:
-            _migrate(connection)
+            migrate(connection)
 
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
+
+    def grant(self, role: str) -> None:
+        """Lets a role of PostgreSQL do what the platform does, and no more: to the ledger it can only append.
+
+        Raises:
+            Refused: There is no such role, the database has no roles, or this one does not own the tables.
+        """
+        with self._begin() as connection:
+            grant(connection, role)
 
     # Heads and ledger
 
@@ -346,61 +355,6 @@ class ReleaseStore:
                 f"the release store {self._url.render_as_string(hide_password=True)} does not answer: {error.orig}",
                 remedy="check that the database runs and has room, and RELEASE_STORE_URL; nothing was changed",
             ) from error
-
-
-def _store_url(text: str) -> sa.URL:
-    try:
-        url = sa.make_url(text)
-        if url.drivername == "postgresql":  # SQLAlchemy's own default driver is another one than is installed
-            url = url.set(drivername="postgresql+psycopg2")
-        url.get_dialect()
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise SpecError(
-            f"'{text.split('@')[-1]}' is no address of a release store ({type(error).__name__})",
-            remedy="write it like sqlite:////folder/release.db or postgresql://user:password@host/database",
-            field="RELEASE_STORE_URL",
-        ) from None
-    return url
-
-
-def _engine(url: sa.URL) -> sa.Engine:
-    if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True)
-    if url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": 30})
-
-    @sa.event.listens_for(engine, "connect")
-    def _connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves, below
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
-
-
-def _migrate(connection: sa.Connection) -> None:
-    made = sa.inspect(connection).has_table("alembic_version")
-    if made and connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == SCHEMA:
-        return
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7305001)"))
-    upgrade(connection, SCHEMA)
-
-
-def upgrade(connection: sa.Connection, revision: str) -> None:
-    """Brings the schema of a database up to a revision, inside the connection's transaction."""
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, revision)
 
 
 def _head(connection: sa.Connection, model: str) -> Head:

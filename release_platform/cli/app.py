@@ -2,7 +2,21 @@
 
 import typer
 
-from release_platform.cli import audit, data, demo, dev, keys, ledger, new, promotion, reproduce, run, serving, show
+from release_platform.cli import (
+    audit,
+    data,
+    demo,
+    dev,
+    keys,
+    ledger,
+    new,
+    promotion,
+    reproduce,
+    run,
+    serving,
+    show,
+    store,
+)
 
 EXIT_CODES = """
 Exit codes: 0 success; 1 unforeseen error; 2 wrong usage or YAML; 3 data or training; 4 a gate did not pass;
@@ -31,6 +45,7 @@ app.command("who-served")(ledger.who_served)
 app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(data.data, name="data")
 app.add_typer(keys.keys, name="keys")
+app.add_typer(store.store, name="store")
 app.command("reproduce")(reproduce.reproduce)
 app.command("models")(show.models)
 app.command("new")(new.new)

@@ -1,5 +1,6 @@
 """The release store keeps its promises on SQLite and on PostgreSQL alike."""
 
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from release_platform.adapters.release_store import SCHEMA, ReleaseStore, upgrade
+from release_platform.adapters.release_store import ReleaseStore
+from release_platform.adapters.store_database import SCHEMA, upgrade
 from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.ledger import LedgerRow, faults, fold
 from release_platform.domain.lifecycle import Move
@@ -110,6 +112,87 @@ def test_the_ledger_cannot_be_truncated(store: ReleaseStore, url: str) -> None:
     with pytest.raises(sa.exc.DBAPIError, match="append-only"), engine.begin() as connection:
         connection.execute(sa.text("TRUNCATE ledger"))
     engine.dispose()
+
+
+@pytest.fixture
+def as_role(postgresql_url: str) -> Iterator[str]:
+    """Yields the address of a store for a role that may only do what the platform does."""
+    role = f"releaser_{uuid.uuid4().hex[:8]}"
+    owner = sa.create_engine(postgresql_url, isolation_level="AUTOCOMMIT")
+    with owner.connect() as connection:
+        connection.execute(sa.text(f"CREATE ROLE {role} LOGIN"))
+    store = ReleaseStore(postgresql_url)
+    store.grant(role)
+    store.close()
+    yield sa.make_url(postgresql_url).set(username=role).render_as_string(hide_password=False)
+    with owner.connect() as connection:
+        connection.execute(sa.text(f"DROP OWNED BY {role}"))
+        connection.execute(sa.text(f"DROP ROLE {role}"))
+    owner.dispose()
+
+
+def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str) -> None:
+    store = ReleaseStore(as_role)
+    store.record_registration(REGISTRATION)
+    store.replace_tag("m", "2", "t", "v")
+    store.record_removal("m", "2", actor="ada", reason="old")
+    store.open_request(REQUEST)
+    approval = Approval(request_id="q", actor="grace", binding="b", reason="read it", approved_at=datetime.now(UTC))
+    store.record_approval(approval)
+    store.close_request("q", RequestState.REFUSED, "no")
+    move(store, Move.STAGED, "1", 0)
+    move(store, Move.PROMOTED, "1", 1)
+    store.mark_projected("m", 2)
+    assert store.claim_tracked_run("d", "m", "r") == "r"
+    assert (store.head("m").production, faults("m", store.ledger("m"))) == ("1", ())
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE ledger SET actor = 'mallory'",
+        "DELETE FROM ledger",
+        "TRUNCATE ledger",
+        "ALTER TABLE ledger DISABLE TRIGGER ALL",
+        "DROP TABLE ledger",
+        "DELETE FROM heads",
+        "UPDATE registrations SET digest = 'd'",
+        "DELETE FROM approvals",
+        "UPDATE requests SET actor = 'mallory'",
+        "SET session_replication_role = replica",
+    ],
+)
+def test_a_role_of_its_own_can_do_nothing_else(as_role: str, statement: str) -> None:
+    engine = sa.create_engine(as_role)
+    with pytest.raises(sa.exc.ProgrammingError, match=r"permission denied|must be owner"), engine.begin() as connection:
+        connection.execute(sa.text(statement))
+    engine.dispose()
+
+
+def test_a_role_that_may_not_bring_the_schema_up_to_date_is_told_who_may(as_role: str, postgresql_url: str) -> None:
+    owner = sa.create_engine(postgresql_url)
+    with owner.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+    owner.dispose()
+    with pytest.raises(Refused, match="this role may not"):
+        ReleaseStore(as_role)
+
+
+def test_a_schema_of_a_newer_version_is_refused(store: ReleaseStore, url: str) -> None:
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(Refused, match="does not know"):
+        ReleaseStore(url)
+
+
+def test_a_role_that_does_not_exist_is_named(url: str) -> None:
+    store = ReleaseStore(url)
+    with pytest.raises(Refused, match=r"no role nobody|SQLite has no roles"):
+        store.grant("nobody")
+    store.close()
 
 
 def test_the_projected_epoch_never_goes_back(store: ReleaseStore) -> None:

@@ -1,4 +1,4 @@
-"""What the registry must show of each version, removals, and approvals that may be given again."""
+"""What the registry must show of each version, removals, policies, and approvals that may be given again."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Adds the tags of a registration and the table of removals; an approval's time becomes part of its key."""
+    """Adds the tags of a registration, removals and policies; an approval's time becomes part of its key."""
     op.add_column("registrations", sa.Column("tags", sa.JSON))
     op.create_table(
         "removals",
@@ -19,6 +19,11 @@ def upgrade() -> None:
         sa.Column("actor", sa.String(200), nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("at", sa.String(40), nullable=False),
+    )
+    op.create_table(
+        "policies",
+        sa.Column("digest", sa.String(71), primary_key=True),
+        sa.Column("terms", sa.JSON, nullable=False),
     )
     op.rename_table("approvals", "approvals_0001")
     op.create_table(

@@ -1,0 +1,135 @@
+"""The release store's database: its address, its engine, its schema, and a role that may only append to the ledger."""
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, ProgrammingError
+
+from release_platform.domain.errors import Refused, SpecError
+
+SCHEMA = "0002"
+_RIGHTS = {
+    "ledger": "SELECT, INSERT",
+    "removals": "SELECT, INSERT",
+    "approvals": "SELECT, INSERT",
+    "policies": "SELECT, INSERT",
+    "tracked_runs": "SELECT, INSERT",
+    "registrations": "SELECT, INSERT, UPDATE (tags)",
+    "requests": "SELECT, INSERT, UPDATE (state, outcome)",
+    "heads": "SELECT, INSERT, UPDATE (epoch, state, projected_epoch)",
+    "alembic_version": "SELECT",
+}
+"""What the platform needs of each table, and no more."""
+
+
+def store_url(text: str) -> sa.URL:
+    """Returns the address of a release store.
+
+    Raises:
+        SpecError: It is none.
+    """
+    try:
+        url = sa.make_url(text)
+        if url.drivername == "postgresql":  # SQLAlchemy's own default driver is another one than is installed
+            url = url.set(drivername="postgresql+psycopg2")
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise SpecError(
+            f"'{text.split('@')[-1]}' is no address of a release store ({type(error).__name__})",
+            remedy="write it like sqlite:////folder/release.db or postgresql://user:password@host/database",
+            field="RELEASE_STORE_URL",
+        ) from None
+    return url
+
+
+def open_engine(url: sa.URL) -> sa.Engine:
+    """Returns the engine of an address; SQLite waits for its lock, writes through, and begins transactions at once."""
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True)
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": 30})
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, below
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def migrate(connection: sa.Connection) -> None:
+    """Brings the schema up to date, inside the connection's transaction.
+
+    Raises:
+        Refused: It is not, and this role may not change it; or a newer version of the platform made it.
+    """
+    if _revision(connection) == SCHEMA:
+        return
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7305001)"))
+    from alembic.util import CommandError
+
+    try:
+        upgrade(connection, SCHEMA)
+    except CommandError as error:
+        raise Refused(
+            f"the release store has a schema that this version does not know ({error})",
+            remedy="a newer version of the platform made it: upgrade this one",
+        ) from None
+    except ProgrammingError as error:
+        raise Refused(
+            f"the schema of the release store must be brought to {SCHEMA}, and this role may not: {_first(error)}",
+            remedy="run `release store upgrade` with the RELEASE_STORE_URL of the role that owns the tables",
+        ) from None
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    return None if found is None else str(found)
+
+
+def grant(connection: sa.Connection, role: str) -> None:
+    """Gives a role of PostgreSQL the rights that the platform needs, and takes all others.
+
+    Raises:
+        Refused: There is no such role, the database has no roles, or this one does not own the tables.
+    """
+    if connection.dialect.name != "postgresql":
+        raise Refused("SQLite has no roles", remedy="keep the release store in PostgreSQL: RELEASE_STORE_URL")
+    known = connection.scalar(sa.text("SELECT count(*) FROM pg_roles WHERE rolname = :role"), {"role": role})
+    if not known:
+        raise Refused(f"there is no role {role}", remedy=f"make it first: CREATE ROLE {role} LOGIN PASSWORD '...'")
+    named = connection.dialect.identifier_preparer.quote(role)
+    try:
+        for table, rights in _RIGHTS.items():
+            connection.execute(sa.text(f"REVOKE ALL ON {table} FROM {named}"))
+            connection.execute(sa.text(f"GRANT {rights} ON {table} TO {named}"))
+    except ProgrammingError as error:
+        raise Refused(
+            f"the rights of {role} cannot be set: {_first(error)}",
+            remedy="use the RELEASE_STORE_URL of the role that owns the tables",
+        ) from None
+
+
+def _first(error: ProgrammingError) -> str:
+    return str(error.orig).splitlines()[0]
+
+
+def upgrade(connection: sa.Connection, revision: str) -> None:
+    """Brings the schema of a database up to a revision, inside the connection's transaction."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
