@@ -11,6 +11,7 @@ from release_platform.defs.data import build_features, build_raw_data, build_raw
 from release_platform.defs.evaluation import build_evaluation_report, build_gates
 from release_platform.defs.naming import MODEL_TAG, STAGES, asset_key
 from release_platform.defs.promotion import build_production_version, build_registry_check
+from release_platform.defs.readiness import build_ready_check
 from release_platform.defs.registration import build_registered_version, build_servable_check
 from release_platform.defs.reproduction import build_reproduced_check, check_key
 from release_platform.defs.resources import build_fluent_tracking
@@ -100,6 +101,7 @@ def build_model(project: Project) -> dg.Definitions:
             build_gates(project),
             build_servable_check(project),
             build_registry_check(project),
+            build_ready_check(project),
             build_audit_check(project),
             build_reproduced_check(project),
         ],

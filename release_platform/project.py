@@ -36,6 +36,16 @@ class Project:
         return digest_of({name: self.attributes[name] for name in names})
 
 
+class _Loader(yaml.SafeLoader):
+    """Leaves moments as text, as Dagster's own loader does."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def parse_spec(attributes: Mapping[str, Any], *, file: Path) -> ModelSpec:
     """Returns the spec that the attributes of a `defs.yaml` describe.
 
@@ -71,7 +81,7 @@ def read_projects(*folders: Path) -> tuple[dict[str, Project], dict[str, SpecErr
     wrong: dict[str, SpecError] = {}
     for file in sorted(path for folder in folders for path in folder.glob("*/defs.yaml")):
         try:
-            for described in yaml.safe_load_all(file.read_text(encoding="utf-8")):
+            for described in yaml.load_all(file.read_text(encoding="utf-8"), _Loader):
                 spec = parse_spec(described["attributes"], file=file)
                 projects[spec.name] = Project(spec=spec, folder=file.parent)
         except SpecError as error:
@@ -94,5 +104,7 @@ def _explained(detail: ErrorDetails) -> tuple[str, str]:
             return field, "is missing"
         case "value_error":
             return field, str(detail["ctx"]["error"])
+        case "string_type" if isinstance(detail["input"], int | float):
+            return field, f"should be text, but YAML reads it as {detail['input']!r}: put it in quotes"
         case _:
             return field, f"{detail['msg']} (found {detail['input']!r:.60})"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from release_platform.adapters.mlflow_client import as_mlflow_default, mlflow_client, mlflow_errors
 from release_platform.adapters.model_package import MAXIMUM_BYTES
-from release_platform.domain.errors import IntegrityError, NotFound, Refused, ReleaseError
+from release_platform.domain.errors import IntegrityError, NotFound, Refused, ReleaseError, Unavailable
 from release_platform.domain.identity import Manifest
 from release_platform.domain.ports import VersionRecord
 from release_platform.domain.projection import Shown
@@ -97,7 +97,7 @@ class MlflowRegistry:
                     mlflow_client(self._uri).delete_registered_model_alias(model, alias)
                 else:
                     mlflow_client(self._uri).set_registered_model_alias(model, alias, version)
-        except Refused:
+        except (Refused, Unavailable):
             if self.find_alias(model, alias) != version:  # else another process was first to say the same
                 raise
 

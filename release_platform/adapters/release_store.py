@@ -6,7 +6,7 @@ ledger row in one transaction, so of any number of concurrent moves one wins and
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -297,12 +297,9 @@ class ReleaseStore:
     def record_approval(self, approval: Approval) -> None:
         """Records an approval; the same one again does nothing, a later one of the same person is kept beside it."""
         values = {name: getattr(approval, name) for name in _columns(_approvals)}
-        values["approved_at"] = approval.approved_at.isoformat()
-        try:
-            with self._begin() as connection:
-                connection.execute(_approvals.insert().values(values))
-        except DuplicateRow:
-            return
+        values["approved_at"] = approval.approved_at.astimezone(UTC).isoformat()
+        with suppress(DuplicateRow), self._begin() as connection:
+            connection.execute(_approvals.insert().values(values))
 
     def approvals(self, request_id: str) -> tuple[Approval, ...]:
         """Returns all approvals of a request, void ones too, oldest first."""

@@ -9,7 +9,7 @@ from release_platform.cli.console import err, out, show_json
 from release_platform.cli.options import Actor, Json, Model, Reason
 from release_platform.domain.errors import Refused
 from release_platform.domain.ledger import LedgerRow
-from release_platform.domain.policy import PromotionRequest, RequestState
+from release_platform.domain.policy import Facts, PromotionRequest, RequestState, decide, find_approval
 
 WAIT_S = 180.0
 PATIENCE_S = 30.0
@@ -133,15 +133,17 @@ def _is_launched(request: PromotionRequest) -> bool:
 
 def missing_conditions(request: PromotionRequest) -> tuple[str, ...]:
     """Returns what an open request waits for, as the sensor would say."""
+    from release_platform.defs.readiness import missing_of
+
+    return missing_of(decide(facts_of(request)))
+
+
+def facts_of(request: PromotionRequest) -> Facts:
+    """Returns what is known of a request now."""
     from release_platform.cli import running
-    from release_platform.domain.policy import Hold, Reject, decide
 
     policy = running.project(request.model).spec.policy
-    match decide(running.services().releases.facts(request, policy)):
-        case Hold(reasons=reasons) | Reject(reasons=reasons):
-            return reasons
-        case _:
-            return ()
+    return running.services().releases.facts(request, policy)
 
 
 def _row_of(request: PromotionRequest) -> LedgerRow:
@@ -163,19 +165,24 @@ def approve(
         release approve 3f9c2a71b0de --actor grace --reason "read the report, slices are fine"
     """
     from release_platform.cli import running
+    from release_platform.defs.readiness import missing_of
 
     who = actor or running.services().settings.acting
     form = {"request_id": request_id, "actor": who, "reason": reason}
     running.run_job("approve", config={"ops": {"record_approval": {"config": form}}})
     request = running.services().store.get_request(request_id)
-    missing = missing_conditions(request)
+    facts = facts_of(request)
+    given = find_approval(facts, who)
+    assert given is not None
+    missing = missing_of(decide(facts)) if request.state is RequestState.OPEN else ()
     if json:
-        show_json(
-            {"request_id": request_id, "model": request.model, "version": request.version, "missing": list(missing)}
-        )
+        valid = {"valid_until": given.until.isoformat() if given.until else None}
+        asked = {"request_id": request_id, "model": request.model, "version": request.version}
+        show_json({**asked, **valid, "missing": list(missing)})
         return
-    out.print(f"{request.model} version {request.version}: approved by {who}")
-    out.print(f"Still missing: {'; '.join(missing)}" if missing else "Every condition holds.")
+    out.print(f"{request.model} version {request.version}: {given.said}", markup=False, soft_wrap=True)
+    said = f"Still missing: {'; '.join(missing)}" if missing else "Every condition holds."
+    out.print(said, markup=False, soft_wrap=True)
 
 
 def rollback(

@@ -1,5 +1,6 @@
 """`release models`, `status`, `history` and `lineage`: what is, what was, and where a version comes from."""
 
+from datetime import UTC, datetime
 from time import sleep
 from typing import Annotated, Any
 
@@ -9,7 +10,8 @@ from rich.tree import Tree
 from release_platform.cli.console import out, show_json, show_table
 from release_platform.cli.options import Json, Model
 from release_platform.domain.errors import NotFound
-from release_platform.domain.policy import RequestState
+from release_platform.domain.freeze import find_freeze
+from release_platform.domain.policy import PromotionRequest, RequestState, decide, judged_approvals
 
 
 def models(json: Json = False) -> None:
@@ -56,23 +58,39 @@ def status(
 
 def _status(name: str) -> dict[str, Any]:
     from release_platform.cli import running
-    from release_platform.cli.promotion import missing_conditions
 
-    running.project(name)
+    policy = running.project(name).spec.policy
     services = running.services()
     head = services.store.head(name)
+    freeze = find_freeze(policy.freeze, datetime.now(UTC))
     return {
         **head.to_json(),
         "registry_wrong": _lasting_deviations(name) if head.epoch else [],
-        "requests": [
+        "frozen": freeze.said if freeze else None,
+        "requests": [_request_status(request) for request in services.store.requests(name, RequestState.OPEN)],
+    }
+
+
+def _request_status(request: PromotionRequest) -> dict[str, Any]:
+    from release_platform.cli.promotion import facts_of
+    from release_platform.defs.readiness import missing_of
+
+    facts = facts_of(request)
+    return {
+        "request_id": request.request_id,
+        "version": request.version,
+        "actor": request.actor,
+        "reason": request.reason,
+        "missing": list(missing_of(decide(facts))),
+        "approvals": [
             {
-                "request_id": request.request_id,
-                "version": request.version,
-                "actor": request.actor,
-                "reason": request.reason,
-                "missing": list(missing_conditions(request)),
+                "actor": judged.approval.actor,
+                "reason": judged.approval.reason,
+                "standing": judged.standing.value,
+                "valid_until": judged.until.isoformat() if judged.until else None,
+                "said": judged.said,
             }
-            for request in services.store.requests(name, RequestState.OPEN)
+            for judged in judged_approvals(facts)
         ],
     }
 
@@ -95,9 +113,15 @@ def _show_status(state: dict[str, Any]) -> None:
     )
     for fault in state["registry_wrong"]:
         out.print(f"  [red]{fault}[/]")
+    if state["frozen"]:
+        out.print(f"  {state['frozen']}", markup=False, soft_wrap=True)
     for request in state["requests"]:
         waits = "; ".join(request["missing"]) or "ready; the promotion sensor, or `release promote`, carries it out"
-        out.print(f"  request {request['request_id']}: version {request['version']} by {request['actor']}: {waits}")
+        asked = f"  request {request['request_id']}: version {request['version']} by {request['actor']}"
+        out.print(f"{asked}: {waits}", markup=False, soft_wrap=True)
+        for said in [approval["said"] for approval in request["approvals"]]:
+            if said not in request["missing"]:
+                out.print(f"    {said}", markup=False, soft_wrap=True)
 
 
 def history(model: Model, json: Json = False) -> None:

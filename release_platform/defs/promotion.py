@@ -5,17 +5,21 @@ once for those whose conditions hold, and says of the others which condition is 
 again and moves Production. `rollback` brings a former version back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from release_platform.defs.naming import MODEL_TAG, asset_key, link, shared
+from release_platform.defs.readiness import Decided, ready_evaluation
 from release_platform.defs.resources import Platform
+from release_platform.defs.sensor_cursor import changed_evaluations
 from release_platform.domain.errors import NotFound, ReleaseError, Unavailable
+from release_platform.domain.freeze import moment_text
 from release_platform.domain.ledger import LedgerRow
-from release_platform.domain.policy import Hold, PromotionRequest, Ready, Reject, RequestState
+from release_platform.domain.policy import Hold, PromotionRequest, Ready, Reject, RequestState, approval_end
+from release_platform.domain.spec import Tampering
 from release_platform.project import Project
 from release_platform.services import Services
 
@@ -105,6 +109,14 @@ def build_registry_check(project: Project) -> dg.AssetChecksDefinition:
     return registry_shows_ledger
 
 
+def registry_evaluation(model: str, faults: Sequence[str]) -> dg.AssetCheckEvaluation:
+    """Returns the evaluation of that check by the sensor, which saw these changes behind the platform's back."""
+    key = registry_check(model)
+    return dg.AssetCheckEvaluation(
+        asset_key=key.asset_key, check_name=key.name, passed=not faults, description="; ".join(faults) or None
+    )
+
+
 def registry_check(model: str) -> dg.AssetCheckKey:
     """Returns the key of the check that the registry shows what ledger and release store say."""
     return dg.AssetCheckKey(asset_key(model, "production_version"), "registry_shows_ledger")
@@ -132,10 +144,12 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
         with NamedFailures():
             request = platform.services.store.get_request(config.request_id)
             policy = get_project(projects, request.model).spec.policy
-            platform.services.releases.approve(
+            approval = platform.services.releases.approve(
                 config.request_id, actor=config.actor, reason=config.reason, policy=policy
             )
-            context.log.info(f"request {config.request_id}: approved by {config.actor}")
+            until = approval_end(approval, policy)
+            valid = f"until {moment_text(until)}" if until else "until model, report or policy change"
+            context.log.info(f"request {config.request_id}: approved by {config.actor}, {valid}")
 
     @dg.op(description="Moves Production to what a request asks for, if every condition holds now.")
     def move_production(context: dg.OpExecutionContext, config: PromoteForm, platform: Platform) -> None:
@@ -213,18 +227,45 @@ def decide_requests(
 
     The sensor and the command line both decide by this.
     """
+    return _launches(_decided(projects, services), services, instance)
+
+
+def _decided(projects: Projects, services: Services) -> list[Decided]:
+    return [
+        (request, services.releases.decide(request, project.spec.policy))
+        for name, project in projects.items()
+        for request in services.store.requests(name, RequestState.OPEN)
+    ]
+
+
+def _launches(
+    decided: Sequence[Decided], services: Services, instance: dg.DagsterInstance
+) -> tuple[list[dg.RunRequest], list[str]]:
     ready: list[dg.RunRequest] = []
     waiting: list[str] = []
-    for name, project in projects.items():
-        for request in services.store.requests(name, RequestState.OPEN):
-            match services.releases.decide(request, project.spec.policy):
-                case Ready():
-                    _launch(request, services, instance, ready, waiting)
-                case Hold(reasons=reasons):
-                    waiting.append(f"{_said(request)} waits: {'; '.join(reasons)}")
-                case Reject(reasons=reasons):
-                    waiting.append(f"{_said(request)} is refused: {'; '.join(reasons)}")
+    for request, decision in decided:
+        match decision:
+            case Ready():
+                _launch(request, services, instance, ready, waiting)
+            case Hold(reasons=reasons):
+                waiting.append(f"{_said(request)} waits: {'; '.join(reasons)}")
+            case Reject(reasons=reasons):
+                waiting.append(f"{_said(request)} is refused: {'; '.join(reasons)}")
     return ready, waiting
+
+
+def _evaluations(faults: Mapping[str, Sequence[str]], decided: Sequence[Decided]) -> list[dg.AssetCheckEvaluation]:
+    """Returns what each check that the sensor keeps up to date would say now, of every model."""
+    still_open = [(request, decision) for request, decision in decided if not isinstance(decision, Reject)]
+    return [
+        *(ready_evaluation(name, [d for d in still_open if d[0].model == name]) for name in faults),
+        *(registry_evaluation(name, found) for name, found in faults.items()),
+    ]
+
+
+def _reconciled(project: Project, services: Services) -> tuple[str, ...]:
+    undo = project.spec.policy.tampering is Tampering.UNDO
+    return services.releases.projection.reconcile(project.spec.name, undo=undo)
 
 
 def _said(request: PromotionRequest) -> str:
@@ -276,17 +317,22 @@ def build_sensor(projects: Projects, promote: dg.JobDefinition) -> dg.SensorDefi
     def promotion_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> Any:
         services = platform.services
         try:
-            for model in projects:
-                for fault in services.releases.projection.reconcile(model, undo=True):
-                    context.log.warning(fault)
-            ready, waiting = decide_requests(projects, services, context.instance)
+            faults = {name: _reconciled(project, services) for name, project in projects.items()}
+            decided = _decided(projects, services)
+            ready, waiting = _launches(decided, services, context.instance)
         except Unavailable as error:
             return dg.SkipReason(f"waits for an outside system: {error.problem}")
+        for line in (line for found in faults.values() for line in found):
+            context.log.warning(line)
         for line in waiting:
             context.log.info(line)
-        if ready:
-            return dg.SensorResult(run_requests=ready)
-        return dg.SkipReason("\n".join(waiting) or "no open promotion request")
+        events, cursor = changed_evaluations(context.cursor, _evaluations(faults, decided))
+        return dg.SensorResult(
+            run_requests=ready,
+            skip_reason=None if ready else "\n".join(waiting) or "no open promotion request",
+            asset_events=events,
+            cursor=cursor,
+        )
 
     return promotion_sensor
 

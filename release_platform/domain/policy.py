@@ -5,9 +5,10 @@ A condition that can still come true holds the request; one that cannot rejects 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from release_platform.domain.freeze import find_freeze, moment_text
 from release_platform.domain.gates import GateResult
 from release_platform.domain.identity import digest_of
 from release_platform.domain.lifecycle import Head
@@ -173,31 +174,92 @@ def _missing(facts: Facts) -> tuple[str, ...]:
             f"its gates compared it with {compared}, but Production is version {facts.head.production} now: "
             f"run `release run {facts.request.model}` to judge a version against it"
         )
-    waited_s = (facts.now - facts.staged_at).total_seconds()
-    if waited_s < policy.minimum_soak_s:
-        found.append(
-            f"{policy.minimum_soak_s - waited_s:.0f} s of {policy.minimum_soak_s:.0f} s in Staging are missing"
-        )
-    valid = valid_approvers(facts.request, facts.approvals, binding(registration, policy))
-    if len(valid) < policy.approvals:
-        missing = policy.approvals - len(valid)
+    freeze = find_freeze(policy.freeze, facts.now)
+    if freeze is not None:
+        found.append(freeze.said)
+    if (facts.now - facts.staged_at).total_seconds() < policy.minimum_soak_s:
+        until = (facts.staged_at + timedelta(seconds=policy.minimum_soak_s)).astimezone(UTC)
+        found.append(f"it must stand in Staging for {policy.minimum_soak_s:g} s, until {moment_text(until)}")
+    judged = judged_approvals(facts)
+    n_valid = sum(approval.standing is Standing.VALID for approval in judged)
+    if n_valid < policy.approvals:
+        missing = policy.approvals - n_valid
         found.append(
             f"{missing} of {policy.approvals} approval(s) by others than {facts.request.actor} are missing: "
             f"`release approve {facts.request.request_id}`"
         )
+        found += [approval.said for approval in judged if approval.standing is not Standing.VALID]
     return tuple(found)
 
 
-def valid_approvers(request: PromotionRequest, approvals: Sequence[Approval], bound_to: str) -> frozenset[str]:
-    """Returns who approved what is requested now: not the requester, each person once, void bindings left out."""
-    return frozenset(
-        approval.actor.strip().casefold()
-        for approval in approvals
-        if approval.request_id == request.request_id
-        and approval.binding == bound_to
-        and approval.actor.strip()
-        and not same_person(approval.actor, request.actor)
-    )
+class Standing(StrEnum):
+    """Whether an approval counts, best first."""
+
+    VALID = "valid"
+    EXPIRED = "expired"
+    VOID = "void"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedApproval:
+    """An approval, whether it counts, and the last moment at which it does; None: for good, or it is void."""
+
+    approval: Approval
+    standing: Standing
+    until: datetime | None
+
+    @property
+    def said(self) -> str:
+        """The sentence that an operator reads."""
+        match self.standing:
+            case Standing.VALID:
+                return f"approved by {self.approval.actor}" + (
+                    f" until {moment_text(self.until)}" if self.until else ""
+                )
+            case Standing.EXPIRED:
+                assert self.until is not None
+                return f"{self.approval.actor}'s approval expired {moment_text(self.until)}"
+            case Standing.VOID:
+                return f"{self.approval.actor}'s approval is void: model, report or policy changed since"
+
+
+def judged_approvals(facts: Facts) -> tuple[JudgedApproval, ...]:
+    """Returns the approvals of a request, of each person but the requester the one that is worth most."""
+    if facts.registration is None:
+        return ()
+    bound_to = binding(facts.registration, facts.policy)
+    best: dict[str, JudgedApproval] = {}
+    for approval in sorted(facts.approvals, key=lambda a: a.approved_at, reverse=True):
+        person = approval.actor.strip().casefold()
+        if approval.request_id != facts.request.request_id or not person or same_person(person, facts.request.actor):
+            continue
+        judged = _judged(approval, bound_to, facts)
+        if person not in best or _RANK[judged.standing] < _RANK[best[person].standing]:
+            best[person] = judged
+    return tuple(best[person] for person in sorted(best))
+
+
+def approval_end(approval: Approval, policy: PolicySpec) -> datetime | None:
+    """Returns the last moment at which an approval counts under a policy; None: it does not expire."""
+    if policy.approvals_expire_s is None:
+        return None
+    return approval.approved_at.astimezone(UTC) + timedelta(seconds=policy.approvals_expire_s)
+
+
+def find_approval(facts: Facts, actor: str) -> JudgedApproval | None:
+    """Returns what a person's approval of a request is worth, or None without one."""
+    return next((judged for judged in judged_approvals(facts) if same_person(judged.approval.actor, actor)), None)
+
+
+_RANK = {standing: rank for rank, standing in enumerate(Standing)}
+
+
+def _judged(approval: Approval, bound_to: str, facts: Facts) -> JudgedApproval:
+    if approval.binding != bound_to:
+        return JudgedApproval(approval=approval, standing=Standing.VOID, until=None)
+    until = approval_end(approval, facts.policy)
+    standing = Standing.VALID if until is None or facts.now <= until else Standing.EXPIRED
+    return JudgedApproval(approval=approval, standing=standing, until=until)
 
 
 def same_person(one: str, other: str) -> bool:

@@ -162,7 +162,7 @@ def test_the_sensor_launches_a_request_whose_conditions_hold(staged: Home) -> No
     [
         ({"approvals": 1}, "1 of 1 approval(s) by others than ada are missing"),
         ({"approvals": 2}, "2 of 2 approval(s)"),
-        ({"minimum_soak_s": 3600.0}, "s of 3600 s in Staging are missing"),
+        ({"minimum_soak_s": 3600.0}, "it must stand in Staging for 3600 s, until 2"),
     ],
 )
 def test_the_sensor_names_the_condition_that_is_missing(staged: Home, policy: dict[str, float], said: str) -> None:
@@ -177,7 +177,7 @@ def test_the_sensor_names_the_condition_that_is_missing(staged: Home, policy: di
 def test_the_sensor_names_every_condition_that_is_missing(staged: Home) -> None:
     ask(staged, request_id="q")
     _, waits = tick(staged, with_policy(approvals=1, minimum_soak_s=3600.0))
-    assert "in Staging are missing" in waits
+    assert "it must stand in Staging" in waits
     assert "approval(s)" in waits
 
 
@@ -447,7 +447,8 @@ class Undone:
 
 
 def alias_check(home: Home) -> dg.AssetCheckEvaluation:
-    job = dg.define_asset_job("look", dg.AssetSelection.checks_for_assets(asset_key(MODEL, "production_version")))
+    key = dg.AssetCheckKey(asset_key(MODEL, "production_version"), "registry_shows_ledger")
+    job = dg.define_asset_job("look", dg.AssetSelection.checks(key))
     location = dg.Definitions.merge(home.definitions(OPEN), dg.Definitions(jobs=[job]))
     result = location.resolve_job_def("look").execute_in_process(instance=home.instance)
     (evaluation,) = result.get_asset_check_evaluations()

@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from release_platform.cli.app import app
 from release_platform.domain import errors, spec
 from release_platform.domain.features import ColumnType, Operation
+from release_platform.domain.freeze import FreezeWindow, Weekday, yaml_key
 from release_platform.domain.gates import Verdict
 from release_platform.domain.metrics import METRICS, Direction, Task
 from release_platform.project import parse_spec
@@ -27,11 +28,15 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglo
 WITH_COMMANDS = [page for page in PAGES if page.name != "CHANGELOG.md"]
 TARGETS = frozenset(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 MAKE_VARIABLES = frozenset({"MODEL", "VERSION", "REASON", "URL", "PYTHON"})
-SPECS = [kind for kind in vars(spec).values() if dataclasses.is_dataclass(kind) and kind.__module__ == spec.__name__]
+SPECS = [
+    *(kind for kind in vars(spec).values() if dataclasses.is_dataclass(kind) and kind.__module__ == spec.__name__),
+    FreezeWindow,
+]
 ENUMS: list[type[StrEnum]] = [
     *(kind for kind in vars(spec).values() if isinstance(kind, type) and kind.__module__ == spec.__name__),
     ColumnType,
     Operation,
+    Weekday,
     Task,
     Direction,
 ]
@@ -99,6 +104,7 @@ SECTIONS = {
     "SearchSpec": "search",
     "GateSpec": "gates",
     "PolicySpec": "policy",
+    "FreezeWindow": "freeze",
 }
 
 
@@ -107,7 +113,7 @@ def test_every_spec_has_a_section() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "key"), [(kind.__name__, field.name) for kind in SPECS for field in dataclasses.fields(kind)]
+    ("kind", "key"), [(kind.__name__, yaml_key(field.name)) for kind in SPECS for field in dataclasses.fields(kind)]
 )
 def test_every_key_of_the_yaml_is_described_in_its_section(kind: str, key: str) -> None:
     assert key in code(section(MODEL_YAML, SECTIONS[kind]))

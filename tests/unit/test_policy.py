@@ -1,10 +1,11 @@
 """What a promotion asks for: each condition, alone, holds or rejects the request and says so."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from release_platform.domain.freeze import FreezeWindow
 from release_platform.domain.gates import GateResult, Verdict
 from release_platform.domain.lifecycle import Head
 from release_platform.domain.policy import (
@@ -15,10 +16,12 @@ from release_platform.domain.policy import (
     Ready,
     Registration,
     Reject,
+    Standing,
     binding,
     decide,
+    judged_approvals,
 )
-from release_platform.domain.spec import PolicySpec
+from release_platform.domain.spec import PolicySpec, Tampering
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -128,6 +131,97 @@ BOUND = binding(REGISTRATION, POLICY)
 def test_an_approval_counts_only_for_exactly_what_was_seen(approvals: tuple[Approval, ...], ready: bool) -> None:
     decision = decide(replace(FACTS, policy=POLICY, approvals=approvals))
     assert isinstance(decision, Ready if ready else Hold)
+
+
+def seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+EXPIRING = PolicySpec(approvals=1, approvals_expire_s=60)
+GRACE = approval("grace", binding(REGISTRATION, EXPIRING))
+
+
+@pytest.mark.parametrize(("age_s", "ready"), [(59.999999, True), (60.0, True), (60.000001, False)])
+def test_an_approval_counts_up_to_exactly_its_age(age_s: float, ready: bool) -> None:
+    decision = decide(replace(FACTS, policy=EXPIRING, approvals=(GRACE,), now=NOW + seconds(age_s)))
+    assert isinstance(decision, Ready if ready else Hold)
+
+
+def test_an_expired_approval_is_named_and_a_new_one_of_the_same_person_counts() -> None:
+    late = replace(FACTS, policy=EXPIRING, approvals=(GRACE,), now=NOW + seconds(90))
+    decision = decide(late)
+    assert isinstance(decision, Hold)
+    assert decision.reasons[1] == "grace's approval expired 2026-01-02 00:01:00+00:00"
+    renewed = replace(GRACE, actor="Grace ", approved_at=NOW + seconds(80))
+    assert decide(replace(late, approvals=(GRACE, renewed))) == Ready()
+    (judged,) = judged_approvals(replace(late, approvals=(renewed, GRACE)))
+    assert (judged.standing, judged.until) == (Standing.VALID, NOW + seconds(140))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"digest": "sha256:x"}, {"report_digest": "sha256:x"}],
+)
+def test_a_void_approval_is_named(changed: dict[str, str]) -> None:
+    void = approval("grace", binding(replace(REGISTRATION, **changed), POLICY))
+    decision = decide(replace(FACTS, policy=POLICY, approvals=(void,)))
+    assert isinstance(decision, Hold)
+    assert decision.reasons[1] == "grace's approval is void: model, report or policy changed since"
+
+
+def test_a_valid_approval_is_what_a_person_is_worth_although_a_newer_one_is_void() -> None:
+    void = replace(approval("grace", "sha256:other"), approved_at=NOW + seconds(1))
+    assert decide(replace(FACTS, policy=POLICY, approvals=(approval("grace", BOUND), void))) == Ready()
+
+
+def test_approvals_that_are_not_needed_hold_nothing_when_they_are_void_or_expired() -> None:
+    policy = PolicySpec(approvals=1, approvals_expire_s=60)
+    given = (approval("grace", binding(REGISTRATION, policy)), approval("linus", "sha256:void"))
+    assert decide(replace(FACTS, policy=policy, approvals=given)) == Ready()
+
+
+def test_the_requester_has_no_approval_whatever_was_recorded() -> None:
+    assert judged_approvals(replace(FACTS, policy=POLICY, approvals=(approval(" ADA ", BOUND),))) == ()
+
+
+HOLIDAYS = FreezeWindow(from_="2026-01-02T00:01:00Z", until="2026-01-02T00:02:00Z", reason="holidays")
+
+
+@pytest.mark.parametrize(("after_s", "ready"), [(59.999, True), (60, False), (119.999, False), (120, True)])
+def test_a_freeze_holds_from_its_beginning_until_just_before_its_end(after_s: float, ready: bool) -> None:
+    decision = decide(replace(FACTS, policy=PolicySpec(freeze=(HOLIDAYS,)), now=NOW + seconds(after_s)))
+    said = ("promotions are frozen until 2026-01-02 00:02:00+00:00: holidays",)
+    assert decision == (Ready() if ready else Hold(reasons=said))
+
+
+def test_what_is_missing_reads_the_same_as_long_as_nothing_changes() -> None:
+    policy = PolicySpec(approvals=2, approvals_expire_s=1, minimum_soak_s=3600, freeze=(HOLIDAYS,))
+    facts = replace(FACTS, policy=policy, approvals=(approval("grace", binding(REGISTRATION, policy)),))
+    decisions = {decide(replace(facts, now=NOW + seconds(after))) for after in (60, 75.5, 119)}
+    assert len(decisions) == 1
+    assert "it must stand in Staging for 3600 s, until 2026-01-02 01:00:00+00:00" in decisions.pop().reasons
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"approvals": 2}, False),
+        ({"approvals_expire_s": 61}, False),
+        ({"minimum_soak_s": 1}, False),
+        ({"current_baseline": False}, False),
+        ({"freeze": (HOLIDAYS,)}, False),
+        ({"tampering": Tampering.REPORT}, True),
+        ({"keep_versions": 1}, True),
+        ({"keep_days": 1.0}, True),
+    ],
+)
+def test_a_change_of_what_approvals_are_about_and_of_nothing_else_voids_them(change: dict, same: bool) -> None:
+    assert (replace(EXPIRING, **change).digest == EXPIRING.digest) is same
+
+
+def test_every_field_of_the_policy_is_either_approved_or_not() -> None:
+    told = {"approvals", "approvals_expire_s", "minimum_soak_s", "current_baseline", "freeze"}
+    assert {field.name for field in fields(PolicySpec)} == told | {"tampering", "keep_versions", "keep_days"}
 
 
 def test_one_person_counts_once() -> None:

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
+from release_platform.component import ModelReleaseAttributes
 from release_platform.domain.errors import SpecError
 from release_platform.domain.spec import ModelSpec
-from release_platform.project import parse_spec
+from release_platform.project import SPEC, parse_spec, read_projects
 
 EXAMPLES = Path(__file__).parents[2] / "release_platform" / "examples"
 FILE = Path("models/churn/defs.yaml")
@@ -126,6 +127,78 @@ def test_several_mistakes_are_told_at_once() -> None:
 )
 def test_each_mistake_says_what_is_wrong(changes: dict[str, Any], said: str) -> None:
     assert said in problem(**changes)
+
+
+NIGHT = {"from": "22:00", "until": "06:00", "days": ["fri"], "timezone": "Europe/Berlin", "reason": "no one is here"}
+LAUNCH = {"from": "2026-12-20T00:00:00+01:00", "until": "2027-01-04T00:00:00Z", "reason": "holidays"}
+
+
+def test_freeze_windows_are_written_with_the_word_from() -> None:
+    policy = spec(policy={"freeze": [NIGHT, LAUNCH]}).policy
+    assert [window.from_ for window in policy.freeze] == ["22:00", "2026-12-20T00:00:00+01:00"]
+    written = SPEC.dump_python(spec(policy={"freeze": [NIGHT]}), mode="json")
+    assert written["policy"]["freeze"] == [NIGHT]
+    assert parse_spec(written, file=FILE) == spec(policy={"freeze": [NIGHT]})
+
+
+def test_the_schema_of_the_component_names_the_keys_of_the_yaml() -> None:
+    window = ModelReleaseAttributes.model_json_schema()["$defs"]["FreezeWindow"]
+    assert set(window["properties"]) == {"from", "until", "days", "timezone", "reason"}
+    assert set(window["required"]) == {"from", "until", "reason"}
+
+
+@pytest.mark.parametrize(
+    ("window", "said"),
+    [
+        ({**NIGHT, "timezone": "Europe/Berln"}, "no time zone 'Europe/Berln'; did you mean 'Europe/Berlin'?"),
+        ({**NIGHT, "timezone": "Europe"}, "no time zone 'Europe'"),
+        ({**NIGHT, "timezone": "../etc"}, "no time zone '../etc'"),
+        ({**NIGHT, "timezone": None}, "a weekly window needs a `timezone`"),
+        ({**NIGHT, "days": []}, "`days` is empty"),
+        ({**NIGHT, "days": ["fri", "fri"]}, "names a day twice"),
+        ({**NIGHT, "days": ["friday"]}, "policy.freeze.0.days.0: Input should be 'mon'"),
+        ({**NIGHT, "until": "24:00"}, "'24:00' is not a time"),
+        ({**NIGHT, "from": 1320}, "policy.freeze.0.from: should be text, but YAML reads it as 1320: put it in quotes"),
+        ({**NIGHT, "reason": " "}, "needs a reason"),
+        ({**NIGHT, "days": None}, "`timezone` is for weekly windows"),
+        ({**LAUNCH, "timezone": "UTC"}, "`timezone` is for weekly windows"),
+        ({**LAUNCH, "until": LAUNCH["from"]}, "is not after from"),
+        ({**LAUNCH, "until": "2026-12-19T23:00:00Z"}, "is not after from"),
+        ({**LAUNCH, "from": "2026-12-20T00:00:00"}, "has no zone"),
+        ({**LAUNCH, "from": "22:00"}, "'22:00' is not a moment"),
+        ({"until": "06:00", "reason": "x"}, "policy.freeze.0.from: is missing"),
+        ({**LAUNCH, "untill": "x"}, "policy.freeze.0.untill: there is no such key"),
+    ],
+)
+def test_each_mistake_in_a_freeze_window_says_what_is_wrong(window: dict[str, Any], said: str) -> None:
+    assert said in problem(policy={"freeze": [window]})
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"approvals_expire_s": 0},
+        {"approvals_expire_s": float("nan")},
+        {"approvals_expire_s": 1e12},
+        {"minimum_soak_s": 1e12},
+        {"keep_versions": -1},
+        {"keep_days": float("nan")},
+        {"keep_days": -0.1},
+        {"tampering": "ignore"},
+    ],
+)
+def test_a_wrong_value_of_the_policy_is_named(policy: dict[str, Any]) -> None:
+    assert next(iter(policy)) in problem(policy=policy)
+
+
+def test_moments_without_quotes_are_read_alike_by_every_loader(tmp_path: Path) -> None:
+    unquoted = yaml.safe_dump({"type": "t", "attributes": attributes(policy={"freeze": [LAUNCH]})}).replace("'", "")
+    assert "from: 2026-12-20T00:00:00+01:00" in unquoted
+    (tmp_path / "churn").mkdir()
+    (tmp_path / "churn" / "defs.yaml").write_text(unquoted)
+    found, wrong = read_projects(tmp_path)
+    assert wrong == {}
+    assert found["churn"].spec.policy == spec(policy={"freeze": [LAUNCH]}).policy
 
 
 def test_signature_and_parity_are_always_judged() -> None:
