@@ -21,7 +21,7 @@ from release_platform.domain.policy import RequestState
 from release_platform.domain.spec import PolicySpec, Tampering
 from release_platform.project import Project
 from release_platform.releases import Releases
-from tests.integration.homes import Home, changed, example, open_home, project_folder, release_in, why
+from tests.integration.homes import Command, Done, Home, changed, example, open_home, project_folder, warm_release, why
 
 MODEL = "diabetes"
 OPEN = example(MODEL)
@@ -242,11 +242,17 @@ def write_model(models: Path, **policy: object) -> None:
         shutil.copy(file, models / "sugar" / file.name)
 
 
-def test_approvals_and_freezes_at_the_command_line(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def command() -> Iterator[Command]:
+    with warm_release() as run:
+        yield run
+
+
+def test_approvals_and_freezes_at_the_command_line(tmp_path: Path, command: Command) -> None:
     home, models = tmp_path / "home", tmp_path / "models"
 
-    def release(*arguments: str):
-        return release_in(home, *arguments, RELEASE_MODELS=str(models))
+    def release(*arguments: str) -> Done:
+        return command(home, *arguments, RELEASE_MODELS=str(models))
 
     write_model(models, approvals=1, approvals_expire_s=3600, current_baseline=True)
     assert release("run", "sugar").exit_code == 0
