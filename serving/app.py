@@ -19,8 +19,10 @@ from serving.engine import Engine
 from serving.errors import InvalidInput, Problem, document, problem_response
 from serving.metrics import Metrics
 from serving.models import Live, RouteTable
+from serving.pushes import Pushes
 from serving.registry import ModelSource
 from serving.routes.health import build_health_routes
+from serving.routes.moves import build_move_routes
 from serving.routes.native import build_native_routes
 from serving.settings import Settings
 from serving.watch import Watcher
@@ -75,6 +77,8 @@ def create_app(settings: Settings, registry: Registry | None = None, *, clock: C
     app.state.live = live
     app.add_middleware(Edge, metrics=metrics)
     app.include_router(build_native_routes(live=live, engine=engine, settings=settings))
+    pushes = Pushes(source=source, live=live, settle=watcher.settle)
+    app.include_router(build_move_routes(pushes=pushes, settings=settings))
     app.include_router(
         build_health_routes(live=live, metrics=metrics, configured=settings.models, started_at=clock.now())
     )

@@ -9,10 +9,12 @@ cache_dir/
 Nothing in here is trusted: whatever is read is verified again, the proof by its signatures, the files by the manifest.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -72,9 +74,20 @@ class PackageCache:
         """Removes a copy, e.g. one that was changed."""
         shutil.rmtree(self._packages / digest.removeprefix(PREFIX), ignore_errors=True)
 
+    @contextmanager
+    def sole_writer(self) -> Iterator[None]:
+        """Keeps every other thread and server on this machine from noting or pruning meanwhile."""
+        self._served.mkdir(parents=True, exist_ok=True)
+        with (self._served / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def remember(self, model: str, note: Note) -> None:
         """Notes what is live, for a restart without the registry."""
         self._served.mkdir(parents=True, exist_ok=True)
+        copy = self.find(note.manifest.digest)
+        if copy is not None:
+            os.utime(copy)  # `prune` keeps what was live last
         value = {
             "format": _FORMAT,
             "model": model,
@@ -109,16 +122,20 @@ class PackageCache:
         return tuple(sorted(unquote(path.stem) for path in self._served.glob("*.json")))
 
     def prune(self, *, keep: int, now_s: float) -> None:
-        """Removes all copies that no note names, except the `keep` newest, and what a killed server left half-fetched.
+        """Removes the copies that no note names, except the newest, and what a killed server left half-fetched.
 
         Args:
-            keep: How many spare copies stay.
+            keep: How many spare copies of each model stay: those that came or went live last.
             now_s: Seconds since 1970; what came in more than an hour before is left over.
         """
         named = {manifest.digest.removeprefix(PREFIX) for manifest in self._noted_manifests()}
+        kept: Counter[str] = Counter()
         spare = [path for path in self._packages.glob("*") if path.name not in named]
-        for path in sorted(spare, key=_modified, reverse=True)[keep:]:
-            shutil.rmtree(path, ignore_errors=True)
+        for path in sorted(spare, key=_modified, reverse=True):
+            model = _model_of(path)
+            kept[model] += 1
+            if kept[model] > keep:
+                shutil.rmtree(path, ignore_errors=True)
         for path in self._incoming.glob("*"):
             if _modified(path) < now_s - _ABANDONED_S:
                 shutil.rmtree(path, ignore_errors=True)
@@ -132,6 +149,14 @@ class PackageCache:
 
     def _note(self, model: str) -> Path:
         return self._served / f"{quote(model, safe='')}.json"
+
+
+def _model_of(copy: Path) -> str:
+    """Returns whose copy it is, by its own word: that decides which copies are kept, never which are served."""
+    try:
+        return str(json.loads((copy / "release.json").read_bytes())["model"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _modified(path: Path) -> float:

@@ -10,9 +10,13 @@ Problem                        status
 │   ├── BodyTooLarge           413
 │   ├── WrongMediaType         415
 │   ├── InvalidInput           422  a field or a value is not what the model takes
+│   ├── InvalidPush            422  not a certificate with signature and manifest
+│   ├── UnprovenMove           403  what was pushed is not signed by a trusted key, or of something else
+│   ├── StaleMove              409  a later move was accepted already
 │   └── UnknownModel           404
 ├── NotNow                     503  come again later
 │   ├── ModelNotLoaded              ... no verified version is loaded
+│   ├── NoCopy                      ... what was pushed is authorised, but its files are not to be had
 │   ├── Overloaded                  ... too many requests wait already
 │   └── Stopping                    ... the server ends, and the request took too long
 └── ModelFailed                500  the model is at fault; counted
@@ -128,6 +132,30 @@ class InvalidInput(RequestProblem):
     title = "The input is not what the model takes"
 
 
+class InvalidPush(RequestProblem):
+    """What was pushed is not a certificate with signature and manifest."""
+
+    status = 422
+    slug = "invalid-push"
+    title = "The body is no certificate with signature and manifest"
+
+
+class UnprovenMove(RequestProblem):
+    """What was pushed does not prove that the version may stand in Production."""
+
+    status = 403
+    slug = "unproven-move"
+    title = "The move is not proved"
+
+
+class StaleMove(RequestProblem):
+    """A later move was accepted already; the epoch never decreases."""
+
+    status = 409
+    slug = "stale-move"
+    title = "A later move was accepted already"
+
+
 class UnknownModel(RequestProblem):
     """There is no model of that name."""
 
@@ -154,6 +182,13 @@ class ModelNotLoaded(NotNow):
 
     slug = "model-not-loaded"
     title = "No version of the model is loaded"
+
+
+class NoCopy(NotNow):
+    """What was pushed is authorised, but neither the disk nor the registry has its files as registered."""
+
+    slug = "no-copy"
+    title = "No verified copy of the version is here"
 
 
 class Overloaded(NotNow):

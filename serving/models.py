@@ -8,6 +8,7 @@
     v                   v
  refusal             loaded, with a refusal beside it
 ```
+A look at the registry and a push may run at the same time. Whichever settles last, the higher epoch stays.
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,9 @@ from serving.errors import ModelNotLoaded, UnknownModel
 UNASSIGNED = "Unassigned"
 """The kind of refusal where the registry names no version at all."""
 
+BEHIND = "Behind"
+"""The kind of refusal where the registry still names what was in Production before the move that is served."""
+
 _T = TypeVar("_T")
 
 
@@ -31,6 +35,7 @@ class Origin(StrEnum):
     """Where a loaded version was named."""
 
     REGISTRY = "registry"
+    PUSH = "push"
     DISK = "disk"
 
 
@@ -44,7 +49,8 @@ class LoadedModel:
         epoch: The epoch of the move that put it into Production; the one that is accepted never decreases.
         proof: What it showed to be taken.
         since: When it went live in this process, in UTC.
-        origin: Who named it: the registry, or this server's own record of what it served last.
+        origin: Who named it: the registry; a pushed certificate, until the registry names it too; or this server's
+            own record of what it served last, likewise.
     """
 
     model: str
@@ -100,9 +106,10 @@ class Went:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmed:
-    """The registry names the version that is live."""
+    """The registry names the version that went live with the move of this epoch."""
 
     model: str
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,8 +178,14 @@ class RouteTable:
 
     @property
     def troubled(self) -> frozenset[str]:
-        """The models whose live version is not what an operator wanted: refused, or live but named no more."""
-        return frozenset(n for n, refusal in self.refusals.items() if refusal.kind != UNASSIGNED or n in self.loaded)
+        """The models whose live version is not what an operator wanted: refused, or live but named no more.
+
+        A registry that is behind a push is no trouble: what is live is what the operator wanted last.
+        """
+        return frozenset(name for name, refusal in self.refusals.items() if self._is_trouble(name, refusal))
+
+    def _is_trouble(self, name: str, refusal: Refusal) -> bool:
+        return refusal.kind != BEHIND and (refusal.kind != UNASSIGNED or name in self.loaded)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -181,15 +194,15 @@ class RouteTable:
 
 
 def advance(table: RouteTable, event: Event) -> RouteTable:
-    """Returns the table after an event. A live version is only ever replaced by a verified one.
+    """Returns the table after an event. A live version is only ever replaced by a verified one, of no lower epoch.
 
     A version that only this server's own record names (`Origin.DISK`) never replaces a live one.
     """
     match event:
         case Went(loaded=loaded):
             return _go_live(table, loaded)
-        case Confirmed(model=model):
-            return replace(table, refusals=_without(table.refusals, model)) if model in table.refusals else table
+        case Confirmed(model=model, epoch=epoch):
+            return _confirm(table, model, epoch)
         case Refused(refusal=refusal):
             return replace(table, refusals=_with(table.refusals, refusal.model, refusal))
         case Reached(models=models, at=at):
@@ -207,15 +220,30 @@ def advance(table: RouteTable, event: Event) -> RouteTable:
 
 
 def _go_live(table: RouteTable, loaded: LoadedModel) -> RouteTable:
-    if loaded.origin is Origin.REGISTRY:
-        return replace(
-            table,
-            loaded=_with(table.loaded, loaded.model, loaded),
-            refusals=_without(table.refusals, loaded.model),
-        )
-    if loaded.model in table.loaded:
+    live = table.loaded.get(loaded.model)
+    if loaded.origin is Origin.DISK:  # the registry's refusal of another version, if any, stays
+        return table if live is not None else replace(table, loaded=_with(table.loaded, loaded.model, loaded))
+    # Both a look and a push take their time: what was prepared may be overtaken when it is ready.
+    if live is not None and (loaded.epoch, loaded.origin is Origin.REGISTRY) < (
+        live.epoch,
+        live.origin is Origin.REGISTRY,
+    ):
         return table
-    return replace(table, loaded=_with(table.loaded, loaded.model, loaded))
+    return replace(
+        table,
+        loaded=_with(table.loaded, loaded.model, loaded),
+        refusals=_without(table.refusals, loaded.model),
+    )
+
+
+def _confirm(table: RouteTable, model: str, epoch: int) -> RouteTable:
+    live = table.loaded.get(model)
+    if live is None or live.epoch != epoch:  # overtaken by a push
+        return table
+    if live.origin is Origin.REGISTRY and model not in table.refusals:
+        return table
+    confirmed = replace(live, origin=Origin.REGISTRY)
+    return replace(table, loaded=_with(table.loaded, model, confirmed), refusals=_without(table.refusals, model))
 
 
 def _with(values: Mapping[str, _T], name: str, value: _T) -> Mapping[str, _T]:

@@ -14,7 +14,7 @@ from release_platform.domain.identity import Manifest
 from release_platform.domain.ports import Clock, Registry, VersionRecord
 from serving.cache import Note, PackageCache
 from serving.golden import check_golden
-from serving.models import UNASSIGNED, Confirmed, Event, LoadedModel, Lost, Origin, Refusal, Refused, Went
+from serving.models import BEHIND, UNASSIGNED, Confirmed, Event, LoadedModel, Lost, Origin, Refusal, Refused, Went
 
 ALIAS = "production"
 _LOG = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class ModelSource:
         only: The models to serve; empty for all that have a version in Production.
         retry_s: Seconds before a refused version is tried again; they double with each attempt.
         retry_max_s: Where the doubling ends.
-        cache_keep: How many copies that are no longer served are kept.
+        cache_keep: How many copies of each model that are no longer served are kept.
     """
 
     def __init__(
@@ -68,6 +68,10 @@ class ModelSource:
         listed = tuple(self._reach().models())
         return self._only or listed
 
+    def is_served(self, model: str) -> bool:
+        """Returns whether this server may serve a model of that name."""
+        return not self._only or model in self._only
+
     def look(self, model: str, live: LoadedModel | None, refusal: Refusal | None) -> Event | None:
         """Returns what the registry says of a model now; None while a refused version waits to be tried again.
 
@@ -81,19 +85,21 @@ class ModelSource:
             record = self._reach().get_version(model, version)
             proof = record.tags.get(CERTIFICATE_TAG + ALIAS)
             if live is not None and (live.version, live.proof.certificate) == (version, proof):
-                return Confirmed(model=model)
+                return Confirmed(model=model, epoch=live.epoch)
             if refusal is not None and refusal.version == version and self._clock.now() < refusal.retry_at:
                 return None
             return Went(loaded=self._take(record, live))
         except Unavailable as error:
             return Lost(problem=error.problem)
+        except _Behind as error:
+            return self._refuse(model, version, BEHIND, error.problem, refusal)
         except Exception as error:  # noqa: BLE001 - no version, however broken, may take a good one down
             _LOG.warning("%s version %s is refused: %s", model, version, error)
-            return self._refuse(model, version, type(error).__name__, _reason(error), refusal)
+            return self._refuse(model, version, type(error).__name__, reason_of(error), refusal)
 
     def remembered(self) -> tuple[str, ...]:
         """Returns the models, of those to serve, that a verified copy may be on disk of."""
-        return tuple(model for model in self._cache.remembered() if not self._only or model in self._only)
+        return tuple(model for model in self._cache.remembered() if self.is_served(model))
 
     def restore(self, model: str) -> Went | None:
         """Returns the version that was served last, from its copy on disk; None when there is no good one."""
@@ -102,7 +108,7 @@ class ModelSource:
             folder = None if note is None else self._cache.find(note.manifest.digest)
             if note is None or folder is None:
                 return None
-            certificate = self._authorise(note.proof, note.manifest, model, note.version)
+            certificate = self.authorise(note.proof, note.manifest, model, note.version)
             package = _load(model, folder, note.manifest)
         except Exception as error:  # noqa: BLE001 - as above
             _LOG.warning("the copy of %s on disk is refused: %s", model, error)
@@ -110,11 +116,16 @@ class ModelSource:
         return Went(loaded=self._loaded(package, certificate, note.proof, Origin.DISK))
 
     def confirm(self, loaded: LoadedModel) -> None:
-        """Notes on disk that a version went live. A full disk is logged; it does not stop serving."""
+        """Notes on disk that a version went live, unless a later move is noted already.
+
+        A full disk is logged; it does not stop serving.
+        """
         try:
             note = Note(version=loaded.version, manifest=loaded.package.manifest, proof=loaded.proof)
-            self._cache.remember(loaded.model, note)
-            self._cache.prune(keep=self._cache_keep, now_s=self._clock.now().timestamp())
+            with self._cache.sole_writer():
+                if self.accepted_epoch(loaded.model, None) <= loaded.epoch:
+                    self._cache.remember(loaded.model, note)
+                self._cache.prune(keep=self._cache_keep, now_s=self._clock.now().timestamp())
         except (OSError, ValueError) as error:
             _LOG.warning("%s version %s is live, but not noted for a restart: %s", loaded.model, loaded.version, error)
 
@@ -125,49 +136,72 @@ class ModelSource:
 
     def _take(self, record: VersionRecord, live: LoadedModel | None) -> LoadedModel:
         proof = proof_of(record, ALIAS)
-        certificate = self._authorise(proof, record.manifest, record.model, record.version)
-        accepted = self._accepted_epoch(record.model, live)
-        if certificate.epoch < accepted:
-            raise IntegrityError(
-                f"{record.model} version {record.version} stood in Production in epoch {certificate.epoch}, "
-                f"but epoch {accepted} was served already",
-                remedy=f"the alias was moved behind the platform's back; see `release history {record.model}`",
-            )
-        if live is not None and live.digest == record.digest and live.version == record.version:
-            return replace(live, epoch=certificate.epoch, proof=proof)
-        package = self._from_cache(record) or self._from_registry(record)
-        return self._loaded(package, certificate, proof, Origin.REGISTRY)
+        certificate = self.authorise(proof, record.manifest, record.model, record.version)
+        self._check_fence(certificate, live)
+        return self.prepare(certificate, proof, record.manifest, live, Origin.REGISTRY)
 
-    def _authorise(self, proof: Proof, manifest: Manifest, model: str, version: str) -> Certificate:
+    def _check_fence(self, certificate: Certificate, live: LoadedModel | None) -> None:
+        accepted = self.accepted_epoch(certificate.model, live)
+        if certificate.epoch >= accepted:
+            return
+        # What a push or the disk named is not in the registry yet; what the registry named cannot be taken back.
+        behind = live is not None and live.origin is not Origin.REGISTRY
+        raise (_Behind if behind else IntegrityError)(
+            f"{certificate.model} version {certificate.version} stood in Production in epoch {certificate.epoch}, "
+            f"but epoch {accepted} was served already" + ("; the registry does not show that yet" if behind else ""),
+            remedy=f"the alias was moved behind the platform's back; see `release history {certificate.model}`",
+        )
+
+    def prepare(
+        self, certificate: Certificate, proof: Proof, manifest: Manifest, live: LoadedModel | None, origin: Origin
+    ) -> LoadedModel:
+        """Returns an authorised version, ready to go live: from its copy on disk, else from the registry.
+
+        Raises:
+            Unavailable: There is no good copy, and the registry does not answer.
+            IntegrityError: Its files or its golden answers are not the registered ones.
+            NotFound: There is no good copy, and the registry does not have the version.
+        """
+        if live is not None and (live.digest, live.version) == (manifest.digest, certificate.version):
+            return replace(live, epoch=certificate.epoch, proof=proof, origin=origin)
+        package = self._from_cache(certificate, manifest) or self._from_registry(certificate, manifest)
+        return self._loaded(package, certificate, proof, origin)
+
+    def authorise(self, proof: Proof, manifest: Manifest, model: str, version: str | None = None) -> Certificate:
+        """Returns the certificate by which these files stand in Production; of any version where none is given.
+
+        Raises:
+            IntegrityError: A key is not trusted, a signature is wrong, or it is of something else.
+        """
         return self._trust.authorise(proof, manifest, model=model, version=version, alias=ALIAS)
 
-    def _accepted_epoch(self, model: str, live: LoadedModel | None) -> int:
+    def accepted_epoch(self, model: str, live: LoadedModel | None) -> int:
         """Returns the newest epoch that this server accepted, also before a restart; it never decreases."""
         if live is not None:
             return live.epoch
         try:
             note = self._cache.recall(model)
-            return 0 if note is None else self._authorise(note.proof, note.manifest, model, note.version).epoch
+            return 0 if note is None else self.authorise(note.proof, note.manifest, model, note.version).epoch
         except (ValueError, IntegrityError) as error:
             _LOG.warning("the note of what was served of %s is of no use: %s", model, error)
             return 0
 
-    def _from_cache(self, record: VersionRecord) -> ModelPackage | None:
-        folder = self._cache.find(record.digest)
+    def _from_cache(self, named: Certificate, manifest: Manifest) -> ModelPackage | None:
+        folder = self._cache.find(manifest.digest)
         if folder is None:
             return None
         try:
-            return _load(record.model, folder, record.manifest)
+            return _load(named.model, folder, manifest)
         except IntegrityError as error:
-            _LOG.warning("the copy of %s version %s on disk is fetched again: %s", record.model, record.version, error)
-            self._cache.discard(record.digest)
+            _LOG.warning("the copy of %s version %s on disk is fetched again: %s", named.model, named.version, error)
+            self._cache.discard(manifest.digest)
             return None
 
-    def _from_registry(self, record: VersionRecord) -> ModelPackage:
+    def _from_registry(self, named: Certificate, manifest: Manifest) -> ModelPackage:
         with self._cache.incoming() as folder:
-            self._reach().fetch(record.model, record.version, folder)
-            package = _load(record.model, folder, record.manifest)
-            self._cache.keep(folder, record.digest)
+            self._reach().fetch(named.model, named.version, folder)
+            package = _load(named.model, folder, manifest)
+            self._cache.keep(folder, manifest.digest)
         return package
 
     def _loaded(self, package: ModelPackage, certificate: Certificate, proof: Proof, origin: Origin) -> LoadedModel:
@@ -184,6 +218,8 @@ class ModelSource:
 
     def _unassigned(self, model: str, live: LoadedModel | None, refusal: Refusal | None) -> Refused | None:
         if refusal is not None and refusal.version is None and refusal.kind == UNASSIGNED:
+            return None
+        if live is not None and live.origin is Origin.PUSH:  # its alias is about to follow
             return None
         reason = f"no version of '{model}' is in Production; promote one with `release promote {model}`"
         if live is not None:
@@ -209,6 +245,10 @@ class ModelSource:
         )
 
 
+class _Behind(IntegrityError):
+    """The registry names what was in Production before the move that is served."""
+
+
 def _load(model: str, folder: Path, manifest: Manifest) -> ModelPackage:
     package = load_package(folder, manifest)
     if package.model != model:
@@ -220,7 +260,8 @@ def _load(model: str, folder: Path, manifest: Manifest) -> ModelPackage:
     return package
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Returns what went wrong, in a sentence."""
     if isinstance(error, ReleaseError):
         return error.problem
     return f"{type(error).__name__}: {error}"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from serving.errors import MEDIA_TYPE
 
@@ -55,6 +55,26 @@ class ModelDescription(ModelSummary):
     classes: list[Label] | None
     inputs: list[InputColumn]
     example: dict[str, list[dict[str, Value]]]
+
+
+class PushedFile(BaseModel):
+    """A file of the version."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    path: str
+    size_bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class PushBody(BaseModel):
+    """A move of Production, with all that proves it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    certificate: str = Field(description="The signed certificate of the move: a Sigstore bundle, as text.")
+    signature: str = Field(description="The signed statement of the version's registration: likewise.")
+    manifest: list[PushedFile] = Field(min_length=1, description="The files of the version.")
 
 
 class ProblemDocument(BaseModel):
@@ -112,4 +132,10 @@ PREDICT_BODY: dict[str, Any] = {
             },
         }
     },
+}
+
+PUSH_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "It needs no login: both signatures are checked, and the epoch must be later than the accepted one.",
+    "content": {"application/json": {"schema": PushBody.model_json_schema()}},
 }

@@ -22,7 +22,7 @@ class Settings(BaseSettings):
         retry_max_s: Longest wait before a version that was refused is tried again.
         key_folder: The folder whose `trusted/*.pem` are the public keys that versions and moves must be signed by.
         cache_dir: Where verified copies are kept. Servers on one machine may share it.
-        cache_keep: How many copies that are no longer served are kept, for a fast way back.
+        cache_keep: How many copies of each model that are no longer served are kept, for a fast way back.
         max_rows: Most rows that one request may hold.
         max_body_bytes: Most bytes that the body of one request may have.
         body_timeout_s: Seconds within which a request's body must have arrived.

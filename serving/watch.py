@@ -56,7 +56,7 @@ class Watcher:
             look = partial(self._source.look, model, table.loaded.get(model), table.refusals.get(model))
             event = await call_in_daemon(look)
             if event is not None:
-                await self._settle(event)
+                await self.settle(event)
             if isinstance(event, Refused):
                 await self.restore((model,))
             if isinstance(event, Lost):
@@ -73,7 +73,7 @@ class Watcher:
                 self._tried.add(model)
                 event = await call_in_daemon(partial(self._source.restore, model))
                 if event is not None:
-                    await self._settle(event)
+                    await self.settle(event)
 
     async def _guarded(self, act: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -86,7 +86,8 @@ class Watcher:
         if self._live.table.contact.reachable is None:
             await self._guarded(lambda: self.restore(self._source.remembered()))
 
-    async def _settle(self, event: Event) -> None:
+    async def settle(self, event: Event) -> None:
+        """Takes an event into the table; what goes live by it is noted on disk before this returns."""
         before = self._live.table
         self._apply(event)
         if isinstance(event, Refused):

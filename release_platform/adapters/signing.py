@@ -118,9 +118,9 @@ class TrustedKeys:
             (only,) = envelope["signatures"]
             signature = base64.b64decode(only["sig"], validate=True)
             kind = envelope["payloadType"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise _refused(f"the signature cannot be read ({type(error).__name__})") from error
-        key = self._keys.get(hint)
+        key = self._keys.get(str(hint))
         if key is None:
             raise _refused(f"it was signed by the key {str(hint)[:12]}, which is not trusted here")
         if kind != PAYLOAD_TYPE or not _is_valid(key, signature, pae(payload)):

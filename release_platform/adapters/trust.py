@@ -74,14 +74,24 @@ class Trust:
         """Returns the trust in the keys of a `KeyFolder`, read anew each time, so that keys rotate without restart."""
         return Trust(KeyFolder(folder).trusted)
 
-    def authorise(self, proof: Proof, manifest: Manifest, *, model: str, version: str, alias: str) -> Certificate:
+    def authorise(
+        self, proof: Proof, manifest: Manifest, *, model: str, version: str | None, alias: str
+    ) -> Certificate:
         """Returns the certificate by which exactly these files, as this version, stand behind an alias.
+
+        Args:
+            proof: The two signed statements.
+            manifest: The files.
+            model: The model's name.
+            version: The version's number; None for the one that the certificate names.
+            alias: The alias.
 
         Raises:
             IntegrityError: A key is not trusted, a signature is wrong, or it is of something else.
         """
         keys = self._keys()
-        check_version_statement(keys.verify(proof.signature), manifest, model=model, version=version)
         certificate = Certificate.from_statement(keys.verify(proof.certificate))
+        version = certificate.version if version is None else version
+        check_version_statement(keys.verify(proof.signature), manifest, model=model, version=version)
         check_certificate(certificate, model=model, version=version, digest=manifest.digest, alias=alias)
         return certificate

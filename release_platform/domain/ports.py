@@ -8,6 +8,7 @@ from typing import Protocol
 
 from release_platform.domain.identity import Manifest
 from release_platform.domain.projection import Shown
+from release_platform.domain.push import Outcome, Push
 
 
 class Clock(Protocol):
@@ -82,4 +83,14 @@ class Registry(Protocol):
         Raises:
             NotFound: There is no such version.
             IntegrityError: A file is gone.
+        """
+
+
+class Servers(Protocol):
+    """The live servers."""
+
+    def push(self, push: Push) -> Sequence[Outcome]:
+        """Tells each server of a move of Production, all at once, and returns what each says, in their order.
+
+        A server that does not answer is an outcome too; it holds up the others for some seconds at most.
         """

@@ -81,6 +81,11 @@ def _summary(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
+def summary_response(loaded: LoadedModel) -> Response:
+    """Returns the answer that says which version of a model is live."""
+    return _json(_summary(loaded), loaded)
+
+
 def _description(loaded: LoadedModel) -> dict[str, Any]:
     package = loaded.package
     return _summary(loaded) | {

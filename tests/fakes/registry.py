@@ -14,6 +14,7 @@ from release_platform.domain.attestation import CERTIFICATE_TAG, SIGNATURE_TAG, 
 from release_platform.domain.errors import IntegrityError, NotFound, Unavailable
 from release_platform.domain.ports import VersionRecord
 from release_platform.domain.projection import Shown
+from release_platform.domain.push import Push
 from tests.fakes.packages import manifest_of
 
 SIGNER = Signer(new_key())
@@ -142,6 +143,30 @@ class FakeRegistry:
     def _answer(self) -> None:
         if self.down:
             raise Unavailable("the registry does not answer", remedy="start it")
+
+
+def push_of(
+    record: VersionRecord, *, epoch: int, alias: str = "production", signer: Signer = SIGNER, **changed: str
+) -> Push:
+    """Returns what the platform pushes when a version goes to Production in an epoch.
+
+    Args:
+        record: The version.
+        epoch: The epoch of the move.
+        alias: Where the certificate puts it.
+        signer: Who signs the certificate.
+        changed: Fields of the certificate that are other than the version's.
+    """
+    named = {"model": record.model, "version": record.version, "digest": record.digest, **changed}
+    certificate = Certificate(**named, alias=alias, epoch=epoch, ledger_hash=f"sha256:{epoch}")
+    return Push(
+        model=record.model,
+        version=record.version,
+        epoch=epoch,
+        certificate=signer.sign(certificate.to_statement()),
+        signature=record.tags[SIGNATURE_TAG],
+        manifest=record.tags[MANIFEST_TAG],
+    )
 
 
 def _record(key: tuple[str, str], folder: Path, signed: bool) -> VersionRecord:

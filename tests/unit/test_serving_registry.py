@@ -69,7 +69,7 @@ def test_a_version_in_production_is_loaded_and_confirmed_after(source):
     event = source.look("cancer", None, None)
     assert isinstance(event, Went)
     assert (event.loaded.version, event.loaded.origin) == ("1", Origin.REGISTRY)
-    assert source.look("cancer", event.loaded, None) == Confirmed(model="cancer")
+    assert source.look("cancer", event.loaded, None) == Confirmed(model="cancer", epoch=1)
 
 
 def test_a_version_that_was_fetched_once_is_not_fetched_again(source, registry):

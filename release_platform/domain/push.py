@@ -1,0 +1,78 @@
+"""What the live servers are told of a move of Production, and what each of them says to it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Push:
+    """A move of Production with all that proves it.
+
+    Attributes:
+        model: The model's name.
+        version: The version that stands in Production.
+        epoch: The epoch of the move.
+        certificate: The signed certificate of the move.
+        signature: The signed statement of the version's registration.
+        manifest: The version's files, as JSON text.
+    """
+
+    model: str
+    version: str
+    epoch: int
+    certificate: str
+    signature: str
+    manifest: str
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Returns the body that a server takes."""
+        return {
+            "certificate": self.certificate,
+            "signature": self.signature,
+            "manifest": json.loads(self.manifest),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The server answers with the pushed version from now on."""
+
+    url: str
+    version: str
+    epoch: int
+
+    @property
+    def sentence(self) -> str:
+        """Says it."""
+        return f"{self.url}: serves version {self.version} since epoch {self.epoch}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declined:
+    """The server answers, but goes on as before, for a reason."""
+
+    url: str
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        """Says it."""
+        return f"{self.url}: goes on as before: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unanswered:
+    """The server did not answer in time."""
+
+    url: str
+    problem: str
+
+    @property
+    def sentence(self) -> str:
+        """Says it."""
+        return f"{self.url}: does not answer; it follows when it reaches the registry"
+
+
+Outcome = Accepted | Declined | Unanswered

@@ -1,0 +1,28 @@
+"""Where the platform pushes a move of Production, so that it takes effect without the registry."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.bodies import read_json_body
+from serving.pushes import MAX_BODY_BYTES, Pushes
+from serving.routes.native import summary_response
+from serving.schemas import PUSH_BODY, ModelSummary, answers
+from serving.settings import Settings
+
+
+def build_move_routes(*, pushes: Pushes, settings: Settings) -> APIRouter:
+    """Returns `/v1/models/{model}/certificate`."""
+    router = APIRouter(prefix="/v1/models", tags=["operations"])
+
+    @router.post(
+        "/{model}/certificate",
+        summary="Take a signed move of Production",
+        openapi_extra={"requestBody": PUSH_BODY},
+        responses=answers(ModelSummary, 400, 403, 404, 408, 409, 413, 415, 422, 503),
+    )
+    async def push(model: str, request: Request) -> Response:
+        body = await read_json_body(request, max_bytes=MAX_BODY_BYTES, within_s=settings.body_timeout_s)
+        return summary_response(await pushes.accept(model, body))
+
+    return router
