@@ -5,7 +5,7 @@ Everything is decided against the release store; the registry's aliases follow a
 
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -16,6 +16,7 @@ from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.signing import KeyFolder
+from release_platform.delivery import Delivery
 from release_platform.domain.attestation import SIGNATURE_TAG, check_version_statement, version_statement
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.ledger import LedgerRow
@@ -34,21 +35,36 @@ from release_platform.domain.policy import (
     decide,
     same_person,
 )
-from release_platform.domain.ports import Clock, Registry, VersionRecord
+from release_platform.domain.ports import Clock, Registry, Servers, VersionRecord
 from release_platform.domain.spec import PolicySpec
 from release_platform.projection import Projection
 
 STAGING_ATTEMPTS = 10
+Tell = Callable[[str], None]
+"""Is given a sentence for each live server, once it was told of a move."""
+
+
+def _keep_quiet(_: str) -> None:
+    """Tells nobody."""
 
 
 class Releases:
     """The releases of all models in one release store and one registry."""
 
-    def __init__(self, store: ReleaseStore, registry: Registry, keys: KeyFolder, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        store: ReleaseStore,
+        registry: Registry,
+        keys: KeyFolder,
+        clock: Clock | None = None,
+        *,
+        servers: Servers | None = None,
+    ) -> None:
         self.store = store
         self.registry = registry
         self.projection = Projection(store, registry, keys)
         self.keys = keys
+        self._delivery = Delivery(store, keys, servers) if servers is not None else None
         self._clock = clock or SystemClock()
 
     def record(self, record: VersionRecord, registration: Registration, facts: Mapping[str, Any]) -> Registration:
@@ -185,10 +201,10 @@ class Releases:
             self.store.close_request(request.request_id, RequestState.REFUSED, "; ".join(decision.reasons))
         return decision
 
-    def promote(self, request_id: str, policy: PolicySpec) -> LedgerRow:
+    def promote(self, request_id: str, policy: PolicySpec, *, tell: Tell = _keep_quiet) -> LedgerRow:
         """Moves Production to what a request asks for, if every condition holds now, and returns the ledger row.
 
-        Repeating it returns the row of the first time.
+        Repeating it returns the row of the first time. The live servers are told at once.
 
         Raises:
             Refused: A condition does not hold, or another transition was first.
@@ -198,7 +214,7 @@ class Releases:
         facts = self.facts(request, policy)
         done = self._find_done(request)  # after the facts: a commit that they show is seen
         if done is not None:
-            return self._finish(done)
+            return self._finish(done, tell)
         if request.state is RequestState.REFUSED:
             raise Refused(f"request {request_id} was refused: {request.outcome}", remedy="open a new request")
         decision = decide(facts)
@@ -217,14 +233,22 @@ class Releases:
             evidence=facts.registration.report_digest,
             digest=facts.registration.digest,
         )
-        return self._finish(row)
+        return self._finish(row, tell)
 
     def rollback(
-        self, model: str, *, to: str | None, actor: str, reason: str, request_id: str | None = None
+        self,
+        model: str,
+        *,
+        to: str | None,
+        actor: str,
+        reason: str,
+        request_id: str | None = None,
+        tell: Tell = _keep_quiet,
     ) -> LedgerRow:
         """Brings a former Production version back (default: the previous one) and returns the ledger row.
 
-        It needs no approval, and no registry: when that does not answer, the move is committed and the aliases follow.
+        It needs no approval, and no registry: when that does not answer, the move is committed, the live servers take
+        it from their own copies, and the aliases follow.
 
         Raises:
             Refused: There is no previous version, or `to` never was in Production.
@@ -245,6 +269,7 @@ class Releases:
             evidence="",
             digest=registration.digest if registration else "",
         )
+        self._deliver(model, tell)  # before the registry, which may take its time to not answer
         with suppress(Unavailable):  # committed; `reconcile` moves the aliases when the registry is back
             self.projection.project(model)
         return row
@@ -284,7 +309,12 @@ class Releases:
         promoted = [row for row in self.store.ledger(request.model) if row.move is Move.PROMOTED]
         return next((row for row in promoted if row.request_id == request.request_id), None)
 
-    def _finish(self, row: LedgerRow) -> LedgerRow:
+    def _deliver(self, model: str, tell: Tell) -> None:
+        for sentence in self._delivery.deliver(model) if self._delivery is not None else ():
+            tell(sentence)
+
+    def _finish(self, row: LedgerRow, tell: Tell) -> LedgerRow:
+        self._deliver(row.model, tell)
         self.projection.project(row.model)
         self.store.close_request(row.request_id, RequestState.PROMOTED, f"epoch {row.epoch}")
         return row

@@ -6,6 +6,7 @@ from functools import cached_property
 from release_platform.adapters.mlflow_registry import MlflowRegistry
 from release_platform.adapters.mlflow_tracking import MlflowTracking
 from release_platform.adapters.release_store import ReleaseStore
+from release_platform.adapters.servers import Servers
 from release_platform.adapters.signing import KeyFolder
 from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.releases import Releases
@@ -44,6 +45,11 @@ class Services:
         return KeyFolder(self.settings.key_folder, self.settings.signing_key.get_secret_value())
 
     @cached_property
+    def servers(self) -> Servers:
+        """The live servers."""
+        return Servers(self.settings.serving_urls)
+
+    @cached_property
     def releases(self) -> Releases:
         """Registering, promoting, rolling back."""
-        return Releases(self.store, self.registry, self.keys)
+        return Releases(self.store, self.registry, self.keys, servers=self.servers)

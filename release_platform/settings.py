@@ -31,7 +31,7 @@ class Settings(BaseSettings):
         keys: Folder of the signing key and of the trusted public keys; empty: in `home`.
         signing_key: The private key that signs, in PEM, or the path of a file with it; empty: `signing.pem` in `keys`,
             made on first use.
-        serving_url: Where the serving application answers.
+        serving_url: Where the serving application answers; several servers separated by commas.
         dagster_url: Where Dagster's web server answers, for links.
         mlflow_url: Where MLflow's web server answers, for links.
         actor: Who acts; empty: the user of the operating system.
@@ -52,6 +52,11 @@ class Settings(BaseSettings):
     dagster_url: str = "http://127.0.0.1:3000"
     mlflow_url: str = "http://127.0.0.1:5050"
     actor: str = ""
+
+    @property
+    def serving_urls(self) -> tuple[str, ...]:
+        """The addresses of all servers, each once."""
+        return tuple(dict.fromkeys(url.strip().rstrip("/") for url in self.serving_url.split(",") if url.strip()))
 
     @cached_property
     def root(self) -> Path:

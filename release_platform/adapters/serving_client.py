@@ -60,16 +60,25 @@ class ServingClient:
     Args:
         base_url: Its address, e.g. `http://127.0.0.1:8000`.
         timeout_s: Seconds that each step of a request may take.
+        connect_s: Seconds that connecting may take; None for `timeout_s`.
         transport: How requests travel; None for the network.
     """
 
-    def __init__(self, base_url: str, timeout_s: float = 10.0, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        timeout_s: float = 10.0,
+        *,
+        connect_s: float | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
         self.base_url = base_url.rstrip("/")
         with _translated(self.base_url):
             # A proxy of the environment cannot reach this machine's own addresses.
             trust_env = not _is_loopback(httpx.URL(self.base_url).host)
+            timeout = httpx.Timeout(timeout_s, connect=timeout_s if connect_s is None else connect_s)
             self._client = httpx.Client(
-                base_url=self.base_url, timeout=timeout_s, trust_env=trust_env, transport=transport
+                base_url=self.base_url, timeout=timeout, trust_env=trust_env, transport=transport
             )
 
     def __enter__(self) -> "ServingClient":
@@ -123,6 +132,19 @@ class ServingClient:
             )
         except KeyError as error:
             raise self._failed(f"the answer has no {error}") from None
+
+    def push_certificate(self, model: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+        """Returns status and content of the server's answer to a pushed move; empty content where it is no object.
+
+        Raises:
+            Unavailable: The server does not answer.
+        """
+        response = self._request("POST", f"/v1/models/{quote(model, safe='')}/certificate", json=body)
+        try:
+            said = response.json()
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            said = None
+        return response.status_code, said if isinstance(said, dict) else {}
 
     def _request(self, method: str, path: str, **given: Any) -> httpx.Response:
         with _translated(self.base_url):

@@ -13,6 +13,8 @@ from release_platform.domain.policy import Facts, PromotionRequest, RequestState
 
 WAIT_S = 180.0
 PATIENCE_S = 30.0
+RECORD_S = 5.0
+RECENT = 5
 
 
 def promote(
@@ -214,8 +216,9 @@ def rollback(
 
 
 def _show(row: LedgerRow, json: bool) -> None:
+    said = _servers_said(row)
     if json:
-        show_json(row.to_json())
+        show_json({**row.to_json(), "servers": said})
         return
     before = row.before["production"]
     out.print(
@@ -224,3 +227,30 @@ def _show(row: LedgerRow, json: bool) -> None:
         markup=False,
         soft_wrap=True,
     )
+    for sentence in said:
+        out.print(f"  {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _servers_said(row: LedgerRow) -> list[str]:
+    """Returns what each live server said to a move; its run, when it is not ours, may still be about to write that."""
+    until = monotonic() + RECORD_S
+    while (said := _recorded(row)) is None and monotonic() < until:
+        sleep(0.2)
+    return said or []
+
+
+def _recorded(row: LedgerRow) -> list[str] | None:
+    import dagster as dg
+
+    from release_platform.cli import running
+    from release_platform.defs.naming import asset_key
+    from release_platform.defs.promotion import SERVERS
+
+    moves = dg.AssetRecordsFilter(asset_key=asset_key(row.model, "production_version"))
+    with running.instance() as instance:
+        found = instance.fetch_materializations(moves, limit=RECENT).records
+    for record in found:
+        metadata = record.asset_materialization.metadata if record.asset_materialization else {}
+        if SERVERS in metadata and metadata["epoch"].value == row.epoch:
+            return str(metadata[SERVERS].value).splitlines()
+    return None

@@ -82,7 +82,7 @@ def build_audit(projects: Projects) -> dg.Definitions:
 def _look(services: Services, instance: dg.DagsterInstance, model: str) -> tuple[Observation, tuple[str, ...]]:
     seen = observe(services.releases, model)
     seen = with_lineage(seen, services.tracking, services.snapshots)
-    seen, away = with_servers(seen, [services.settings.serving_url])
+    seen, away = with_servers(seen, services.settings.serving_urls)
     return replace(seen, dagster=_dagster(instance, seen)), away
 
 

@@ -26,6 +26,8 @@ from release_platform.services import Services
 REQUEST_TAG = "release/request"
 MAXIMUM_ATTEMPTS = 3
 SENSOR_INTERVAL_S = 5
+SERVERS = "servers"
+"""Names, in the metadata of a move, what each live server said to it, a sentence a line."""
 Projects = Mapping[str, Project]
 _RUN_TAGS = {"dagster/max_retries": "0"}
 
@@ -153,15 +155,19 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
 
     @dg.op(description="Moves Production to what a request asks for, if every condition holds now.")
     def move_production(context: dg.OpExecutionContext, config: PromoteForm, platform: Platform) -> None:
+        said: list[str] = []
         with NamedFailures():
             request = platform.services.store.get_request(config.request_id)
             policy = get_project(projects, request.model).spec.policy
-            row = platform.services.releases.promote(config.request_id, policy)
+            row = platform.services.releases.promote(config.request_id, policy, tell=said.append)
+            for sentence in said:
+                context.log.info(sentence)
             if platform.services.store.head(row.model).production == row.version:  # not when repeated after a rollback
-                context.log_event(_materialization(row, platform.services, context.run_id))
+                context.log_event(_materialization(row, platform.services, context.run_id, said))
 
     @dg.op(description="Brings a former Production version back.")
     def bring_back(context: dg.OpExecutionContext, config: RollbackForm, platform: Platform) -> None:
+        said: list[str] = []
         with NamedFailures():
             get_project(projects, config.model)
             row = platform.services.releases.rollback(
@@ -170,8 +176,11 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
                 actor=config.actor,
                 reason=config.reason,
                 request_id=f"rollback-{context.run_id}",
+                tell=said.append,
             )
-            context.log_event(_materialization(row, platform.services, context.run_id))
+            for sentence in said:
+                context.log.info(sentence)
+            context.log_event(_materialization(row, platform.services, context.run_id, said))
 
     def job(name: str, description: str, op: dg.OpDefinition) -> dg.JobDefinition:
         @dg.job(name=name, description=description, tags=_RUN_TAGS, executor_def=dg.in_process_executor)
@@ -199,7 +208,7 @@ class NamedFailures:
             raise dg.Failure(str(error), metadata={"remedy": error.remedy}, allow_retries=False) from error
 
 
-def _materialization(row: LedgerRow, services: Services, run_id: str) -> dg.AssetMaterialization:
+def _materialization(row: LedgerRow, services: Services, run_id: str, said: list[str]) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(
         asset_key=asset_key(row.model, "production_version"),
         description=f"{row.move}: version {row.version}, by {row.actor}: {row.reason}",
@@ -213,6 +222,7 @@ def _materialization(row: LedgerRow, services: Services, run_id: str) -> dg.Asse
             "epoch": row.epoch,
             "previous_version": str(row.before["production"]),
             "ledger_hash": row.hash,
+            SERVERS: dg.MetadataValue.text("\n".join(said)),
             "model_version": link(f"{services.settings.mlflow_url}/#/models/{row.model}/versions/{row.version}"),
             "run": dg.MetadataValue.dagster_run(run_id),
         },

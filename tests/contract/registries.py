@@ -108,9 +108,9 @@ class KeptInMlflow(Kept):
 
 
 @contextmanager
-def mlflow_server(home: Path) -> Iterator[str]:
-    """Yields the address of an MLflow server that `release dev` would start over this home."""
-    port = free_port()
+def mlflow_server(home: Path, port: int | None = None) -> Iterator[str]:
+    """Yields the address of an MLflow server that `release dev` would start over this home, on a free port if none."""
+    port = port or free_port()
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(
             mlflow_command(home, port), env={**os.environ, **MLFLOW_ENV}, stdout=log, stderr=log, start_new_session=True

@@ -1,0 +1,53 @@
+"""All live servers: a move of Production is pushed to each of them at once, over HTTP."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import httpx
+
+from release_platform.adapters.serving_client import ServingClient
+from release_platform.domain.errors import Unavailable
+from release_platform.domain.push import Accepted, Declined, Outcome, Push, Unanswered
+
+CONNECT_S = 2.0
+ANSWER_S = 5.0
+"""A server that has a copy loads it in well under a second; one that must ask the registry goes on after we stop."""
+
+
+class Servers:
+    """The servers at these addresses; see the port `Servers`.
+
+    Args:
+        urls: Their addresses.
+        answer_s: Seconds that each has to answer; to connect it has two at most.
+    """
+
+    def __init__(self, urls: Sequence[str], answer_s: float = ANSWER_S) -> None:
+        self._urls = tuple(urls)
+        self._answer_s = answer_s
+
+    def push(self, push: Push) -> Sequence[Outcome]:
+        """See `Servers`."""
+        if not self._urls:
+            return ()
+        with ThreadPoolExecutor(len(self._urls), thread_name_prefix="push") as threads:
+            return list(threads.map(partial(push_to, push=push, answer_s=self._answer_s), self._urls))
+
+
+def push_to(url: str, push: Push, answer_s: float = ANSWER_S) -> Outcome:
+    """Pushes a move to one server and returns what it says to it; whatever goes wrong is an outcome."""
+    try:
+        with ServingClient(url, answer_s, connect_s=min(CONNECT_S, answer_s)) as client:
+            status, said = client.push_certificate(push.model, push.to_json())
+    except Unavailable as error:
+        return Unanswered(url=url, problem=error.problem)
+    return _outcome(url, push, status, said)
+
+
+def _outcome(url: str, push: Push, status: int, said: Mapping[str, object]) -> Outcome:
+    if status != httpx.codes.OK:
+        return Declined(url=url, reason=str(said.get("detail") or f"it answers with status {status}"))
+    if (said.get("version"), said.get("epoch")) != (push.version, push.epoch):
+        return Declined(url=url, reason=f"it serves version {said.get('version')} of epoch {said.get('epoch')}")
+    return Accepted(url=url, version=push.version, epoch=push.epoch)
