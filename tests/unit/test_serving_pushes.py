@@ -458,15 +458,17 @@ def test_pushes_that_hang_do_not_pile_up(slow, tmp_path):
 # Copies
 
 
-def test_spare_copies_are_kept_of_each_model_those_that_were_live_last(registry, built, tmp_path):
+def test_spare_copies_are_kept_of_each_model_those_that_were_live_last(built, tmp_path):
+    others = {("other", n): build_linear_classifier(tmp_path / n, model="other", n_rows=350 + int(n)) for n in "12"}
+    registry = FakeRegistry(built | others)
     server = Server(registry, tmp_path / "cache", cache_keep=1)
+    moves = [("other", "1"), ("other", "2"), ("cancer", "1"), ("cancer", "2"), ("cancer", "1"), ("cancer", "3")]
 
     async def scene():
-        await server.push(push_of(registry.get_version("diabetes", "1"), epoch=1))
-        for epoch, version in enumerate(("1", "2", "1", "3"), start=1):
-            await server.push(cancer(registry, version, epoch))
+        for epoch, move in enumerate(moves, start=1):
+            await server.push(push_of(registry.get_version(*move), epoch=epoch))
 
     asyncio.run(scene())
     kept = {path.name for path in (tmp_path / "cache" / "packages").iterdir()}
-    digest = {(m, v): registry.get_version(m, v).digest.removeprefix("sha256:") for m, v in built}
-    assert kept == {digest["diabetes", "1"], digest["cancer", "3"], digest["cancer", "1"]}
+    wanted = (("other", "2"), ("other", "1"), ("cancer", "3"), ("cancer", "1"))
+    assert kept == {registry.get_version(*key).digest.removeprefix("sha256:") for key in wanted}
