@@ -4,6 +4,7 @@
 cache_dir/
   packages/<64 hex digits>/    the files of a version
   served/<model>.json          version, manifest and proof of what was live last
+  served/.lock                 held by the one who notes or prunes
   incoming/                    what is being fetched; nothing is ever loaded for good from here
 ```
 Nothing in here is trusted: whatever is read is verified again, the proof by its signatures, the files by the manifest.
