@@ -27,6 +27,9 @@ def diff(
     ],
     after: Annotated[str, typer.Argument(help="The same for the other one.", show_default=False)],
     partition: Annotated[str | None, typer.Option("--partition", help="Compare this partition of both.")] = None,
+    any_order: Annotated[
+        bool, typer.Option("--any-order", help="Compare which rows there are, whatever their order.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Name the columns, blocks of rows and first rows that differ between two datasets.
@@ -36,12 +39,17 @@ def diff(
         release data diff churn/3 churn/4
 
         release data diff flight_delay/1 flight_delay/2 --partition 2013-02
+
+        release data diff churn/3 churn/4 --any-order
     """
     from release_platform.cli import running
     from release_platform.pipeline.data_diff import diff as compare
 
     store = running.services().snapshots
     one, other = _snapshot(before, partition), _snapshot(after, partition)
+    if any_order:
+        _in_any_order(one, other, json)
+        return
     found = compare(store.read(one), store.read(other), one.fingerprint, other.fingerprint)
     if json:
         show_json(
@@ -64,7 +72,26 @@ def diff(
         for row in rows:
             out.print(f"  {name}, row {row.row:,}: {row.before!r} -> {row.after!r}", markup=False, soft_wrap=True)
     if found.same_rows:
-        out.print("the rows are the same, in another order")
+        out.print("the rows are the same, in another order" if found.rows else "the values are the same")
+
+
+def _in_any_order(one: "Snapshot", other: "Snapshot", json: bool) -> None:
+    from release_platform.cli import running
+    from release_platform.pipeline.data_diff import diff_in_any_order
+
+    store = running.services().snapshots
+    found = diff_in_any_order(store.read(one), store.read(other), one.fingerprint, other.fingerprint)
+    if json:
+        show_json({"before": one.digest, "after": other.digest, **found.to_json()})
+        return
+    for sentence in found.sentences:
+        out.print(f"- {sentence}", markup=False, soft_wrap=True)
+    for side, rows in (("before", found.only_before), ("after", found.only_after)):
+        if rows is not None and rows.count:
+            where = ", ".join(f"{row:,}" for row in rows.first)
+            out.print(f"- {rows.count:,} row(s) only {side}, the first: {where}", soft_wrap=True)
+    if found.same:
+        out.print("the same rows, whatever their order")
 
 
 def _plain(row: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from release_platform.project import Project
 WHOLE = "all"
 _RAW_CODE = (
     "pipeline/sources.py",
+    "pipeline/source_types.py",
     "pipeline/csv_files.py",
     "pipeline/database.py",
     "pipeline/files.py",

@@ -30,6 +30,7 @@ class ColumnValues:
             `uint8` array, with `lengths` beside it.
         missing: Shape (n_rows,), bool: where a value is missing; what `values` holds there does not count.
         lengths: Shape (n_rows,), int64: the byte length of each text; None for anything but text.
+        source: The type that the source gave the column before it was cast; empty where the source has no types.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ColumnValues:
     values: npt.NDArray[Any]
     missing: npt.NDArray[np.bool_]
     lengths: npt.NDArray[np.int64] | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,13 @@ class ColumnFingerprint:
     n_missing: int
     digest: str
     blocks: tuple[str, ...]
+    source: str = ""
+
+    @property
+    def parts(self) -> list[object]:
+        """What the digest of the dataset covers of this column."""
+        parts: list[object] = [self.name, self.dtype, self.n_missing, self.digest]
+        return [*parts, self.source] if self.source else parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +69,7 @@ class Fingerprint:
     @property
     def digest(self) -> str:
         """The digest over everything below."""
-        return digest_of(
-            [self.n_rows, [[c.name, c.dtype, c.n_missing, c.digest] for c in self.columns]],
-        )
+        return digest_of([self.n_rows, [column.parts for column in self.columns]])
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fingerprint as a JSON value."""
@@ -76,6 +83,7 @@ class Fingerprint:
                     "n_missing": c.n_missing,
                     "digest": c.digest,
                     "blocks": list(c.blocks),
+                    "source": c.source,
                 }
                 for c in self.columns
             ],
@@ -93,6 +101,7 @@ class Fingerprint:
                     n_missing=int(c["n_missing"]),
                     digest=c["digest"],
                     blocks=tuple(c["blocks"]),
+                    source=c.get("source", ""),
                 )
                 for c in value["columns"]
             ),
@@ -115,30 +124,45 @@ def combined(parts: Mapping[str, str]) -> str:
 
 def differences(before: Fingerprint, after: Fingerprint) -> tuple[str, ...]:
     """Returns one sentence for each difference, empty when both are the same data."""
-    old = {c.name: c for c in before.columns}
-    new = {c.name: c for c in after.columns}
-    found = [f"column '{name}' is gone" for name in old if name not in new]
-    found += [f"column '{name}' is new" for name in new if name not in old]
+    found = list(column_differences(before, after))
     if before.n_rows != after.n_rows:
         found.append(f"{after.n_rows:,} rows instead of {before.n_rows:,}")
-    for name in (name for name in old if name in new):
-        was, now = old[name], new[name]
-        if was.dtype != now.dtype:
-            found.append(f"column '{name}' is {now.dtype} instead of {was.dtype}")
-        elif was.digest != now.digest:
-            found.append(f"column '{name}' differs{_where(was.blocks, now.blocks)}")
-    common = [name for name in old if name in new]
-    if not found and common != [name for name in new if name in old]:
+    for was, now in _common(before, after):
+        if was.dtype == now.dtype and was.digest != now.digest:
+            found.append(f"column '{was.name}' differs{_where(was.blocks, now.blocks, after.n_rows)}")
+    if not found and [c.name for c in before.columns] != [c.name for c in after.columns]:
         found.append("the columns are in another order")
     return tuple(found)
 
 
-def _where(was: Sequence[str], now: Sequence[str]) -> str:
+def column_differences(before: Fingerprint, after: Fingerprint) -> tuple[str, ...]:
+    """Returns one sentence for each column that is gone or new, or of another type here or at its source."""
+    old, new = ({c.name for c in side.columns} for side in (before, after))
+    found = [f"column '{c.name}' is gone" for c in before.columns if c.name not in new]
+    found += [f"column '{c.name}' is new" for c in after.columns if c.name not in old]
+    for was, now in _common(before, after):
+        if was.dtype != now.dtype:
+            found.append(f"column '{was.name}' is {now.dtype} instead of {was.dtype}")
+        if was.source and now.source and was.source != now.source:
+            found.append(f"column '{was.name}' came from its source as {now.source} instead of {was.source}")
+    typed = [any(column.source for column in side.columns) for side in (before, after)]
+    if typed[0] != typed[1]:
+        found.append(f"the source gave its columns {'types' if typed[1] else 'no types'}, unlike before")
+    return tuple(found)
+
+
+def _common(before: Fingerprint, after: Fingerprint) -> list[tuple[ColumnFingerprint, ColumnFingerprint]]:
+    new = {c.name: c for c in after.columns}
+    return [(c, new[c.name]) for c in before.columns if c.name in new]
+
+
+def _where(was: Sequence[str], now: Sequence[str], n_rows: int) -> str:
     changed = [i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b]
     if not changed:
         return " after its common rows"
     first = changed[0] * BLOCK_ROWS
-    return f" in {len(changed)} block(s) of rows, the first at rows {first + 1:,} to {first + BLOCK_ROWS:,}"
+    last = min(first + BLOCK_ROWS, n_rows)
+    return f" in {len(changed)} block(s) of rows, the first at rows {first + 1:,} to {last:,}"
 
 
 def _column(column: ColumnValues, n_rows: int) -> ColumnFingerprint:
@@ -162,6 +186,7 @@ def _column(column: ColumnValues, n_rows: int) -> ColumnFingerprint:
         n_missing=int(column.missing.sum()),
         digest=digest_of(blocks),
         blocks=tuple(blocks),
+        source=column.source,
     )
 
 

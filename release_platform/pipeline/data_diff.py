@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from release_platform.domain.fingerprint import BLOCK_ROWS, Fingerprint, differences
+from release_platform.domain.fingerprint import BLOCK_ROWS, Fingerprint, column_differences, differences
+from release_platform.pipeline.row_sets import ExtraRows, extra_rows
 
 FIRST_ROWS = 5
 
@@ -87,15 +88,48 @@ def _shown(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowsDiff:
+    """Two datasets compared as multisets of rows.
+
+    Attributes:
+        sentences: Which columns differ, in name or type.
+        only_before: Rows that only the first has; None where the columns differ, so that rows cannot be compared.
+        only_after: The same of the second.
+    """
+
+    sentences: tuple[str, ...]
+    only_before: ExtraRows | None
+    only_after: ExtraRows | None
+
+    @property
+    def same(self) -> bool:
+        """Whether both hold the same rows, each as often."""
+        extra = (self.only_before, self.only_after)
+        return all(rows is not None and rows.count == 0 for rows in extra)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the comparison as a JSON value."""
+        rows = {"only_before": self.only_before, "only_after": self.only_after}
+        return {"same_rows_in_any_order": self.same, "differences": list(self.sentences)} | {
+            side: None if of is None else {"count": of.count, "first_rows": list(of.first)} for side, of in rows.items()
+        }
+
+
+def diff_in_any_order(
+    before: pd.DataFrame, after: pd.DataFrame, before_fingerprint: Fingerprint, after_fingerprint: Fingerprint
+) -> RowsDiff:
+    """Returns which rows only one of two data frames has, both in the snapshot dtypes, whatever their order."""
+    sentences = column_differences(before_fingerprint, after_fingerprint)
+    one, other = extra_rows(before, after) if _same_columns(before, after) else (None, None)
+    return RowsDiff(sentences=sentences, only_before=one, only_after=other)
+
+
+def _same_columns(before: pd.DataFrame, after: pd.DataFrame) -> bool:
+    return before.dtypes.to_dict() == after.dtypes.to_dict()
+
+
 def _same_rows(before: pd.DataFrame, after: pd.DataFrame) -> bool:
-    if len(before) != len(after) or set(before.columns) != set(after.columns):
+    if len(before) != len(after) or not _same_columns(before, after):
         return False
-    if any(before[name].dtype != after[name].dtype for name in before.columns):
-        return False
-    one, other = (np.sort(_row_hashes(frame[list(before.columns)])) for frame in (before, after))
-    return bool(np.array_equal(one, other))
-
-
-def _row_hashes(frame: pd.DataFrame) -> "np.ndarray[Any, Any]":
-    plain = frame.apply(lambda c: c.astype("string") if c.dtype.kind not in "fM" else c)
-    return pd.util.hash_pandas_object(plain, index=False).to_numpy()
+    return all(extra.count == 0 for extra in extra_rows(before, after))

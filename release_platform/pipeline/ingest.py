@@ -1,6 +1,7 @@
 """raw_data: reads a model's source, holds it to its contract, and keeps it as immutable snapshots."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from release_platform.domain.fingerprint import ColumnValues, differences, finge
 from release_platform.domain.snapshot import Snapshot, StoredData
 from release_platform.domain.spec import ModelSpec, PartitionSpec
 from release_platform.pipeline.contract import check, conform
+from release_platform.pipeline.source_types import source_types
 from release_platform.pipeline.sources import describe, read_source
 
 PREVIEW_ROWS = 5
@@ -40,18 +42,27 @@ def ingest(
     """
     name = describe(spec.source)
     types = {column: rules.type for column, rules in spec.contract.columns.items()}
-    frame = conform(read_source(spec.source, base=base, columns=types), spec.contract, source=name)
+    read = read_source(spec.source, base=base, columns=types)
+    given = source_types(read, spec.source)
+    frame = conform(read, spec.contract, source=name)
+    del read  # it may be large
     if spec.partitions is None:
         check(frame, spec.contract, source=name)
-        return {None: store_frame(frame, store)}
+        return {None: store_frame(frame, store, given)}
     parts = _by_month(frame, spec.partitions, partitions, name)
     check(_together(frame, parts), spec.contract, source=name)
-    return {key: store_frame(part.reset_index(drop=True), store) for key, part in parts.items()}
+    return {key: store_frame(part.reset_index(drop=True), store, given) for key, part in parts.items()}
 
 
-def store_frame(frame: pd.DataFrame, store: SnapshotStore) -> Snapshot:
-    """Returns the snapshot of a data frame in the snapshot dtypes, fingerprinted and stored."""
-    found = fingerprint(columns_of(frame), n_rows=len(frame))
+def store_frame(frame: pd.DataFrame, store: SnapshotStore, given: Mapping[str, str] | None = None) -> Snapshot:
+    """Returns the snapshot of a data frame in the snapshot dtypes, fingerprinted and stored.
+
+    Args:
+        frame: The data.
+        store: Where it is kept.
+        given: The type that the source gave each column, see `source_types`.
+    """
+    found = fingerprint(columns_of(frame, given), n_rows=len(frame))
     return store.put(frame, found, preview=preview(frame))
 
 
@@ -61,7 +72,11 @@ def read_raw(store: SnapshotStore, snapshots: Mapping[str, Snapshot] | Mapping[s
     Raises:
         IntegrityError: A stored file is not the one that was written.
     """
-    frames = [store.read(snapshots[key]) for key in sorted(snapshots)]
+    return joined([store.read(snapshots[key]) for key in sorted(snapshots)])
+
+
+def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Returns the rows of all frames, indexed from 0."""
     return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
 
 
@@ -122,9 +137,13 @@ def _together(frame: pd.DataFrame, parts: Mapping[str, pd.DataFrame]) -> pd.Data
     return frame if rows == len(frame) else pd.concat(list(parts.values())).sort_index()
 
 
-def columns_of(frame: pd.DataFrame) -> list[ColumnValues]:
-    """Returns the columns of any data frame as the fingerprint takes them, without copies where memory allows."""
-    return [_column(str(name), frame.iloc[:, i]) for i, name in enumerate(frame.columns)]
+def columns_of(frame: pd.DataFrame, given: Mapping[str, str] | None = None) -> list[ColumnValues]:
+    """Returns the columns of any data frame as the fingerprint takes them, without copies where memory allows.
+
+    `given` names the types that a source gave to columns.
+    """
+    columns = [_column(str(name), frame.iloc[:, i]) for i, name in enumerate(frame.columns)]
+    return [replace(column, source=(given or {}).get(column.name, "")) for column in columns]
 
 
 def _column(name: str, series: "pd.Series[Any]") -> ColumnValues:
