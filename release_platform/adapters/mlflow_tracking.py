@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DAGSTER_RUN_TAG = "dagster_run_id"
 SNAPSHOTS_TAG = "release.snapshots"
+CODE_TAG = "release.code"
 ENV_TAG = "env."
 
 
@@ -103,6 +104,11 @@ class MlflowTracking:
         """Returns the surroundings that were recorded of a training run."""
         tags = self.get_run(run_id).data.tags
         return {name.removeprefix(ENV_TAG): value for name, value in sorted(tags.items()) if name.startswith(ENV_TAG)}
+
+    def code_of(self, run_id: str) -> dict[str, str]:
+        """Returns the short digest of each source file of a training run; empty for runs before they were recorded."""
+        found: dict[str, str] = json.loads(self.get_run(run_id).data.tags.get(CODE_TAG, "{}"))
+        return found
 
     def experiment_of(self, run_id: str) -> str:
         """Returns the id of a run's experiment."""

@@ -115,6 +115,22 @@ class SnapshotStore:
                 raise _damaged(_record_of(uri), "cannot be read") from None
         return Snapshot(uri=uri, fingerprint=fingerprint, n_rows=fingerprint.n_rows, size_bytes=size_bytes)
 
+    def read_as_found(self, uri: str) -> pd.DataFrame:
+        """Returns whatever data the file at an address holds now, unchecked: to say what changed, never to train on.
+
+        Raises:
+            IntegrityError: The file is gone, or no snapshot's Parquet.
+            Unavailable: The store does not answer.
+        """
+        with _translated(uri):
+            filesystem, path = _open(uri)
+            try:
+                return to_frame(pq.read_table(pa.BufferReader(_read(filesystem, path))))
+            except FileNotFoundError:
+                raise _damaged(uri, "is gone") from None
+            except (pa.ArrowException, OSError, ValueError) as error:
+                raise _damaged(uri, f"cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
     def verify(self, snapshot: Snapshot | StoredData) -> None:
         """Compares a snapshot's stored bytes with those that were written.
 

@@ -1,15 +1,15 @@
 """The check that a registered version can be trained again: the same fitted model from what was recorded."""
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
+import os
 from typing import Any
 
 import dagster as dg
 
+from release_platform.defs.clean_process import get_registration, train_again
 from release_platform.defs.naming import asset_key
 from release_platform.defs.resources import Platform
-from release_platform.domain.errors import NotFound
-from release_platform.pipeline.reproduction import Reproduction, reproduce
+from release_platform.domain.errors import IntegrityError
+from release_platform.pipeline.reproduction import Reproduction
 from release_platform.project import Project
 from release_platform.services import Services
 
@@ -23,11 +23,14 @@ def build_reproduced_check(project: Project) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=key.asset_key,
         name=key.name,
-        description="The version is trained again from its snapshots, spec and seed: the fitted model is the same.",
+        description="Trained again in a clean process: the same fitted model, the same answers to the golden rows.",
     )
     def reproduced(registered_version: Any, platform: Platform) -> dg.AssetCheckResult:
-        found = reproduce_version(platform.services, project, registered_version.version)
-        return dg.AssetCheckResult(passed=found.same, description=said(found), metadata=_metadata(found))
+        version = registered_version.version
+        try:
+            return result(version, reproduce_version(platform.services, project, version))
+        except IntegrityError as error:
+            return result(version, error)
 
     return reproduced
 
@@ -38,55 +41,76 @@ def check_key(project: Project) -> dg.AssetCheckKey:
 
 
 def reproduce_version(services: Services, project: Project, version: str) -> Reproduction:
-    """Returns what came of training a version again, in this process.
+    """Returns what came of training a version again, in a process of its own.
 
     Raises:
         NotFound: There is no such version.
+        IntegrityError: What was recorded is gone or was changed.
     """
-    model = project.spec.name
-    registration = services.store.find_registration(model, version)
-    if registration is None:
-        raise NotFound(
-            f"{model}: there is no version {version}", remedy=f"`release history {model}` lists its versions"
-        )
-    uris = services.tracking.snapshots_of(registration.mlflow_run_id)
-    with TemporaryDirectory() as folder:
-        record = services.registry.fetch(model, version, Path(folder))
-        return reproduce(
-            Path(folder),
-            record.manifest,
-            snapshots={key: services.snapshots.get(uri) for key, uri in uris.items()},
-            store=services.snapshots,
-            recorded_digest=registration.model_digest,
-            recorded_environment=services.tracking.environment_of(registration.mlflow_run_id),
-            place=project.folder,
-        )
+    registration = get_registration(services, project.spec.name, version)
+    return train_again(
+        project.spec.name,
+        version,
+        project.folder,
+        environment=services.tracking.environment_of(registration.mlflow_run_id),
+        variables=os.environ,
+    )
 
 
-def evaluation(project: Project, version: str, found: Reproduction) -> dg.AssetCheckEvaluation:
+def evaluation(project: Project, version: str, outcome: Reproduction | IntegrityError) -> dg.AssetCheckEvaluation:
     """Returns the outcome as an evaluation of the check, for a version that was named by hand."""
-    key = check_key(project)
+    key, found = check_key(project), result(version, outcome)
     return dg.AssetCheckEvaluation(
         asset_key=key.asset_key,
         check_name=key.name,
-        passed=found.same,
-        description=f"version {version}: {said(found)}",
-        metadata={"version": version, **_metadata(found)},
+        passed=bool(found.passed),
+        description=found.description,
+        metadata=found.metadata,
+    )
+
+
+def result(version: str, outcome: Reproduction | IntegrityError) -> dg.AssetCheckResult:
+    """Returns the outcome as a result of the check; what is gone or was changed cannot be reproduced."""
+    if isinstance(outcome, IntegrityError):
+        description, metadata = outcome.problem, {"remedy": dg.MetadataValue.text(outcome.remedy)}
+        return dg.AssetCheckResult(
+            passed=False, description=f"version {version}: {description}", metadata={"version": version, **metadata}
+        )
+    return dg.AssetCheckResult(
+        passed=outcome.same,
+        description=f"version {version}: {said(outcome)}",
+        metadata={"version": version, **_metadata(outcome)},
     )
 
 
 def said(found: Reproduction) -> str:
     """Returns the outcome in a sentence."""
+    model = f"the same fitted model {found.recorded}" if found.same_model else "another fitted model"
+    answers = (
+        f"the same answers to {found.n_golden_rows} golden rows"
+        if found.same_answers
+        else f"answers to {found.n_golden_rows} golden rows differ by up to {found.answers_differ_by:.3g}"
+    )
     if found.same:
-        return f"the same fitted model: {found.recorded}"
-    causes = "; ".join(found.differences) or "nothing that was recorded of the surroundings differs"
-    return f"another model, answers differ by up to {found.answers_differ_by:.3g}; {causes}"
+        without = f" (without effect: {'; '.join(found.differences)})" if found.differences else ""
+        return f"{model}, {answers}{without}"
+    return f"{model}, {answers}; {_cause(found)}"
+
+
+def _cause(found: Reproduction) -> str:
+    if found.differences:
+        return f"what differs: {'; '.join(found.differences)}"
+    return f"cause not found: equal are {', '.join(found.compared)}"
 
 
 def _metadata(found: Reproduction) -> dict[str, Any]:
     return {
         "recorded": found.recorded,
         "found": found.found,
+        "same_model": found.same_model,
+        "same_answers": found.same_answers,
+        "golden_rows": found.n_golden_rows,
         "answers_differ_by": found.answers_differ_by,
         "differences": dg.MetadataValue.md("\n".join(f"- {line}" for line in found.differences) or "none"),
+        "compared": dg.MetadataValue.md("\n".join(f"- {line}" for line in found.compared)),
     }

@@ -7,12 +7,12 @@ from typing import Any
 
 import dagster as dg
 
-from release_platform.adapters.mlflow_tracking import ENV_TAG, SNAPSHOTS_TAG, DatasetInput
+from release_platform.adapters.mlflow_tracking import CODE_TAG, ENV_TAG, SNAPSHOTS_TAG, DatasetInput
 from release_platform.defs.naming import asset_key, code_version, link, stage_asset
 from release_platform.domain.identity import digest_of_model
 from release_platform.domain.records import FeatureTable, TrainedModel
 from release_platform.pipeline import features as feature_tables
-from release_platform.pipeline.environment import environment
+from release_platform.pipeline.environment import environment, file_digests
 from release_platform.pipeline.packaging import parity_difference, write_package
 from release_platform.pipeline.training import FittedModel, fit
 from release_platform.project import Project
@@ -111,6 +111,7 @@ def _log(
             "release.data_fingerprint": features.raw_fingerprint,
             "release.code_version": record.code_version,
             SNAPSHOTS_TAG: json.dumps({key: data.uri for key, data in features.raw.items()}),
+            CODE_TAG: json.dumps(file_digests(project.folder)),
             "dagster.asset_key": context.asset_key.to_user_string(),
             "dagster.run_url": f"{services.settings.dagster_url}/runs/{context.run.run_id}",
             **{f"{ENV_TAG}{name}": value for name, value in record.environment.items()},

@@ -11,9 +11,17 @@ from functools import lru_cache
 from pathlib import Path
 
 from release_platform.domain.identity import PREFIX, digest_of, digest_of_bytes
+from release_platform.pipeline.native import native_libraries
 from release_platform.settings import shipped
 
-LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "skops", "onnxruntime", "skl2onnx", "mlflow")
+LIBRARIES = (
+    *("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "joblib", "threadpoolctl"),
+    *("skops", "onnxruntime", "skl2onnx", "mlflow"),
+)
+TRAINING_CODE = ("domain", "pipeline", "adapters/model_package.py", "adapters/snapshot_store.py")
+"""What of the platform's own source turns snapshots into a fitted model."""
+
+_MOST_FILES = 60
 
 
 @lru_cache(maxsize=1)
@@ -29,13 +37,34 @@ def code_digest(*modules: str) -> str:
     A folder counts with all Python files below it.
     """
     package = Path(__file__).resolve().parent.parent
-    files = [
+    files = _source_files(package, modules)
+    return digest_of([[path.relative_to(package).as_posix(), digest_of_bytes(path.read_bytes())] for path in files])
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Returns a short digest of each source file that training may use, by its name.
+
+    These are the platform's, e.g. `pipeline/training.py`, and the model's own, e.g. `own/source.py`; of more than 60
+    own files there is one digest for all.
+    """
+    package = Path(__file__).resolve().parent.parent
+    found = {path.relative_to(package).as_posix(): path for path in _source_files(package, TRAINING_CODE)}
+    own = {f"own/{path.name}": path for path in folder.glob("*.py")}
+    short = {name: _short(digest_of_bytes(path.read_bytes())) for name, path in (found | own).items()}
+    if len(own) <= _MOST_FILES:
+        return short
+    return {name: digest for name, digest in short.items() if name in found} | {"own/*": _short(folder_digest(folder))}
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix(PREFIX)[:12]
+
+
+def _source_files(package: Path, modules: Sequence[str]) -> list[Path]:
+    return sorted(
         path
         for name in modules
         for path in ([package / name] if name.endswith(".py") else (package / name).rglob("*.py"))
-    ]
-    return digest_of(
-        [[path.relative_to(package).as_posix(), digest_of_bytes(path.read_bytes())] for path in sorted(files)]
     )
 
 
@@ -76,21 +105,5 @@ def environment(folder: Path) -> dict[str, str]:
         "hash_seed": os.environ.get("PYTHONHASHSEED", "random"),
         "byte_order": sys.byteorder,
         **{f"version.{name}": importlib.metadata.version(name) for name in LIBRARIES},
-        **_native_libraries(),
+        **native_libraries(),
     }
-
-
-def _native_libraries() -> dict[str, str]:
-    from threadpoolctl import threadpool_info
-
-    found: dict[str, str] = {}
-    for pool in threadpool_info():
-        kind = str(pool["user_api"])
-        parts: Sequence[object] = (
-            pool["internal_api"],
-            pool.get("version"),
-            pool.get("architecture"),
-            pool["num_threads"],
-        )
-        found.setdefault(f"native.{kind}", " ".join(str(part) for part in parts if part is not None))
-    return found
