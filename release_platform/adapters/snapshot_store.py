@@ -125,11 +125,13 @@ class SnapshotStore:
         with _translated(uri):
             filesystem, path = _open(uri)
             try:
-                return to_frame(pq.read_table(pa.BufferReader(_read(filesystem, path))))
+                data = _read(filesystem, path)
             except FileNotFoundError:
                 raise _damaged(uri, "is gone") from None
-            except (pa.ArrowException, OSError, ValueError) as error:
-                raise _damaged(uri, f"cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        try:
+            return to_frame(pq.read_table(pa.BufferReader(data)))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _damaged(uri, f"cannot be read as Parquet: {str(error).splitlines()[0]}") from None
 
     def verify(self, snapshot: Snapshot | StoredData) -> None:
         """Compares a snapshot's stored bytes with those that were written.

@@ -1,5 +1,6 @@
 """A version is trained again in a clean process: the same model, or another one with its cause, each a real one."""
 
+import hashlib
 import json
 import platform
 import shutil
@@ -17,12 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from release_platform.adapters.mlflow_client import mlflow_client
+from release_platform.adapters.mlflow_registry import DIGEST_TAG, MANIFEST_TAG
 from release_platform.adapters.mlflow_tracking import SNAPSHOTS_TAG
 from release_platform.adapters.snapshot_store import to_frame, to_table
 from release_platform.defs.clean_process import reproduce_here
 from release_platform.defs.reproduction import check_key, reproduce_version
 from release_platform.domain.errors import IntegrityError, NotFound
-from release_platform.domain.identity import digest_of_bytes
+from release_platform.domain.identity import Manifest, digest_of_bytes
 from release_platform.pipeline.ingest import store_frame
 from release_platform.pipeline.native import core_type
 from release_platform.pipeline.reproduction import Reproduction
@@ -162,6 +164,39 @@ class TestData:
         swapped = tag(home, SNAPSHOTS_TAG, json.dumps({"all": other.uri}))
         with swapped, pytest.raises(IntegrityError, match=r"fingerprint .* was registered with"):
             here(home)
+
+
+class TestSpec:
+    @pytest.fixture
+    def release_json(self, home: Home) -> Iterator[Path]:
+        (file,) = (home.folder / "artifacts").rglob("release.json")
+        honest = file.read_bytes()
+        spec = json.loads(honest)
+        spec["spec"]["seed"] = 7
+        file.write_text(json.dumps(spec, sort_keys=True))
+        yield file
+        file.write_bytes(honest)
+
+    def test_an_edited_seed_is_refused(self, home: Home, release_json: Path) -> None:
+        with pytest.raises(IntegrityError, match=r"release\.json"):
+            here(home)
+
+    def test_an_edited_seed_is_refused_though_the_manifest_was_edited_with_it(
+        self, home: Home, release_json: Path
+    ) -> None:
+        client, data = mlflow_client(home.services.tracking.uri), release_json.read_bytes()
+        honest = client.get_model_version(NAME, "1").tags[MANIFEST_TAG]
+        entries = json.loads(honest)
+        (entry,) = (entry for entry in entries if entry["path"] == "release.json")
+        entry |= {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        forged = Manifest.from_json(entries)
+        for name, value in ((MANIFEST_TAG, json.dumps(entries)), (DIGEST_TAG, forged.digest)):
+            client.set_model_version_tag(NAME, "1", name, value)
+        with pytest.raises(IntegrityError, match="manifest in MLflow is not the one that was registered"):
+            here(home)
+        original = Manifest.from_json(json.loads(honest)).digest
+        for name, value in ((MANIFEST_TAG, honest), (DIGEST_TAG, original)):
+            client.set_model_version_tag(NAME, "1", name, value)
 
 
 def clone(folder: Path) -> Path:
