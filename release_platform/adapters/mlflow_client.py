@@ -1,6 +1,7 @@
 """The MLflow client and the one place where MLflow's errors become ours."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -62,11 +63,19 @@ def mlflow_errors(tracking_uri: str) -> Iterator[None]:
         raise
     except MlflowException as error:
         raise _translated(tracking_uri, error.error_code, str(error)) from error
+    except _database_errors() as error:
+        raise _translated(tracking_uri, "", str(error)) from error
     except OSError as error:
         raise Unavailable(
             f"MLflow's artefact storage ({tracking_uri}) failed: {error}",
             remedy="check that the storage answers and that the disk has room, then run again; nothing was registered",
         ) from error
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    """Returns what an embedded MLflow lets through of its database; a serving image has no SQLAlchemy to ask."""
+    loaded = sys.modules.get("sqlalchemy.exc")
+    return (loaded.SQLAlchemyError,) if loaded else ()
 
 
 def _translated(tracking_uri: str, code: str, message: str) -> ReleaseError:

@@ -4,7 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from release_platform.adapters.mlflow_client import as_mlflow_default, mlflow_client, mlflow_errors
@@ -153,6 +155,24 @@ class MlflowRegistry:
             uri = mlflow_client(self._uri).get_model_version_download_uri(model, version)
             fetch_files(uri, record.manifest, folder, self._uri, of=f"{model} version {version}")
         return record
+
+    def read_file(self, record: VersionRecord, path: str) -> bytes:
+        """Returns one file of a version, without fetching the others.
+
+        Raises:
+            IntegrityError: It is gone, or is not the one that was registered.
+        """
+        one = Manifest(files=tuple(entry for entry in record.manifest.files if entry.path == path))
+        with TemporaryDirectory() as folder, mlflow_errors(self._uri):
+            uri = mlflow_client(self._uri).get_model_version_download_uri(record.model, record.version)
+            fetch_files(uri, one, Path(folder), self._uri, of=f"{record.model} version {record.version}")
+            data = (Path(folder) / path).read_bytes() if one.files else b""
+        if [sha256(data).hexdigest()] != [entry.sha256 for entry in one.files]:
+            raise IntegrityError(
+                f"{record.model} version {record.version}: the file {path} is not the one that was registered",
+                remedy="restore it from a backup, or register the model again",
+            )
+        return data
 
     def _ensure_model(self, model: str) -> None:
         client = mlflow_client(self._uri)

@@ -9,6 +9,7 @@ from release_platform.cli import (
     dev,
     keys,
     ledger,
+    lineage,
     new,
     promotion,
     reproduce,
@@ -40,7 +41,7 @@ app.command("audit")(audit.audit)
 app.command("serve")(serving.serve)
 app.command("verify")(serving.verify)
 app.command("history")(show.history)
-app.command("lineage")(show.lineage)
+app.command("lineage")(lineage.lineage)
 app.command("who-served")(ledger.who_served)
 app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(data.data, name="data")

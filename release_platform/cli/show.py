@@ -1,15 +1,13 @@
-"""`release models`, `status`, `history` and `lineage`: what is, what was, and where a version comes from."""
+"""`release models`, `status` and `history`: what is, and what was."""
 
 from datetime import UTC, datetime
 from time import sleep
 from typing import Annotated, Any
 
 import typer
-from rich.tree import Tree
 
 from release_platform.cli.console import out, show_json, show_table
 from release_platform.cli.options import Json, Model
-from release_platform.domain.errors import NotFound
 from release_platform.domain.freeze import find_freeze
 from release_platform.domain.policy import PromotionRequest, RequestState, decide, judged_approvals
 
@@ -155,91 +153,3 @@ def history(model: Model, json: Json = False) -> None:
             for r in rows
         ],
     )
-
-
-def lineage(
-    model: Model,
-    version: Annotated[
-        str | None, typer.Argument(help="The version; default: the one in Production, else Staging.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Show where a version comes from: data, code, parameters, metrics, gates, approvals, runs.
-
-    Example:
-
-        release lineage flight_delay 1
-    """
-    found = _lineage(model, version)
-    if json:
-        show_json(found)
-        return
-    tree = Tree(f"[bold]{model} version {found['version']}[/]")
-    _grow(tree, {key: value for key, value in found.items() if key not in {"model", "version"}})
-    out.print(tree)
-
-
-def _grow(tree: Tree, value: dict[str, Any]) -> None:
-    for name, part in value.items():
-        if isinstance(part, dict):
-            _grow(tree.add(f"[bold]{name}[/]"), part)
-        elif isinstance(part, list):
-            branch = tree.add(f"[bold]{name}[/]")
-            for item in part:
-                branch.add("  ".join(f"{k}: {v}" for k, v in item.items()) if isinstance(item, dict) else str(item))
-        else:
-            tree.add(f"{name}: {part}")
-
-
-def _lineage(model: str, version: str | None) -> dict[str, Any]:
-    from release_platform.cli import running
-
-    running.project(model)
-    services = running.services()
-    head = services.store.head(model)
-    wanted = version or head.production or head.staging
-    registration = services.store.find_registration(model, wanted or "")
-    if registration is None:
-        raise NotFound(
-            f"{model}: there is no version {wanted or 'yet'}",
-            remedy=f"`release history {model}` lists its versions; `release run {model}` makes one",
-        )
-    run = services.tracking.get_run(registration.mlflow_run_id).data
-    settings = services.settings
-    experiment = f"{settings.mlflow_url}/#/experiments/{services.tracking.experiment(model)}"
-    return {
-        "model": model,
-        "version": registration.version,
-        "digest": registration.digest,
-        "model_digest": registration.model_digest,
-        "registered_at": registration.registered_at.isoformat(),
-        "data": {
-            "fingerprint": registration.fingerprint,
-            "training_rows": run.metrics.get("training_rows"),
-            "snapshots": services.tracking.snapshots_of(registration.mlflow_run_id),
-        },
-        "code": {
-            "code_version": registration.code_version,
-            **services.tracking.environment_of(registration.mlflow_run_id),
-        },
-        "parameters": dict(sorted(run.params.items())),
-        "metrics": dict(sorted(run.metrics.items())),
-        "gates": [{"gate": g.gate, "verdict": g.verdict.value, "reason": g.reason} for g in registration.gates],
-        "compared_with": registration.baseline or "nothing: first release",
-        "moves": [
-            {"epoch": r.epoch, "move": r.move.value, "actor": r.actor, "reason": r.reason, "at": r.at}
-            for r in services.store.ledger(model)
-            if r.version == registration.version
-        ],
-        "approvals": [
-            {"actor": approval.actor, "reason": approval.reason, "at": approval.approved_at.isoformat()}
-            for request in services.store.requests(model)
-            if request.version == registration.version
-            for approval in services.store.approvals(request.request_id)
-        ],
-        "runs": {
-            "dagster": f"{settings.dagster_url}/runs/{registration.dagster_run_id}",
-            "mlflow": f"{experiment}/runs/{registration.mlflow_run_id}",
-            "model_version": f"{settings.mlflow_url}/#/models/{model}/versions/{registration.version}",
-        },
-    }

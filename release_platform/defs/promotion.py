@@ -151,6 +151,7 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
             )
             until = approval_end(approval, policy)
             valid = f"until {moment_text(until)}" if until else "until model, report or policy change"
+            context.instance.add_run_tags(context.run_id, {REQUEST_TAG: config.request_id, MODEL_TAG: request.model})
             context.log.info(f"request {config.request_id}: approved by {config.actor}, {valid}")
 
     @dg.op(description="Moves Production to what a request asks for, if every condition holds now.")
@@ -180,6 +181,7 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
             )
             for sentence in said:
                 context.log.info(sentence)
+            context.instance.add_run_tags(context.run_id, {REQUEST_TAG: row.request_id, MODEL_TAG: row.model})
             context.log_event(_materialization(row, platform.services, context.run_id, said))
 
     def job(name: str, description: str, op: dg.OpDefinition) -> dg.JobDefinition:

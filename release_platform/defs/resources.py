@@ -107,8 +107,13 @@ def latest_record(
     found = [record for record in found if record.run_id == run_id] or found
     if not found or found[0].asset_materialization is None:
         raise _never_materialized(key)
-    value: Any = found[0].asset_materialization.metadata[RECORD].value
-    return _TYPES[value["kind"]].validate_python(value["value"]), found[0].storage_id
+    return decode(found[0].asset_materialization), found[0].storage_id
+
+
+def decode(made: dg.AssetMaterialization) -> Any:
+    """Returns the record that a materialization holds."""
+    value: Any = made.metadata[RECORD].value
+    return _TYPES[value["kind"]].validate_python(value["value"])
 
 
 def _never_materialized(key: dg.AssetKey) -> Refused:

@@ -132,12 +132,13 @@ def test_history_tells_who_moved_what_when_and_why_in_a_chain_of_hashes(release:
 def test_lineage_goes_back_to_data_code_parameters_gates_and_runs(release: Command, home: Path) -> None:
     found = release(home, "lineage", MODEL, "1", "--json").json
     assert found["data"]["fingerprint"].startswith("sha256:")
-    assert all(Path(snapshot).is_file() for snapshot in found["data"]["snapshots"].values())
+    assert all(Path(snapshot["uri"]).is_file() for snapshot in found["data"]["snapshots"])
     assert found["code"]["lock"].startswith("sha256:")
     assert found["parameters"]["estimator.C"] == "0.5"
-    assert found["metrics"]["roc_auc"] > 0.97
+    assert found["metrics"]["roc_auc"]["value"] > 0.97
     assert {gate["verdict"] for gate in found["gates"]} == {"passed"}
     assert found["compared_with"] == "nothing: first release"
+    assert (found["consistent"], found["missing"]) == (True, [])
     assert [move["move"] for move in found["moves"]] == ["staged", "promoted"]
     assert release(home, "lineage", MODEL, "2", "--json").json["compared_with"] == "1"
     assert release(home, "lineage", MODEL, "--json").json["version"] == "1"
