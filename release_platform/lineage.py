@@ -157,7 +157,7 @@ def _run_account(of: Registration, run: "Run | None") -> Account:
     if run is None or run.info.lifecycle_stage == "deleted":
         return {"MLflow run": None}
     inputs = [used.dataset for used in (run.inputs.dataset_inputs if run.inputs else [])]
-    ours = [(str(data.digest), str(data.source)) for data in inputs if data.name == f"{of.model}/raw_data"]
+    ours = [str(data.digest) for data in inputs if data.name == f"{of.model}/raw_data"]
     return run_account(of.mlflow_run_id, run.data.tags, ours)
 
 

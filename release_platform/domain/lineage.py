@@ -280,22 +280,22 @@ def version_account(record: VersionRecord) -> dict[str, str | None]:
     }
 
 
-def run_account(run_id: str, tags: Mapping[str, str], datasets: Iterable[tuple[str, str]]) -> dict[str, str | None]:
+def run_account(run_id: str, tags: Mapping[str, str], datasets: Iterable[str]) -> dict[str, str | None]:
     """Returns what MLflow's training run says.
+
+    An input's address is not compared: of two datasets of one name and digest MLflow keeps the first one's.
 
     Args:
         run_id: Its id.
         tags: Its tags.
-        datasets: (digest, address) of each of its inputs that is the model's raw data.
+        datasets: The digest of each of its inputs that is the model's raw data.
     """
-    inputs = sorted(set(datasets))
     return {
         "MLflow run": run_id,
         "digest": tags.get("release.digest"),
         "model digest": tags.get("release.model_digest"),
         "data fingerprint": tags.get("release.data_fingerprint"),
-        "dataset digest": ", ".join(digest for digest, _ in inputs) or None,
-        "feature table": ", ".join(uri for _, uri in inputs) or None,
+        "dataset digest": ", ".join(sorted(set(datasets))) or None,
         "snapshots": _sorted(tags.get("release.snapshots")),
         "code version": tags.get("release.code_version"),
         "commit": tags.get("env.git_commit"),
@@ -319,7 +319,6 @@ def trained_account(trained: TrainedModel) -> dict[str, str | None]:
         "model digest": trained.model_digest,
         "data fingerprint": features.raw_fingerprint,
         "dataset digest": mlflow_digest(features.raw_fingerprint),
-        "feature table": features.snapshot.uri,
         "snapshots": json.dumps({key: data.uri for key, data in features.raw.items()}, sort_keys=True),
         "code version": trained.code_version,
         "commit": trained.environment.get("git_commit"),

@@ -33,6 +33,8 @@ _FACETS = {
 _ORDER = ("raw_data", "features", "trained_model", "evaluation_report", "registered_version", "production_version")
 _RUNS = uuid.uuid5(uuid.NAMESPACE_URL, "model-release-platform/openlineage")
 
+WHOLE = "all"  # the key of data without partitions, see `RawData`
+
 Json = dict[str, Any]
 
 
@@ -132,7 +134,7 @@ class _Writer:
         return {"namespace": namespace, "name": name, "facets": {}}
 
     def _raw(self, partition: str, snapshot: Snapshot) -> Json:
-        name = "raw_data" if len(self.lineage.data) == 1 else f"raw_data/{partition}"
+        name = "raw_data" if partition == WHOLE else f"raw_data/{partition}"
         return self._table(name, snapshot)
 
     def _features(self) -> list[tuple[Json, Snapshot]]:
