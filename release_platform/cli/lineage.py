@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
+from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
@@ -61,7 +62,7 @@ def lineage(
     elif openlineage:
         _show_events(found, output)
     else:
-        out.print(_tree(found.to_json()), width=WIDTH, soft_wrap=True)
+        Console(width=WIDTH).print(_tree(found.to_json()), soft_wrap=True)
     for part in found.missing if openlineage else ():
         err.print(f"missing: {part}", style="yellow", markup=False, soft_wrap=True)
 

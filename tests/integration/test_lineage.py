@@ -236,8 +236,9 @@ def test_the_command_prints_a_tree_json_and_events_that_agree(home: Home, releas
     found = release(home.folder, "lineage", MODEL, "1", "--json").json
     assert found == json.loads(json.dumps(found))
     assert (found["consistent"], found["missing"], found["compared_with"]) == (True, [], "nothing: first release")
-    tree = release(home.folder, "lineage", MODEL, "1").out
-    for shown in ("consistent: yes", found["links"]["mlflow_run"], found["moves"][1]["hash"], "actor: grace"):
+    tree = release(home.folder, "lineage", MODEL, "1", COLUMNS="40").out
+    snapshot = found["data"]["snapshots"][0]["uri"]
+    for shown in ("consistent: yes", snapshot, found["links"]["mlflow_run"], found["moves"][1]["hash"], "actor: grace"):
         assert shown in tree
     printed = release(home.folder, "lineage", MODEL, "1", "--openlineage").out
     events = [json.loads(line) for line in printed.splitlines()]
