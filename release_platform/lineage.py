@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from release_platform.adapters.trust import CERTIFICATE_TAG
-from release_platform.domain.attestation import Certificate
+from release_platform.domain.attestation import CERTIFICATE_TAG, Certificate
 from release_platform.domain.errors import IntegrityError, NotFound, ReleaseError
 from release_platform.domain.evidence import EvaluationReport, Measurement
 from release_platform.domain.ledger import LedgerRow, alias_of, certificate_of
