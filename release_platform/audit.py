@@ -44,6 +44,7 @@ def observe_store(store: ReleaseStore, model: str) -> StoreView:
         removed=store.removed(model),
         requests=requests,
         approvals=tuple(approval for request in requests for approval in store.approvals(request.request_id)),
+        policies=store.policies(),
         tracked=store.tracking(model),
     )
 

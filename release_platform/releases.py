@@ -222,6 +222,7 @@ class Releases:
             raise self._not_ready(request, decision)
         assert facts.registration is not None
         self._check_loads(request)
+        self.store.record_policy(policy.digest, policy.terms)
         row = self.store.commit_move(
             model=request.model,
             move=Move.PROMOTED,
@@ -230,7 +231,7 @@ class Releases:
             actor=request.actor,
             reason=request.reason,
             request_id=request_id,
-            evidence=facts.registration.report_digest,
+            evidence=binding(facts.registration, policy),
             digest=facts.registration.digest,
         )
         return self._finish(row, tell)

@@ -310,6 +310,16 @@ class ReleaseStore:
                 for row in connection.execute(query).mappings()
             )
 
+    def record_policy(self, digest: str, terms: Mapping[str, Any]) -> None:
+        """Records what a policy that something was promoted under says; again does nothing."""
+        with suppress(DuplicateRow), self._begin() as connection:
+            connection.execute(_policies.insert().values(digest=digest, terms=dict(terms)))
+
+    def policies(self) -> dict[str, dict[str, Any]]:
+        """Returns what each policy says that something was promoted under, by its digest."""
+        with self._begin() as connection:
+            return {row.digest: row.terms for row in connection.execute(_policies.select())}
+
     # Tracking runs
 
     def find_tracked_run(self, dagster_run_id: str, model: str) -> str | None:

@@ -8,12 +8,23 @@ Each finding names the invariant that it breaks, by its number on the page of th
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from release_platform.domain.ledger import LedgerRow, certified_faults, faults, fold, standing
-from release_platform.domain.lifecycle import Move
+from release_platform.domain.lifecycle import Head, Move
 from release_platform.domain.observation import DagsterView, Observation, RegistryView, ServerView, StoreView
-from release_platform.domain.policy import PromotionRequest, Registration, RequestState, same_person
+from release_platform.domain.policy import (
+    Facts,
+    Hold,
+    PromotionRequest,
+    Registration,
+    RequestState,
+    binding_under,
+    decide,
+    same_person,
+)
 from release_platform.domain.projection import What
+from release_platform.domain.spec import PolicySpec
 
 LINEAGE = 0
 
@@ -85,7 +96,10 @@ def _moves(store: StoreView) -> _Found:
         if row.move is Move.STAGED:
             staged.add(row.version)
         if row.move is Move.PROMOTED:
-            yield from _promotion(row, registration, requests.get(row.request_id), row.version in staged)
+            request = requests.get(row.request_id)
+            yield from _promotion(row, registration, request, row.version in staged)
+            if registration is not None and request is not None:
+                yield from _decided(row, registration, request, store)
 
 
 def _promotion(
@@ -110,6 +124,31 @@ def _promotion(
         yield number, subject, f"promotes version {row.version} by request {row.request_id}, which {asked}"
     elif not same_person(request.actor, row.actor):
         yield 10, subject, f"names {row.actor}, but {request.actor} asked for it"
+
+
+def _decided(row: LedgerRow, registration: Registration, request: PromotionRequest, store: StoreView) -> _Found:
+    """Decides once more what was decided then, under the policy of then."""
+    subject = f"ledger row {row.epoch}"
+    terms = [terms for digest, terms in store.policies.items() if binding_under(registration, digest) == row.evidence]
+    if not terms:
+        yield 2, subject, "its evidence is of no policy that the store knows, or of another model or report"
+        return
+    at = datetime.fromisoformat(row.at)
+    staged = [r.at for r in store.rows if (r.move, r.version) == (Move.STAGED, row.version) and r.epoch < row.epoch]
+    decision = decide(
+        Facts(
+            request=request,
+            policy=PolicySpec.from_terms(terms[0]),
+            head=Head.from_json(row.before),
+            registration=registration,
+            registry_digest=registration.digest,
+            staged_at=datetime.fromisoformat(staged[-1]) if staged else None,
+            approvals=[approval for approval in store.approvals if approval.approved_at <= at],
+            now=at,
+        )
+    )
+    if isinstance(decision, Hold):
+        yield 2, subject, f"promotes version {row.version} too early: {'; '.join(decision.reasons)}"
 
 
 def _requests(store: StoreView) -> _Found:

@@ -23,7 +23,8 @@ class LedgerRow:
         actor: Who wanted it.
         reason: Why.
         request_id: The identity of the request; no two rows share one.
-        evidence: Digest of what justified it (the version's evaluation report); empty for a rollback.
+        evidence: What justified it: for Staging the digest of the evaluation report, for a promotion what its approvals
+            were bound to (model, report and policy, `policy.binding`); empty for a rollback.
         digest: `D(v)` of the version that moved.
         before: The head before.
         after: The head after.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from release_platform.domain.attestation import Certificate
 from release_platform.domain.ledger import LedgerRow
@@ -22,6 +23,7 @@ class StoreView:
         removed: The versions that were removed through the platform.
         requests: All promotion requests.
         approvals: All approvals of these requests.
+        policies: The terms of each policy that something was promoted under, by its digest.
         tracked: The Dagster run of each MLflow run that the platform opened.
     """
 
@@ -32,6 +34,7 @@ class StoreView:
     removed: frozenset[str]
     requests: tuple[PromotionRequest, ...]
     approvals: tuple[Approval, ...]
+    policies: Mapping[str, Mapping[str, Any]]
     tracked: Mapping[str, str]
 
     @property

@@ -85,7 +85,12 @@ class Registration:
 
 def binding(registration: Registration, policy: PolicySpec) -> str:
     """Returns the digest that an approval is bound to; when it changes, the approval is void."""
-    return digest_of([registration.digest, registration.report_digest, policy.digest])
+    return binding_under(registration, policy.digest)
+
+
+def binding_under(registration: Registration, policy_digest: str) -> str:
+    """Returns the same for a policy of which only the digest is at hand."""
+    return digest_of([registration.digest, registration.report_digest, policy_digest])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -415,15 +415,23 @@ class PolicySpec:
         It covers approvals, their expiry, soak, baseline and freeze. `tampering`, `keep_versions` and `keep_days`
         decide nothing about a promotion, so a change of them leaves approvals as they are.
         """
-        return digest_of(
-            {
-                "approvals": self.approvals,
-                "approvals_expire_s": self.approvals_expire_s,
-                "minimum_soak_s": self.minimum_soak_s,
-                "current_baseline": self.current_baseline,
-                "freeze": [asdict(window) for window in self.freeze],
-            }
-        )
+        return digest_of(self.terms)
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """What the digest is of, as a JSON value; the release store keeps it of each policy that was applied."""
+        return {
+            "approvals": self.approvals,
+            "approvals_expire_s": self.approvals_expire_s,
+            "minimum_soak_s": self.minimum_soak_s,
+            "current_baseline": self.current_baseline,
+            "freeze": [asdict(window) for window in self.freeze],
+        }
+
+    @staticmethod
+    def from_terms(terms: Mapping[str, Any]) -> "PolicySpec":
+        """Returns a policy with these terms; what they do not cover is the default."""
+        return PolicySpec(**{**terms, "freeze": tuple(FreezeWindow(**window) for window in terms["freeze"])})
 
 
 class Onnx(StrEnum):

@@ -1,11 +1,12 @@
 """What a promotion asks for: each condition, alone, holds or rejects the request and says so."""
 
+import json
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from release_platform.domain.freeze import FreezeWindow
+from release_platform.domain.freeze import FreezeWindow, Weekday, find_freeze
 from release_platform.domain.gates import GateResult, Verdict
 from release_platform.domain.lifecycle import Head
 from release_platform.domain.policy import (
@@ -230,3 +231,12 @@ def test_one_person_counts_once() -> None:
     decision = decide(replace(FACTS, policy=policy, approvals=(approval("grace", bound), approval("grace", bound))))
     assert isinstance(decision, Hold)
     assert "1 of 2 approval(s)" in decision.reasons[0]
+
+
+def test_a_policy_of_its_terms_has_the_same_digest() -> None:
+    weekly = FreezeWindow(days=(Weekday.FRI,), from_="16:00", until="08:00", timezone="Europe/Berlin", reason="weekend")
+    policy = PolicySpec(approvals=2, approvals_expire_s=60.0, minimum_soak_s=5.0, freeze=(weekly,))
+    again = PolicySpec.from_terms(json.loads(json.dumps(policy.terms)))
+    assert again.digest == policy.digest
+    friday = datetime(2026, 11, 20, 20, tzinfo=UTC)
+    assert find_freeze(again.freeze, friday) == find_freeze(policy.freeze, friday) is not None
