@@ -11,7 +11,6 @@ Nothing in here is trusted: whatever is read is verified again, the proof by its
 """
 
 import fcntl
-import json
 import os
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from release_platform.adapters.strict_json import read_json
 from release_platform.adapters.trust import Proof
 from release_platform.domain.identity import PREFIX, Manifest, canonical_json
 
@@ -105,7 +105,7 @@ class PackageCache:
             ValueError: The note cannot be read.
         """
         try:
-            note = json.loads(self._note(model).read_bytes())
+            note = read_json(self._note(model).read_bytes())
             if note["format"] != _FORMAT or note["model"] != model:
                 raise ValueError(f"the note of what was served of '{model}' is of another model or format")
             return Note(

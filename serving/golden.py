@@ -1,5 +1,6 @@
 """Golden answers: what a version said of a few rows when it was registered."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy.typing as npt
 from release_platform.adapters.model_package import ModelPackage
 from release_platform.domain.errors import IntegrityError
 from release_platform.domain.features import as_column
+from release_platform.domain.prediction import Predictions
 
 TOLERANCE = 1e-9
 
@@ -23,14 +25,20 @@ def check_golden(package: ModelPackage) -> int:
     """
     inputs = {column.name: as_column(column, package.golden["inputs"][column.name]) for column in package.plan.inputs}
     found = package.predict(inputs)
-    recorded = package.golden["answers"]
+    try:
+        _check(found, package.golden["answers"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _refuse(f"what cannot be read ({type(error).__name__}: {error})") from error
+    return len(found.values)
+
+
+def _check(found: Predictions, recorded: Mapping[str, Any]) -> None:
     if found.probabilities is None:
         _compare(found.values, recorded["predictions"])
     else:
         _compare(found.probabilities, recorded["probabilities"])
         if found.values.tolist() != recorded["predictions"]:
             raise _refuse("another label")
-    return len(found.values)
 
 
 def _compare(found: npt.NDArray[Any], recorded: object) -> None:

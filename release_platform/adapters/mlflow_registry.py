@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from release_platform.adapters.mlflow_client import as_mlflow_default, mlflow_client, mlflow_errors
-from release_platform.adapters.model_package import MAXIMUM_BYTES
+from release_platform.adapters.package_files import check_manifest
+from release_platform.adapters.strict_json import read_json
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, ReleaseError, Unavailable
 from release_platform.domain.identity import Manifest
 from release_platform.domain.ports import VersionRecord
@@ -188,20 +189,27 @@ def fetch_files(uri: str, manifest: Manifest, folder: Path, tracking_uri: str, *
     """Downloads the files of a manifest from an artefact location into a folder.
 
     Raises:
-        IntegrityError: A file is gone.
+        IntegrityError: A file is gone or of another size, which is asked before it is fetched.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    if manifest.size_bytes > MAXIMUM_BYTES:
+    try:
+        check_manifest(manifest)
+    except ValueError as error:
         raise IntegrityError(
-            f"{of}: {manifest.size_bytes:,} bytes, more than the {MAXIMUM_BYTES:,} that a version may have",
-            remedy="register a smaller model",
-        )
+            f"{of}: {error}", remedy="find out who registered it; only packages of `release run` are loaded"
+        ) from error
     repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
+    sizes = {found.path: found.file_size for found in repository.list_artifacts()}
+    for entry in manifest.files:
+        if sizes.get(entry.path, entry.size_bytes) != entry.size_bytes:
+            raise IntegrityError(
+                f"{of}: {entry.path} has {sizes[entry.path]} bytes in the artefact storage, not {entry.size_bytes:,}",
+                remedy="restore it from a backup, or register the model again",
+            )
     for entry in manifest.files:
         try:
-            (folder / entry.path).parent.mkdir(parents=True, exist_ok=True)
             repository.download_artifacts(entry.path, str(folder))
         except (MlflowException, FileNotFoundError) as error:
             if isinstance(error, MlflowException) and "No such" not in str(error) and "404" not in str(error):
@@ -243,6 +251,6 @@ def _record(version: "ModelVersion") -> VersionRecord:
 
 def _read_manifest(text: str) -> Manifest | None:
     try:
-        return Manifest.from_json(json.loads(text))
-    except (KeyError, TypeError, ValueError):
+        return Manifest.from_json(read_json(text))
+    except ValueError:
         return None

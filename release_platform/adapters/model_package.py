@@ -8,55 +8,36 @@ model.skops      the fitted scikit-learn pipeline                   model.onnx  
 MLmodel, ...     what MLflow's own tools read; never used here
 ```
 
-Every file must be listed in the manifest with its size and digest; sizes are compared before a byte is read. The bytes
-that were checked are the bytes that are loaded. skops is loaded with our own allow-list, whatever the package says;
-pickle is never loaded.
+No other file may be there (`package_files`), and every file must be listed in the manifest with its size and digest.
+The bytes that were checked are the bytes that are loaded. skops is walked and loaded with our own allow-list
+(`skops_archive`), ONNX with ours of operators (`onnx_file`), whatever the package says; pickle is never loaded. Last,
+the model must answer its golden rows in the shape that its task has.
 """
 
-import hashlib
-import io
-import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from release_platform.adapters.onnx_file import check_onnx
+from release_platform.adapters.package_files import read_checked
+from release_platform.adapters.skops_archive import load_skops
+from release_platform.adapters.strict_json import read_json
+from release_platform.adapters.trees import check_widths
 from release_platform.domain.errors import IntegrityError
-from release_platform.domain.features import Column, FeaturePlan
+from release_platform.domain.features import Column, ColumnType, FeaturePlan, as_column
 from release_platform.domain.identity import Manifest
 from release_platform.domain.metrics import Task
 from release_platform.domain.prediction import Predictions
 
 FORMAT = 1
-MAXIMUM_BYTES = 2 * 1024**3
-MAXIMUM_EXPANSION = 50
-
-SKOPS_TRUSTED = (
-    "numpy.dtype",
-    "sklearn._loss.link.HalfLogitLink",
-    "sklearn._loss.link.IdentityLink",
-    "sklearn._loss.link.Interval",
-    "sklearn._loss.link.LogLink",
-    "sklearn._loss.link.LogitLink",
-    "sklearn._loss.link.MultinomialLogit",
-    "sklearn._loss.loss.AbsoluteError",
-    "sklearn._loss.loss.HalfBinomialLoss",
-    "sklearn._loss.loss.HalfMultinomialLoss",
-    "sklearn._loss.loss.HalfPoissonLoss",
-    "sklearn._loss.loss.HalfSquaredError",
-    "sklearn._loss.loss.PinballLoss",
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-    "sklearn.tree._tree.Tree",
-)
-"""Types beyond skops' own defaults that a package may hold: plain state of scikit-learn estimators, no callables."""
+MAXIMUM_CLASSES = 10_000
+MAXIMUM_GOLDEN_ROWS = 10_000
+MAXIMUM_ONNX_BYTES = 1024**3
 
 
 class Engine(Protocol):
@@ -111,28 +92,33 @@ def load_package(folder: Path, manifest: Manifest, *, engine: str | None = None)
     Raises:
         IntegrityError: A file is absent, added, changed, too large, a link, or holds what may not be loaded.
     """
-    files = _read_checked(folder, manifest)
     try:
-        release = json.loads(files["release.json"])
-        golden = json.loads(files["golden.json"])
+        files = read_checked(folder, manifest)
+    except (ValueError, OSError) as error:
+        raise _refuse(folder, str(error)) from error
+    try:
+        release = read_json(files["release.json"])
+        golden = read_json(files["golden.json"])
         if release["format"] != FORMAT:
             raise IntegrityError(
                 f"{folder}: package format {release['format']}, this platform reads {FORMAT}",
                 remedy="upgrade the platform, or register the model again",
             )
         name = engine or release["engine"]
-        loaded = _load_engine(name, files[f"model.{name}"], release, folder)
-        return ModelPackage(
+        task, plan = Task(release["task"]), FeaturePlan.from_json(release["plan"])
+        package = ModelPackage(
             model=release["model"],
-            task=Task(release["task"]),
-            classes=tuple(release["classes"]),
-            plan=FeaturePlan.from_json(release["plan"]),
-            engine=loaded,
+            task=task,
+            classes=_classes(release["classes"], task),
+            plan=plan,
+            engine=_load_engine(name, files[f"model.{name}"], release, folder),
             engine_name=name,
             manifest=manifest,
             golden=golden,
         )
-    except (KeyError, ValueError, TypeError) as error:
+        _check_answers(package, folder)
+        return package
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise IntegrityError(
             f"{folder}: not a package of this platform ({type(error).__name__}: {error})",
             remedy="register the model again with `release run`",
@@ -154,44 +140,37 @@ def _refuse(folder: Path, problem: str) -> IntegrityError:
     )
 
 
-def _read_checked(folder: Path, manifest: Manifest) -> dict[str, bytes]:
-    if manifest.size_bytes > MAXIMUM_BYTES:
-        raise _refuse(folder, f"{manifest.size_bytes:,} bytes, more than {MAXIMUM_BYTES:,}")
-    found = {
-        path.relative_to(folder).as_posix(): path
-        for path in folder.rglob("*")
-        if path.is_symlink() or not path.is_dir()
-    }
-    wanted = {entry.path: entry for entry in manifest.files}
-    for path in found:
-        if path not in wanted:
-            raise _refuse(folder, f"{path} is not in the manifest")
-    files = {}
-    for path, entry in wanted.items():
-        where = found.get(path)
-        if where is None:
-            raise _refuse(folder, f"{path} is missing")
-        if where.is_symlink() or not where.is_file():
-            raise _refuse(folder, f"{path} is not a plain file")
-        if where.stat().st_size != entry.size_bytes:
-            raise _refuse(folder, f"{path} has {where.stat().st_size:,} bytes instead of {entry.size_bytes:,}")
-        data = where.read_bytes()
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise _refuse(folder, f"{path} was changed: its digest is not the registered one")
-        files[path] = data
-    return files
+def _classes(found: Any, task: Task) -> tuple[Any, ...]:
+    classes = tuple(found)
+    if any(type(label) not in {str, int, bool} for label in classes) or len(set(classes)) != len(classes):
+        raise ValueError("the classes are not plain labels, each once")
+    if len(classes) > MAXIMUM_CLASSES or (task is Task.REGRESSION) != (not classes):
+        raise ValueError(f"{len(classes):,} classes do not go with the task {task}")
+    return classes
+
+
+def _check_answers(package: ModelPackage, folder: Path) -> None:
+    """Refuses a model that does not answer its golden rows, or in another shape than its task has."""
+    inputs = package.golden["inputs"]
+    if any(len(inputs[column.name]) > MAXIMUM_GOLDEN_ROWS for column in package.plan.inputs):
+        raise ValueError(f"more than {MAXIMUM_GOLDEN_ROWS:,} golden rows")
+    columns = {column.name: as_column(column, inputs[column.name]) for column in package.plan.inputs}
+    n_rows = len(inputs[package.plan.inputs[0].name]) if package.plan.inputs else 0
+    shape = (n_rows,) if package.task is Task.REGRESSION else (n_rows, len(package.classes))
+    try:
+        found = package.engine.predict(package.plan.apply(columns))
+    except Exception as error:
+        raise _refuse(folder, f"model.{package.engine_name} fails ({type(error).__name__}: {error})") from error
+    if not n_rows or found.shape != shape:
+        raise ValueError(f"it answers {n_rows} golden rows in shape {found.shape} instead of {shape}")
 
 
 class SkopsEngine:
     """The scikit-learn pipeline itself."""
 
     def __init__(self, data: bytes, release: Mapping[str, Any]) -> None:
-        import skops.io as sio
-
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(info.file_size for info in archive.infolist()) > max(MAXIMUM_EXPANSION * len(data), 10_000_000):
-                raise ValueError("the archive expands to far more than its size")
-        self._pipeline = sio.loads(data, trusted=list(SKOPS_TRUSTED))
+        self._pipeline = load_skops(data)
+        check_widths(self._pipeline)
         self._regression = release["task"] == Task.REGRESSION
 
     def predict(self, features: Mapping[str, Column]) -> npt.NDArray[np.float64]:
@@ -209,13 +188,21 @@ class OnnxEngine:
     def __init__(self, data: bytes, release: Mapping[str, Any]) -> None:
         import onnxruntime as ort
 
+        check_onnx(data)
+        _bound_onnx_memory()
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        self._session = ort.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
+        )
         self._output = self._session.get_outputs()[-1].name
         self._inputs = [value.name for value in self._session.get_inputs()]
+        wanted = {name: _ONNX_TYPES[kind] for name, kind in FeaturePlan.from_json(release["plan"]).types.items()}
+        if not all(wanted.get(value.name) == value.type for value in self._session.get_inputs()):
+            raise ValueError("its inputs are not the features of the plan")
         self._regression = release["task"] == Task.REGRESSION
 
     def predict(self, features: Mapping[str, Column]) -> npt.NDArray[np.float64]:
@@ -225,4 +212,20 @@ class OnnxEngine:
         return np.asarray(raw, dtype=np.float64).reshape(-1) if self._regression else np.asarray(raw, dtype=np.float64)
 
 
+@cache
+def _bound_onnx_memory() -> None:
+    """Makes all sessions of this process share one arena, whose size has an end."""
+    import onnxruntime as ort
+
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    limits = {
+        "max_mem": MAXIMUM_ONNX_BYTES,
+        "arena_extend_strategy": 1,
+        "initial_chunk_size_bytes": -1,
+        "max_dead_bytes_per_chunk": -1,
+    }
+    ort.create_and_register_allocator(place, ort.OrtArenaCfg(limits))
+
+
+_ONNX_TYPES = dict.fromkeys(ColumnType, "tensor(double)") | {ColumnType.CATEGORY: "tensor(string)"}
 _ENGINES: dict[str, Any] = {"skops": SkopsEngine, "onnx": OnnxEngine}

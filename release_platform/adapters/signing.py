@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from release_platform.adapters.strict_json import read_json
 from release_platform.domain.attestation import PAYLOAD_TYPE, pae
 from release_platform.domain.errors import IntegrityError, Refused
 from release_platform.domain.identity import canonical_json
@@ -111,7 +112,7 @@ class TrustedKeys:
             IntegrityError: It is no bundle, its key is not trusted, or its signature is wrong.
         """
         try:
-            value = json.loads(bundle)
+            value = read_json(bundle)
             hint = value["verificationMaterial"]["publicKey"]["hint"]
             envelope = value["dsseEnvelope"]
             payload = base64.b64decode(envelope["payload"], validate=True)
@@ -125,7 +126,7 @@ class TrustedKeys:
             raise _refused(f"it was signed by the key {str(hint)[:12]}, which is not trusted here")
         if kind != PAYLOAD_TYPE or not _is_valid(key, signature, pae(payload)):
             raise _refused("the signature is wrong")
-        statement = json.loads(payload)
+        statement = read_json(payload)
         if not isinstance(statement, dict):
             raise _refused("what was signed is no statement")
         return statement

@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 MISSING = "<missing>"
+MAXIMUM_NAMES = 100_000
+MAXIMUM_COMBINED = 32
 
 Column = npt.NDArray[Any]
 
@@ -96,7 +98,12 @@ class FeaturePlan:
     features: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if not all(isinstance(name, str) for name in self._names):
+            raise ValueError("a name in the plan is no text")
+        if len(self._names) > MAXIMUM_NAMES:
+            raise ValueError(f"the plan names more than {MAXIMUM_NAMES:,} columns")
         types = {column.name: column.type for column in self.inputs}
+        combined = dict.fromkeys(types, 1)
         if len(types) != len(self.inputs):
             raise ValueError("an input is named twice")
         for step in self.derived:
@@ -111,6 +118,9 @@ class FeaturePlan:
             if len({types[source] is ColumnType.TIMESTAMP for source in step.of}) > 1:
                 raise ValueError(f"'{step.name}': a timestamp and a number cannot be taken together")
             types[step.name] = step.type
+            combined[step.name] = sum(combined[source] for source in step.of) if step.type is ColumnType.CATEGORY else 1
+            if combined[step.name] > MAXIMUM_COMBINED:  # each text is as long as all that it is made of
+                raise ValueError(f"'{step.name}' combines more than {MAXIMUM_COMBINED} columns")
         for name in self.features:
             if name not in types:
                 raise ValueError(f"the feature '{name}' is neither an input nor derived")
@@ -118,6 +128,11 @@ class FeaturePlan:
                 raise ValueError(f"the feature '{name}' is a timestamp: derive hour, weekday or month from it instead")
         if not self.features:
             raise ValueError("a model needs at least one feature")
+
+    @property
+    def _names(self) -> list[str]:
+        steps = [name for step in self.derived for name in (step.name, *step.of)]
+        return [*(column.name for column in self.inputs), *steps, *self.features]
 
     @property
     def types(self) -> dict[str, ColumnType]:

@@ -6,6 +6,7 @@ spirit: sorted keys, no white space, no NaN).
 
 import hashlib
 import json
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 PREFIX = "sha256:"
+MAXIMUM_FILES = 1_000
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9._-]{1,100}(/[A-Za-z0-9._-]{1,100}){0,9}")
 
 
 def canonical_json(value: object) -> bytes:
@@ -52,14 +55,23 @@ class Manifest:
     files: tuple[FileEntry, ...]
 
     def __post_init__(self) -> None:
+        if len(self.files) > MAXIMUM_FILES:
+            raise ValueError(f"a manifest lists {len(self.files):,} files, more than {MAXIMUM_FILES:,}")
+        for entry in self.files:
+            if not isinstance(entry.path, str) or not isinstance(entry.sha256, str):
+                raise ValueError("a path or digest of a manifest is no text")
+            if type(entry.size_bytes) is not int or entry.size_bytes < 0:
+                raise ValueError(f"not a size in bytes: {entry.size_bytes!a:.40}")
         paths = [entry.path for entry in self.files]
         if len(set(paths)) != len(paths):
             raise ValueError("a manifest lists each path once")
         if paths != sorted(paths):
             raise ValueError("a manifest lists its paths in order")
+        if len({path.casefold() for path in paths}) != len(paths):
+            raise ValueError("a manifest lists paths that differ in case only")
         for path in paths:
-            if path.startswith("/") or "\\" in path or any(part in {"", ".", ".."} for part in path.split("/")):
-                raise ValueError(f"not a plain relative path: {path!r}")
+            if not _PLAIN_PATH.fullmatch(path) or any(set(part) == {"."} for part in path.split("/")):
+                raise ValueError(f"not a plain relative path: {path[:100]!a}")
 
     @property
     def digest(self) -> str:
@@ -77,10 +89,15 @@ class Manifest:
 
     @staticmethod
     def from_json(value: list[dict[str, Any]]) -> "Manifest":
-        """Returns the manifest that `to_json` wrote."""
-        return Manifest(
-            files=tuple(FileEntry(path=e["path"], size_bytes=int(e["size_bytes"]), sha256=e["sha256"]) for e in value)
-        )
+        """Returns the manifest that `to_json` wrote.
+
+        Raises:
+            ValueError: It did not write this.
+        """
+        try:
+            return Manifest(files=tuple(FileEntry(**entry) for entry in value))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a manifest: {error}") from error
 
 
 def digest_of_model(model: object) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from release_platform.adapters.model_package import FORMAT, SKOPS_TRUSTED, ModelPackage, load_package
+from release_platform.adapters.model_package import FORMAT, ModelPackage, load_package
+from release_platform.adapters.skops_archive import load_skops
+from release_platform.adapters.skops_types import TRUSTED
 from release_platform.domain.errors import TrainingError
 from release_platform.domain.features import ColumnType, as_column
 from release_platform.domain.identity import FileEntry, Manifest
@@ -110,19 +112,20 @@ def _write_mlflow_model(folder: Path, fitted: FittedModel, sample: pd.DataFrame)
     import skops.io as sio
     from mlflow.models import infer_signature
 
-    untrusted = set(sio.get_untrusted_types(data=sio.dumps(fitted.pipeline))) - set(SKOPS_TRUSTED)
-    if untrusted:
+    try:
+        load_skops(sio.dumps(fitted.pipeline))
+    except ValueError as error:
         raise TrainingError(
-            f"the model holds types that serving does not load: {', '.join(sorted(untrusted))}",
-            remedy="choose an estimator whose state is plain data; adapters/model_package.py lists what is loaded",
-        )
+            f"the model holds what serving does not load: {error}",
+            remedy="choose an estimator whose state is plain data; adapters/skops_types.py lists what is loaded",
+        ) from error
     head = sample.head(5)
     predict = fitted.pipeline.predict_proba if fitted.classes else fitted.pipeline.predict
     mlflow.sklearn.save_model(
         fitted.pipeline,
         folder,
         serialization_format="skops",
-        skops_trusted_types=list(SKOPS_TRUSTED),
+        skops_trusted_types=list(TRUSTED),
         signature=infer_signature(head, predict(head)),
         pyfunc_predict_fn="predict_proba" if fitted.classes else "predict",
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIRED],
@@ -167,6 +170,8 @@ def _check_onnx(data: bytes, spec: ModelSpec, fitted: FittedModel, sample: pd.Da
     from release_platform.adapters.model_package import OnnxEngine
 
     columns = {name: sample[name].to_numpy() for name in sample.columns}
-    difference = fitted.predict(columns).difference(numbered(OnnxEngine(data, {"task": spec.task}).predict(columns)))
+    difference = fitted.predict(columns).difference(
+        numbered(OnnxEngine(data, {"task": spec.task, "plan": spec.plan.to_json()}).predict(columns))
+    )
     if not difference <= ONNX_TOLERANCE:
         raise ValueError(f"its answers differ by {difference:.3g}, more than {ONNX_TOLERANCE:g}")

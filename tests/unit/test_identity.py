@@ -36,10 +36,10 @@ def test_the_same_training_gives_the_same_digest(estimator: object) -> None:
 def test_the_digest_survives_saving_and_loading() -> None:
     import skops.io as sio
 
-    from release_platform.adapters.model_package import SKOPS_TRUSTED
+    from release_platform.adapters.skops_types import TRUSTED
 
     model = fit(ESTIMATORS[1])
-    loaded = sio.loads(sio.dumps(model), trusted=list(SKOPS_TRUSTED))
+    loaded = sio.loads(sio.dumps(model), trusted=list(TRUSTED))
     assert digest_of_model(loaded) == digest_of_model(model)
 
 

@@ -1,0 +1,48 @@
+"""Loads artefacts one after the other, as serving would, in a process that may come to harm; one line of JSON for each."""
+
+import json
+import resource
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
+
+from release_platform.adapters.mlflow_registry import DIGEST_TAG, MANIFEST_TAG, _record
+from release_platform.adapters.model_package import load_package
+from release_platform.domain.errors import IntegrityError
+from serving.golden import check_golden
+
+
+def load(folder: Path, manifest: str, digest: str) -> None:
+    """Reads the record of a version from its tags, loads its files, asks its golden rows."""
+    tags = [ModelVersionTag(DIGEST_TAG, digest), ModelVersionTag(MANIFEST_TAG, manifest)]
+    record = _record(ModelVersion(name="cancer", version="1", creation_timestamp=0, tags=tags))
+    check_golden(load_package(folder, record.manifest))
+
+
+def attempt(artefact: dict[str, Any]) -> dict[str, Any]:
+    started = time.perf_counter()
+    try:
+        load(Path(artefact["folder"]), artefact["manifest"], artefact["digest"])
+        outcome, reason = "loaded", ""
+    except IntegrityError as error:
+        outcome, reason = "refused", error.problem
+    except BaseException as error:
+        outcome, reason = type(error).__name__, str(error)
+    return {
+        "outcome": outcome,
+        "reason": reason[:500],
+        "seconds": time.perf_counter() - started,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "payload_ran": Path(artefact["marker"]).exists(),
+    }
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    for name, artefact in json.loads(Path(sys.argv[1]).read_text()).items():
+        with Path(sys.argv[2]).open("a") as file:
+            file.write(json.dumps({"name": name, **attempt(artefact)}) + "\n")
