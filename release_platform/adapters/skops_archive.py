@@ -24,6 +24,7 @@ from release_platform.adapters.trees import check_boosted_nodes, check_tree_node
 _SCHEMA = "schema.json"
 _ARRAY = re.compile(r"[0-9]{1,20}\.npy")
 _MAXIMUM_EMPTY_DIMENSION = 4096
+_PROTOCOL = 2
 _BOUNDS = {"n_jobs": (-64, 64), "pool_size": (4, 4), "pos": (0, 624)}
 """Ranges, ends included, of what the code of a known attribute would size or index memory by."""
 
@@ -39,6 +40,8 @@ def load_skops(data: bytes) -> Any:
 
     entries = _read_entries(data)
     schema = read_json(entries.pop(_SCHEMA, b""))
+    if not isinstance(schema, dict) or type(schema.get("protocol")) is not int or schema["protocol"] != _PROTOCOL:
+        raise ValueError(f"its schema is not of protocol {_PROTOCOL}, whose nodes are known here")
     arrays = {name: _read_array(name, content) for name, content in entries.items()}
     digests = {name: hashlib.sha256(content).digest() for name, content in entries.items()}
     _Audit(arrays=arrays, digests=digests).node(schema)

@@ -24,6 +24,8 @@ CODE = (
     "pipeline/onnx_imputer.py",
     "pipeline/features.py",
     "adapters/model_package.py",
+    "adapters/onnx_file.py",
+    "adapters/skops_types.py",
     "domain/features.py",
 )
 ATTRIBUTES = ("task", "target", "features", "estimator", "search", "onnx", "seed")

@@ -48,7 +48,7 @@ def _compressed(compression: int) -> Attack:
 
 
 def _bomb(bench: Bench) -> Artefact:
-    bomb = npy("{'descr': '|u1', 'fortran_order': False, 'shape': (400000000,), }", bytes(400_000_000))
+    bomb = npy("{'descr': '|u1', 'fortran_order': False, 'shape': (100000000,), }", bytes(100_000_000))
     return bench.write("model.skops", zipped({**_entries(bench), "1.npy": bomb}, zipfile.ZIP_DEFLATED))
 
 
@@ -298,7 +298,9 @@ SCHEMAS: dict[str, Attack] = {
     "loader-is-a-list": _root(lambda b: {**_system()(b), "__loader__": ["FunctionNode"]}),
     "module-is-null": _root(lambda b: {**_system()(b), "__module__": None}),
     "no-loader": _root(lambda b: {"__class__": "system", "__module__": "posix"}),
-    "protocol-old": lambda b: b.edit_skops(lambda s, e: {**rooted(_system()(b)), "protocol": 0}),
+    "protocol-old": _protocol(0),
+    "protocol-before": _protocol(1),
+    "protocol-old-with-a-function": lambda b: b.edit_skops(lambda s, e: {**rooted(_system()(b)), "protocol": 0}),
     "protocol-future": _protocol(10**6),
     "protocol-true": _protocol(True),
     "thousand-jobs": _hidden(lambda b: mapped(n_jobs=plain(1000))),
@@ -307,7 +309,7 @@ SCHEMAS: dict[str, Attack] = {
     "schema-deep": _text_schema(_deep_list()),
     "schema-not-json": _text_schema("{"),
     "schema-a-list": _text_schema("[]"),
-    "schema-key-twice": _text_schema('{"__loader__": "ListNode", "__loader__": "FunctionNode"}'),
+    "schema-key-twice": _text_schema('{"protocol": 2, "__loader__": "ListNode", "__loader__": "FunctionNode"}'),
     "schema-seventeen-megabytes": _text_schema(" " * (17 << 20) + "{}"),
     "function-transformer": _function_transformer,
     "no-estimator": _root(lambda b: mapped(a=plain(1))),

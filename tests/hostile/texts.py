@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from tests.hostile.files import Attack
@@ -46,9 +47,7 @@ def _key_twice(bench: Bench) -> Artefact:
 def _combine_bomb(plan: Any) -> None:
     plan["inputs"].append({"name": "c", "type": "category", "nullable": True})
     names = ["c", *(f"c{i}" for i in range(1, 60))]
-    plan["derived"] = [
-        {"name": new, "operation": "combine", "of": [old, old]} for old, new in zip(names, names[1:], strict=False)
-    ]
+    plan["derived"] = [{"name": new, "operation": "combine", "of": [old, old]} for old, new in pairwise(names)]
 
 
 def _bomb_with_rows(bench: Bench) -> Artefact:
