@@ -25,6 +25,7 @@ _SCHEMA = "schema.json"
 _ARRAY = re.compile(r"[0-9]{1,20}\.npy")
 _MAXIMUM_EMPTY_DIMENSION = 4096
 _PROTOCOL = 2
+_MAXIMUM_SCHEMA_BYTES = 32 * 1024**2  # a forest of 2,000 trees; each byte may take 20 in memory
 _BOUNDS = {"n_jobs": (-64, 64), "pool_size": (4, 4), "pos": (0, 624)}
 """Ranges, ends included, of what the code of a known attribute would size or index memory by."""
 
@@ -39,7 +40,7 @@ def load_skops(data: bytes) -> Any:
     import skops.io as sio
 
     entries = _read_entries(data)
-    schema = read_json(entries.pop(_SCHEMA, b""))
+    schema = read_json(entries.pop(_SCHEMA, b""), maximum=_MAXIMUM_SCHEMA_BYTES)
     if not isinstance(schema, dict) or type(schema.get("protocol")) is not int or schema["protocol"] != _PROTOCOL:
         raise ValueError(f"its schema is not of protocol {_PROTOCOL}, whose nodes are known here")
     arrays = {name: _read_array(name, content) for name, content in entries.items()}

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tests.hostile.workshop import Artefact, Bench, zipped
@@ -43,7 +44,7 @@ def _swap(bench: Bench) -> None:
 
 
 def _listen(bench: Bench) -> None:
-    here = os.getcwd()
+    here = Path.cwd()
     os.chdir(bench.folder)  # the path of a socket has at most 108 characters
     with socket.socket(socket.AF_UNIX) as made:
         made.bind("golden.json")

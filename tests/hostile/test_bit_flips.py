@@ -36,11 +36,8 @@ def test_a_thousand_flips_over_the_files_of_a_package_are_all_found(tmp_path) ->
         for place in (places(len(honest) * 8, share) * share)[:share]:
             (folder / entry.path).write_bytes(flipped(honest, place))
             n_flips += 1
-            try:
-                load_package(folder, manifest)
+            if outcome(lambda: load_package(folder, manifest)) is not None:
                 unnoticed.append((entry.path, place))
-            except IntegrityError as error:
-                assert f"{entry.path} was changed" in error.problem
         (folder / entry.path).write_bytes(honest)
     load_package(folder, manifest)
     print(f"{len(unnoticed)} of {n_flips} passed unnoticed (95 % bound {3 / n_flips:.1%})")
