@@ -275,6 +275,18 @@ class Releases:
             self.projection.project(model)
         return row
 
+    def remove(self, model: str, version: str, *, actor: str, reason: str) -> None:
+        """Removes a version that nothing reaches, with its files; again carries on where it was cut off.
+
+        Raises:
+            Refused: Something reaches it, and says what; or no reason was given.
+            NotFound: There is no such version.
+        """
+        if not reason.strip() or not actor.strip():
+            raise Refused("a removal needs an actor and a reason", remedy="say who wants it and why")
+        self.store.record_removal(model, version, actor=actor, reason=reason)
+        self.registry.remove(model, version)
+
     def distrust_key(self, identity: str, models: Sequence[str]) -> None:
         """Stops trusting a key, after what it signed and is still needed was verified and signed by the present one.
 

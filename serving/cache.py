@@ -155,7 +155,7 @@ class PackageCache:
 def _model_of(copy: Path) -> str:
     """Returns whose copy it is, by its own word: that decides which copies are kept, never which are served."""
     try:
-        return str(json.loads((copy / "release.json").read_bytes())["model"])
+        return str(read_json((copy / "release.json").read_bytes())["model"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -149,6 +149,18 @@ class MlflowRegistry:
         with suppress(ReleaseError), mlflow_errors(self._uri):
             mlflow_client(self._uri).delete_model_version(model, version)
 
+    def remove(self, model: str, version: str) -> None:
+        """See `Registry`. Files that another version was made of as well are kept."""
+        with mlflow_errors(self._uri):
+            client = mlflow_client(self._uri)
+            all_of_it = client.search_model_versions(f"name = '{model}'")
+            wanted = next((found for found in all_of_it if str(found.version) == version), None)
+            if wanted is None:
+                return
+            if all(other is wanted or other.source != wanted.source for other in all_of_it):
+                delete_files(client.get_model_version_download_uri(model, version), self._uri)
+            client.delete_model_version(model, version)
+
     def fetch(self, model: str, version: str, folder: Path) -> VersionRecord:
         """See `Registry`."""
         record = self.get_version(model, version)
@@ -220,6 +232,14 @@ def fetch_files(uri: str, manifest: Manifest, folder: Path, tracking_uri: str, *
             ) from error
 
 
+def delete_files(uri: str, tracking_uri: str) -> None:
+    """Deletes everything at an artefact location; nothing there is no failure."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
+    repository.delete_artifacts()
+
+
 def _is_missing(error: Exception) -> bool:
     return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
 
@@ -232,8 +252,8 @@ def _record(version: "ModelVersion") -> VersionRecord:
             f"{name} was not registered by this platform",
             remedy="only versions made by `release run` can be released",
         )
-    manifest = _read_manifest(tags[MANIFEST_TAG])
-    if manifest is None or manifest.digest != tags[DIGEST_TAG]:
+    manifest = find_manifest(tags)
+    if manifest is None:
         raise IntegrityError(
             f"{name}: its manifest does not match its digest, so one of the two tags was edited",
             remedy="find out who edited it; register the model again",
@@ -249,8 +269,10 @@ def _record(version: "ModelVersion") -> VersionRecord:
     )
 
 
-def _read_manifest(text: str) -> Manifest | None:
+def find_manifest(tags: Mapping[str, str]) -> Manifest | None:
+    """Returns the manifest among the tags of a version, if it is there and hashes to the digest beside it."""
     try:
-        return Manifest.from_json(read_json(text))
-    except ValueError:
+        manifest = Manifest.from_json(read_json(tags[MANIFEST_TAG]))
+    except (KeyError, ValueError):
         return None
+    return manifest if manifest.digest == tags.get(DIGEST_TAG) else None

@@ -21,6 +21,7 @@ from release_platform.domain.ledger import LedgerRow, genesis, sealed
 from release_platform.domain.lifecycle import Head, Move, advance
 from release_platform.domain.policy import Approval, PromotionRequest, Registration, RequestState
 from release_platform.domain.ports import Clock
+from release_platform.domain.retention import paths
 
 _metadata = sa.MetaData()
 
@@ -114,7 +115,8 @@ class ReleaseStore:
 
         Raises:
             StaleEpoch: The head is not at `expected_epoch`.
-            Refused: The move is not allowed from this head, or the request id belongs to another move.
+            Refused: The move is not allowed from this head, the version was removed, or the request id belongs to
+                another move.
         """
         try:
             with self._begin() as connection:
@@ -148,6 +150,7 @@ class ReleaseStore:
                     )
                 )
                 _compare_and_set(connection, head, after)
+                _refuse_removed(connection, model, version)  # after the head's row is ours: removals wait for it
                 connection.execute(_ledger.insert().values(_row_values(row)))
                 return row
         except DuplicateRow:
@@ -223,9 +226,26 @@ class ReleaseStore:
             connection.execute(_registrations.update().where(*of).values(tags={**tags, name: value}))
 
     def record_removal(self, model: str, version: str, *, actor: str, reason: str) -> None:
-        """Records that a version is removed from the registry; again does nothing."""
+        """Records that a version is removed from the registry, for good; again does nothing.
+
+        Whoever moves or requests the version at the same time is refused, or this is.
+
+        Raises:
+            Refused: Something reaches it; says what.
+            NotFound: There is no such version.
+        """
+        if self.find_registration(model, version) is None:
+            raise NotFound(f"{model}: there is no version {version}", remedy=f"`release history {model}` lists them")
         values = {"model": model, "version": version, "actor": actor, "reason": reason}
         with suppress(DuplicateRow), self._begin() as connection:
+            head = _lock_head(connection, model)
+            asked = connection.execute(_requests.select().where(_requests.c.model == model)).mappings()
+            reached = paths(head, [_request_from(row) for row in asked])
+            if version in reached:
+                raise Refused(
+                    f"{model}: version {version} cannot be removed: {reached[version]}",
+                    remedy=f"what a rollback may need is kept for good; see `release status {model}`",
+                )
             connection.execute(_removals.insert().values(at=self._clock.now().isoformat(), **values))
 
     def removed(self, model: str) -> frozenset[str]:
@@ -246,12 +266,14 @@ class ReleaseStore:
         """Records a promotion request and returns it; one id has one request, whatever is sent again.
 
         Raises:
-            Refused: The id belongs to a request for another model or version.
+            Refused: The id belongs to a request for another model or version, or the version was removed.
         """
         values = {name: getattr(request, name) for name in _columns(_requests)}
         values["requested_at"] = request.requested_at.isoformat()
         try:
             with self._begin() as connection:
+                _lock_head(connection, request.model)
+                _refuse_removed(connection, request.model, request.version)
                 connection.execute(_requests.insert().values(values))
         except DuplicateRow:
             known = self.get_request(request.request_id)
@@ -367,6 +389,23 @@ class ReleaseStore:
 def _head(connection: sa.Connection, model: str) -> Head:
     state = connection.scalar(sa.select(_heads.c.state).where(_heads.c.model == model))
     return Head(model=model) if state is None else Head.from_json(state)
+
+
+def _lock_head(connection: sa.Connection, model: str) -> Head:
+    """Returns the head, which nobody else changes until the transaction ends."""
+    state = connection.scalar(sa.select(_heads.c.state).where(_heads.c.model == model).with_for_update())
+    return Head(model=model) if state is None else Head.from_json(state)
+
+
+def _refuse_removed(connection: sa.Connection, model: str, version: str) -> None:
+    removal = connection.execute(
+        _removals.select().where(_removals.c.model == model, _removals.c.version == version)
+    ).first()
+    if removal is not None:
+        raise Refused(
+            f"{model}: version {version} was removed by {removal.actor} at {removal.at}: {removal.reason}",
+            remedy=f"`release run {model}` makes a new version",
+        )
 
 
 def _compare_and_set(connection: sa.Connection, head: Head, after: Head) -> None:

@@ -13,7 +13,9 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,15 @@ def to_table(frame: pd.DataFrame) -> pa.Table:
     if strange:
         raise ValueError(f"not in a snapshot dtype: {', '.join(strange)}")
     return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """A snapshot as it lies in the store: its address, its size, and when it was written (UTC)."""
+
+    uri: str
+    size_bytes: int
+    written_at: datetime
 
 
 class SnapshotStore:
@@ -132,6 +143,33 @@ class SnapshotStore:
             return to_frame(pq.read_table(pa.BufferReader(data)))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _damaged(uri, f"cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+    def files(self) -> tuple[StoredFile, ...]:
+        """Returns every snapshot in the store, by address.
+
+        Raises:
+            Unavailable: The store does not answer.
+        """
+        with _translated(self._root):
+            filesystem, path = _open(self._root)
+            selector = pafs.FileSelector(path, allow_not_found=True)
+            found = [info for info in filesystem.get_file_info(selector) if info.path.endswith(".parquet")]
+        return tuple(
+            StoredFile(uri=f"{self._root}/{info.base_name}", size_bytes=int(info.size), written_at=info.mtime)
+            for info in sorted(found, key=lambda info: info.path)
+        )
+
+    def delete(self, uri: str) -> None:
+        """Deletes a snapshot, its record first: without it nothing is there. Does nothing when it is gone.
+
+        Raises:
+            Unavailable: The store does not answer.
+        """
+        with _translated(uri):
+            filesystem, path = _open(uri)
+            for place in (_record_of(path), path):
+                with suppress(FileNotFoundError):
+                    filesystem.delete_file(place)
 
     def verify(self, snapshot: Snapshot | StoredData) -> None:
         """Compares a snapshot's stored bytes with those that were written.

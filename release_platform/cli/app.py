@@ -7,6 +7,7 @@ from release_platform.cli import (
     data,
     demo,
     dev,
+    garbage,
     keys,
     ledger,
     lineage,
@@ -47,6 +48,8 @@ app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(data.data, name="data")
 app.add_typer(keys.keys, name="keys")
 app.add_typer(store.store, name="store")
+app.command("gc")(garbage.gc)
+app.command("delete")(garbage.delete)
 app.command("reproduce")(reproduce.reproduce)
 app.command("models")(show.models)
 app.command("new")(new.new)

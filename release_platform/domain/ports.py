@@ -77,6 +77,9 @@ class Registry(Protocol):
             NotFound: There is no such version.
         """
 
+    def remove(self, model: str, version: str) -> None:
+        """Deletes a version and its files for good; does nothing when it is gone. Asks nobody whether it is needed."""
+
     def fetch(self, model: str, version: str, folder: Path) -> VersionRecord:
         """Downloads the files of a version into an empty folder, at the paths of its manifest; checks nothing.
 

@@ -135,7 +135,9 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
     store = ReleaseStore(as_role)
     store.record_registration(REGISTRATION)
     store.replace_tag("m", "2", "t", "v")
-    store.record_removal("m", "2", actor="ada", reason="old")
+    store.record_registration(replace(REGISTRATION, version="7"))
+    store.record_removal("m", "7", actor="ada", reason="old")
+    store.record_policy("sha256:p", {})
     store.open_request(REQUEST)
     approval = Approval(request_id="q", actor="grace", binding="b", reason="read it", approved_at=datetime.now(UTC))
     store.record_approval(approval)
@@ -301,3 +303,58 @@ def test_a_database_that_does_not_answer_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="does not answer") as caught:
         ReleaseStore("postgresql+psycopg2://user:secret@127.0.0.1:1/nothing")
     assert "secret" not in str(caught.value)
+
+
+def test_a_removed_version_can_neither_move_nor_be_asked_for(store: ReleaseStore) -> None:
+    store.record_registration(REGISTRATION)
+    store.record_removal("m", "2", actor="ada", reason="old")
+    store.record_removal("m", "2", actor="grace", reason="again")
+    assert store.removed("m") == {"2"}
+    assert store.recorded_tags("m") == {}
+    with pytest.raises(Refused, match="was removed by ada"):
+        move(store, Move.STAGED, "2", 0)
+    with pytest.raises(Refused, match="was removed by ada"):
+        store.open_request(REQUEST)
+    assert (store.head("m").epoch, store.ledger("m")) == (0, ())
+
+
+def test_what_something_reaches_is_not_removed(store: ReleaseStore) -> None:
+    store.record_registration(REGISTRATION)
+    move(store, Move.STAGED, "2", 0)
+    with pytest.raises(Refused, match="it is in Staging"):
+        store.record_removal("m", "2", actor="ada", reason="old")
+    move(store, Move.STAGED, "3", 1)
+    store.open_request(REQUEST)
+    with pytest.raises(Refused, match="request q asks for it"):
+        store.record_removal("m", "2", actor="ada", reason="old")
+    with pytest.raises(NotFound, match="no version 9"):
+        store.record_removal("m", "9", actor="ada", reason="old")
+
+
+def test_of_a_removal_and_a_move_at_the_same_time_one_is_refused(store: ReleaseStore, url: str) -> None:
+    for number in range(10, 22):
+        store.record_registration(replace(REGISTRATION, version=str(number)))
+    move(store, Move.STAGED, "9", 0)
+
+    def remove(version: str) -> bool:
+        try:
+            store.record_removal("m", version, actor="ada", reason="old")
+        except Refused:
+            return False
+        return True
+
+    def promote(version: str) -> bool:
+        other = ReleaseStore(url)
+        try:
+            move(other, Move.PROMOTED, version, other.head("m").epoch)
+        except Refused:
+            return False
+        finally:
+            other.close()
+        return True
+
+    for number in range(10, 22):
+        with ThreadPoolExecutor(2) as pool:
+            done = [pool.submit(act, str(number)) for act in (remove, promote)]
+        assert [future.result() for future in done].count(True) == 1
+    assert store.removed("m").isdisjoint(store.head("m").ever)

@@ -121,6 +121,12 @@ class FakeRegistry:
         del self._records[model, version]
         self._aliases = {key: named for key, named in self._aliases.items() if (key[0], named) != (model, version)}
 
+    def remove(self, model: str, version: str) -> None:
+        """See `Registry`."""
+        self._answer()
+        if (model, version) in self._records:
+            self.delete(model, version)
+
     def set_tag(self, model: str, version: str, name: str, value: str) -> None:
         """See `Registry`."""
         record = self.get_version(model, version)
