@@ -34,9 +34,17 @@ class MlflowRegistry:
 
     def models(self) -> Sequence[str]:
         """See `Registry`."""
+        names: list[str] = []
+        token: str | None = None
         with mlflow_errors(self._uri):
-            found = mlflow_client(self._uri).search_registered_models(filter_string=f"tags.`{PLATFORM_TAG}` = 'true'")
-            return sorted(model.name for model in found)
+            while True:  # MLflow gives a hundred at a time
+                page = mlflow_client(self._uri).search_registered_models(
+                    filter_string=f"tags.`{PLATFORM_TAG}` = 'true'", page_token=token
+                )
+                names += [model.name for model in page]
+                token = page.token
+                if not token:
+                    return sorted(names)
 
     def versions(self, model: str) -> Sequence[VersionRecord]:
         """See `Registry`."""
@@ -201,7 +209,7 @@ def fetch_files(uri: str, manifest: Manifest, folder: Path, tracking_uri: str, *
     """Downloads the files of a manifest from an artefact location into a folder.
 
     Raises:
-        IntegrityError: A file is gone or of another size, which is asked before it is fetched.
+        IntegrityError: The location is none, or a file is gone or of another size, which is asked before it is fetched.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -212,7 +220,13 @@ def fetch_files(uri: str, manifest: Manifest, folder: Path, tracking_uri: str, *
         raise IntegrityError(
             f"{of}: {error}", remedy="find out who registered it; only packages of `release run` are loaded"
         ) from error
-    repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
+    try:
+        repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
+    except MlflowException as error:
+        raise IntegrityError(
+            f"{of}: its files have an address that leads nowhere: {uri}",
+            remedy="restore the registry from a backup, or register the model again",
+        ) from error
     sizes = {found.path: found.file_size for found in repository.list_artifacts()}
     for entry in manifest.files:
         if sizes.get(entry.path, entry.size_bytes) != entry.size_bytes:
@@ -273,6 +287,6 @@ def find_manifest(tags: Mapping[str, str]) -> Manifest | None:
     """Returns the manifest among the tags of a version, if it is there and hashes to the digest beside it."""
     try:
         manifest = Manifest.from_json(read_json(tags[MANIFEST_TAG]))
-    except (KeyError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
     return manifest if manifest.digest == tags.get(DIGEST_TAG) else None

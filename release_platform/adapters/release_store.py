@@ -4,6 +4,7 @@
 ledger row in one transaction, so of any number of concurrent moves one wins and every other is told.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.store_database import grant, migrate, open_engine, store_url
-from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
+from release_platform.domain.errors import IntegrityError, NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.gates import GateResult, Verdict
 from release_platform.domain.ledger import LedgerRow, genesis, sealed
 from release_platform.domain.lifecycle import Head, Move, advance
@@ -69,7 +70,7 @@ class ReleaseStore:
     def __init__(self, url: str, clock: Clock | None = None) -> None:
         self._url = store_url(url)
         self._clock = clock or SystemClock()
-        self._engine = open_engine(self._url)
+        self._engine = open_engine(self._url, read_json=_json)
         with self._begin() as connection:
             migrate(connection)
 
@@ -94,9 +95,10 @@ class ReleaseStore:
             return _head(connection, model)
 
     def models(self) -> tuple[str, ...]:
-        """Returns the names of all models with a head, in order."""
+        """Returns the names of all models that anything is recorded of, in order."""
+        names = sa.union(*(sa.select(table.c.model) for table in (_heads, _ledger, _registrations, _requests)))
         with self._begin() as connection:
-            return tuple(connection.scalars(sa.select(_heads.c.model).order_by(_heads.c.model)))
+            return tuple(sorted(connection.scalars(names)))
 
     def commit_move(
         self,
@@ -166,7 +168,8 @@ class ReleaseStore:
         """Returns the epoch that the registry's aliases were last moved to; 0 before the first."""
         with self._begin() as connection:
             found = connection.scalar(sa.select(_heads.c.projected_epoch).where(_heads.c.model == model))
-            return int(found or 0)
+            with _readable(f"the head of {model}"):
+                return int(found or 0)
 
     def mark_projected(self, model: str, epoch: int) -> None:
         """Records that the registry's aliases show the head of this epoch; never goes back."""
@@ -216,7 +219,7 @@ class ReleaseStore:
             _registrations.c.model == model, _registrations.c.version.not_in(removed)
         )
         with self._begin() as connection:
-            return {row.version: row.tags or {} for row in connection.execute(query)}
+            return {row.version: _tags(model, row.version, row.tags) for row in connection.execute(query)}
 
     def replace_tag(self, model: str, version: str, name: str, value: str) -> None:
         """Records another value of a tag of a version: a signature by a newer key."""
@@ -327,10 +330,7 @@ class ReleaseStore:
         """Returns all approvals of a request, void ones too, oldest first."""
         query = _approvals.select().where(_approvals.c.request_id == request_id).order_by(_approvals.c.approved_at)
         with self._begin() as connection:
-            return tuple(
-                Approval(**{**row, "approved_at": datetime.fromisoformat(row["approved_at"])})
-                for row in connection.execute(query).mappings()
-            )
+            return tuple(_approval_from(row) for row in connection.execute(query).mappings())
 
     def record_policy(self, digest: str, terms: Mapping[str, Any]) -> None:
         """Records what a policy that something was promoted under says; again does nothing."""
@@ -387,14 +387,20 @@ class ReleaseStore:
 
 
 def _head(connection: sa.Connection, model: str) -> Head:
-    state = connection.scalar(sa.select(_heads.c.state).where(_heads.c.model == model))
-    return Head(model=model) if state is None else Head.from_json(state)
+    row = connection.execute(sa.select(_heads.c.state, _heads.c.epoch).where(_heads.c.model == model)).first()
+    if row is None:
+        return Head(model=model)
+    with _readable(f"the head of {model}"):
+        head = Head.from_json(row.state)
+    if head.epoch != row.epoch:
+        raise _damaged(f"the head of {model} has two epochs: {head.epoch} and {row.epoch}")
+    return head
 
 
 def _lock_head(connection: sa.Connection, model: str) -> Head:
     """Returns the head, which nobody else changes until the transaction ends."""
-    state = connection.scalar(sa.select(_heads.c.state).where(_heads.c.model == model).with_for_update())
-    return Head(model=model) if state is None else Head.from_json(state)
+    connection.execute(sa.select(_heads.c.epoch).where(_heads.c.model == model).with_for_update())
+    return _head(connection, model)
 
 
 def _refuse_removed(connection: sa.Connection, model: str, version: str) -> None:
@@ -435,20 +441,60 @@ def _row_values(row: LedgerRow) -> dict[str, Any]:
 
 
 def _row_from(row: Mapping[Any, Any]) -> LedgerRow:
-    return LedgerRow(**{**row, "move": Move(row["move"])})
+    with _readable(f"row {row['epoch']} of the ledger of {row['model']}"):
+        return LedgerRow(**{**row, "move": Move(row["move"])})
 
 
 def _request_from(row: Mapping[Any, Any]) -> PromotionRequest:
-    return PromotionRequest(
-        **{
-            **row,
-            "requested_at": datetime.fromisoformat(row["requested_at"]),
-            "state": RequestState(row["state"]),
-        }
-    )
+    with _readable(f"request {row['request_id']}"):
+        return PromotionRequest(
+            **{
+                **row,
+                "requested_at": datetime.fromisoformat(row["requested_at"]),
+                "state": RequestState(row["state"]),
+            }
+        )
+
+
+def _approval_from(row: Mapping[Any, Any]) -> Approval:
+    with _readable(f"the approval of request {row['request_id']} by {row['actor']}"):
+        return Approval(**{**row, "approved_at": datetime.fromisoformat(row["approved_at"])})
 
 
 def _registration_from(row: Mapping[Any, Any]) -> Registration:
-    gates = tuple(GateResult(**{**gate, "verdict": Verdict(gate["verdict"])}) for gate in row["gates"])
-    registered_at = datetime.fromisoformat(row["registered_at"])
-    return Registration(**{**row, "gates": gates, "tags": row["tags"] or {}, "registered_at": registered_at})
+    model, version = row["model"], row["version"]
+    with _readable(f"the registration of {model} version {version}"):
+        int(version)
+        gates = tuple(GateResult(**{**gate, "verdict": Verdict(gate["verdict"])}) for gate in row["gates"])
+        registered_at = datetime.fromisoformat(row["registered_at"])
+        tags = _tags(model, version, row["tags"])
+        return Registration(**{**row, "gates": gates, "tags": tags, "registered_at": registered_at})
+
+
+def _tags(model: str, version: str, value: Any) -> dict[str, str]:
+    with _readable(f"the registration of {model} version {version}"):
+        return dict(value or {})
+
+
+def _json(text: str) -> Any:
+    """Returns a JSON value; text that is none as it is, for whoever reads the row to name the row."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Names what was changed in the database itself, so that it cannot be read any more."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError):
+        raise _damaged(f"{what} cannot be read") from None
+
+
+def _damaged(problem: str) -> IntegrityError:
+    return IntegrityError(
+        f"release store: {problem}",
+        remedy="somebody changed the database, or a newer platform wrote to it: restore a backup, or use the newer one",
+    )

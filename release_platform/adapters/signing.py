@@ -189,8 +189,12 @@ class KeyFolder:
         return self._signing.parent
 
     def trusted(self) -> TrustedKeys:
-        """Returns the keys that are trusted."""
-        return TrustedKeys(*(load_public_key(path.read_bytes()) for path in sorted(self._trusted.glob("*.pem"))))
+        """Returns the keys that are trusted.
+
+        Raises:
+            IntegrityError: One of the files is no key.
+        """
+        return TrustedKeys(*(_trusted_key(path) for path in sorted(self._trusted.glob("*.pem"))))
 
     def trust(self, key: PublicKey) -> None:
         """Trusts a public key from now on."""
@@ -245,6 +249,13 @@ def _read_secret(secret: str) -> bytes:
         return Path(secret).read_bytes()
     except OSError as error:
         raise _bad_key(f"RELEASE_SIGNING_KEY is no PEM text, and no file that can be read ({error})") from error
+
+
+def _trusted_key(path: Path) -> PublicKey:
+    try:
+        return load_public_key(path.read_bytes())
+    except IntegrityError as error:
+        raise IntegrityError(f"the trusted key {path.name} is not a usable key", remedy=error.remedy) from error
 
 
 def _bad_key(problem: str) -> IntegrityError:

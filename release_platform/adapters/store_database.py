@@ -1,5 +1,6 @@
 """The release store's database: its address, its engine, its schema, and a role that may only append to the ledger."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,18 @@ def store_url(text: str) -> sa.URL:
     return url
 
 
-def open_engine(url: sa.URL) -> sa.Engine:
-    """Returns the engine of an address; SQLite waits for its lock, writes through, and begins transactions at once."""
+def open_engine(url: sa.URL, *, read_json: Callable[[str], Any]) -> sa.Engine:
+    """Returns the engine of an address; SQLite waits for its lock, writes through, and begins transactions at once.
+
+    Args:
+        url: The address.
+        read_json: Reads a JSON column of SQLite, which keeps it as text.
+    """
     if url.get_backend_name() != "sqlite":
         return sa.create_engine(url, pool_pre_ping=True)
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": 30})
+    engine = sa.create_engine(url, connect_args={"timeout": 30}, json_deserializer=read_json)
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: Any, _: Any) -> None:

@@ -48,6 +48,10 @@ class LedgerRow:
     previous_hash: str
     hash: str = ""
 
+    def __post_init__(self) -> None:
+        for head in (self.before, self.after):
+            Head.from_json(head)  # raises what that raises
+
     @property
     def expected_hash(self) -> str:
         """What `hash` must be."""

@@ -81,8 +81,16 @@ class Head:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Head":
-        """Returns the head that `to_json` wrote."""
-        return Head(**{**value, "previous": tuple(value["previous"]), "ever": tuple(value["ever"])})
+        """Returns the head that `to_json` wrote.
+
+        Raises:
+            ValueError: It is no such head; so do KeyError and TypeError.
+        """
+        head = Head(**{**value, "previous": tuple(value["previous"]), "ever": tuple(value["ever"])})
+        versions = (head.staging, head.production, *head.previous, *head.ever)
+        if not isinstance(head.epoch, int) or not all(isinstance(version, str | None) for version in versions):
+            raise ValueError("the epoch is no number, or a version no text")
+        return head
 
 
 def advance(head: Head, move: Move, version: str) -> Head:
