@@ -1,12 +1,17 @@
 """`release audit`: does every system say the same, and does every invariant hold?"""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from release_platform.cli.console import err, out, show_json
 from release_platform.cli.options import Json
 from release_platform.domain.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from release_platform.defs.audit import Audit
+    from release_platform.services import Services
 
 
 def audit(
@@ -28,34 +33,41 @@ def audit(
 
     if model is not None:
         running.project(model)
-    found, said = [], []
     with running.instance() as instance:
-        for name in [model] if model else running.services().store.models():
+        audits = []
+        for name in [model] if model else _names(running.services()):
             err.print(f"  {name} ...", markup=False)
-            seen, findings, away = audit_model(running.services(), instance, name)
-            found += findings
-            said.append(
-                {
-                    "model": name,
-                    "versions": len(seen.store.present),
-                    "moves": len(seen.store.rows),
-                    "findings": [
-                        {"invariant": f.invariant, "subject": f.subject, "problem": f.problem} for f in findings
-                    ],
-                    "not_compared": away,
-                }
-            )
+            audits.append(audit_model(running.services(), instance, name))
     if json:
-        show_json(said)
+        show_json([_as_json(one) for one in audits])
     else:
-        for one in said:
-            out.print(f"{one['model']}: {one['versions']} version(s), {one['moves']} move(s)", markup=False)
-            for problem in one["not_compared"]:  # type: ignore[attr-defined]
-                out.print(f"  not compared: {problem}", markup=False, soft_wrap=True)
+        _show(audits)
+    found = [finding.sentence for one in audits for finding in one.findings]
     if found:
         raise IntegrityError(
-            "\n".join(finding.sentence for finding in found),
-            remedy="find out who did it and restore what is gone from a backup; see docs/audit.md",
+            "\n".join(found), remedy="docs/audit.md says of each what it means; restore what is gone from a backup"
         )
     if not json:
         out.print("no fault")
+
+
+def _names(services: "Services") -> list[str]:
+    """Returns every model that the release store or the registry knows: either may have lost it."""
+    return sorted({*services.store.models(), *services.registry.models()})
+
+
+def _as_json(one: "Audit") -> dict[str, object]:
+    return {
+        "model": one.model,
+        "versions": one.n_versions,
+        "moves": one.n_moves,
+        "findings": [{"invariant": f.invariant, "subject": f.subject, "problem": f.problem} for f in one.findings],
+        "not_compared": one.not_compared,
+    }
+
+
+def _show(audits: Sequence["Audit"]) -> None:
+    for one in audits:
+        out.print(f"{one.model}: {one.n_versions} version(s), {one.n_moves} move(s)", markup=False)
+        for problem in one.not_compared:
+            out.print(f"  not compared: {problem}", markup=False, soft_wrap=True)

@@ -1,7 +1,7 @@
 """The audit as an asset check, every hour: all systems say the same of a model, and no invariant is broken."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import sleep
 from typing import Any
 
@@ -11,7 +11,8 @@ from release_platform.audit import observe, with_lineage, with_servers
 from release_platform.defs.naming import asset_key
 from release_platform.defs.promotion import Projects
 from release_platform.defs.resources import Platform
-from release_platform.domain.invariants import Finding, violations
+from release_platform.domain.errors import IntegrityError
+from release_platform.domain.invariants import UNREADABLE, Finding, violations
 from release_platform.domain.observation import DagsterView, Materialized, Observation, RunView
 from release_platform.project import Project
 from release_platform.services import Services
@@ -20,23 +21,59 @@ SECOND_LOOK_S = 3.0
 _PAGE = 200
 
 
-def audit_model(
-    services: Services, instance: dg.DagsterInstance, model: str
-) -> tuple[Observation, list[Finding], list[str]]:
-    """Returns what was seen of a model, each broken invariant, and what could not be compared.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What one look at a model in all systems said.
 
-    What is wrong at the first look only was a move under way, so it is no finding.
+    Attributes:
+        model: The model.
+        n_versions: Versions that were not removed.
+        n_moves: Rows of its ledger.
+        findings: Each broken invariant.
+        not_compared: A sentence for each server that did not answer.
+    """
+
+    model: str
+    n_versions: int = 0
+    n_moves: int = 0
+    findings: tuple[Finding, ...] = ()
+    not_compared: tuple[str, ...] = ()
+
+
+def audit_model(
+    services: Services, instance: dg.DagsterInstance, model: str, *, second_look_s: float = SECOND_LOOK_S
+) -> Audit:
+    """Returns what is wrong with a model at two looks: what is wrong at the first only was a move under way.
 
     Raises:
         Unavailable: The release store, the registry or MLflow does not answer.
     """
-    seen, away = _look(services, instance, model)
-    found = violations(seen)
-    if found:
-        sleep(SECOND_LOOK_S)
-        seen, away = _look(services, instance, model)
-        found = tuple(finding for finding in violations(seen) if finding in found)
-    return seen, list(found), list(away)
+    first = look(services, instance, model)
+    if not first.findings:
+        return first
+    sleep(second_look_s)
+    again = look(services, instance, model)
+    return replace(again, findings=tuple(finding for finding in again.findings if finding in first.findings))
+
+
+def look(services: Services, instance: dg.DagsterInstance, model: str) -> Audit:
+    """Returns what is wrong with a model now.
+
+    Raises:
+        Unavailable: The release store, the registry or MLflow does not answer.
+    """
+    try:
+        seen, away = _observed(services, instance, model)
+    except IntegrityError as error:  # a record or a key that cannot even be read ends the look
+        unread = Finding(invariant=UNREADABLE, model=model, subject="records", problem=error.problem)
+        return Audit(model=model, findings=(unread,))
+    return Audit(
+        model=model,
+        n_versions=len(seen.store.present),
+        n_moves=len(seen.store.rows),
+        findings=violations(seen),
+        not_compared=away,
+    )
 
 
 def build_audit_check(project: Project) -> dg.AssetChecksDefinition:
@@ -49,15 +86,15 @@ def build_audit_check(project: Project) -> dg.AssetChecksDefinition:
         description="Dagster, MLflow, artefacts, release store and live servers agree; no invariant is broken.",
     )
     def invariants_hold(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
-        _, found, away = audit_model(platform.services, context.instance, project.spec.name)
-        lines = [f"{finding.subject}: {finding.problem}" for finding in found]
+        audit = audit_model(platform.services, context.instance, project.spec.name)
+        lines = [f"{finding.subject}: {finding.problem}" for finding in audit.findings]
         return dg.AssetCheckResult(
-            passed=not found,
+            passed=not lines,
             description="; ".join(lines) or None,
             metadata={
-                "findings": len(found),
+                "findings": len(lines),
                 "found": dg.MetadataValue.md("\n".join(f"- {line}" for line in lines) or "nothing"),
-                "not_compared": "; ".join(away) or "everything was compared",
+                "not_compared": "; ".join(audit.not_compared) or "everything was compared",
             },
         )
 
@@ -79,7 +116,7 @@ def build_audit(projects: Projects) -> dg.Definitions:
     return dg.Definitions(jobs=[job], schedules=[schedule])
 
 
-def _look(services: Services, instance: dg.DagsterInstance, model: str) -> tuple[Observation, tuple[str, ...]]:
+def _observed(services: Services, instance: dg.DagsterInstance, model: str) -> tuple[Observation, tuple[str, ...]]:
     seen = observe(services.releases, model)
     seen = with_lineage(seen, services.tracking, services.snapshots)
     seen, away = with_servers(seen, services.settings.serving_urls)
@@ -113,9 +150,8 @@ def _materialized(instance: dg.DagsterInstance, key: dg.AssetKey) -> Iterator[Ma
 
 
 def _read(metadata: dict[str, Any]) -> Materialized:
+    """Anyone may report a materialization, so what is no number and no text is only shown."""
+    named = {name: metadata.get(name) for name in ("version", "digest", "epoch", "ledger_hash")}
     return Materialized(
-        version=str(metadata.get("version")),
-        digest=str(metadata.get("digest")),
-        epoch=metadata.get("epoch"),
-        ledger_hash=metadata.get("ledger_hash"),
+        **{name: value if isinstance(value, str | int | None) else str(value) for name, value in named.items()}
     )

@@ -6,10 +6,11 @@ Each finding names the invariant that it breaks, by its number on the page of th
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from release_platform.domain.fingerprint import combined
 from release_platform.domain.ledger import LedgerRow, certified_faults, faults, fold, standing
 from release_platform.domain.lifecycle import Head, Move
 from release_platform.domain.observation import DagsterView, Observation, RegistryView, ServerView, StoreView
@@ -27,6 +28,8 @@ from release_platform.domain.projection import What
 from release_platform.domain.spec import PolicySpec
 
 LINEAGE = 0
+UNREADABLE = 9
+"""A record that cannot be read counts as broken: fail closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,19 +58,23 @@ _Found = Iterator[tuple[int, str, str]]
 
 
 def violations(seen: Observation) -> tuple[Finding, ...]:
-    """Returns every invariant that is broken; systems that were not looked at are left out."""
+    """Returns every invariant that is broken; systems that were not looked at are left out.
+
+    What is found twice in the same words, e.g. by its signature and by its files, is told once.
+    """
     found = [*_ledger(seen.model, seen.store), *_moves(seen.store), *_requests(seen.store)]
     if seen.registry is not None:
         found += [*_projection(seen.registry), *_anchored(seen.model, seen.store, seen.registry)]
-        found += _signed(seen.store, seen.registry)
-    found += [*_kept(seen), *_runs(seen)]
+        found += [*_signed(seen.store, seen.registry), *_orphans(seen.store, seen.registry)]
+    found += [*_kept(seen), *_data(seen), *_runs(seen)]
     if seen.dagster is not None:
         found += _dagster(seen.store, seen.dagster)
     for server in seen.servers:
         found += _served(seen.store, server)
+    once = {(subject, problem): number for number, subject, problem in reversed(found)}
     return tuple(
         Finding(invariant=number, model=seen.model, subject=subject, problem=problem)
-        for number, subject, problem in found
+        for (subject, problem), number in reversed(once.items())
     )
 
 
@@ -124,6 +131,8 @@ def _promotion(
         yield number, subject, f"promotes version {row.version} by request {row.request_id}, which {asked}"
     elif not same_person(request.actor, row.actor):
         yield 10, subject, f"names {row.actor}, but {request.actor} asked for it"
+    elif request.reason != row.reason:
+        yield 10, subject, f"gives another reason than request {row.request_id}"
 
 
 def _decided(row: LedgerRow, registration: Registration, request: PromotionRequest, store: StoreView) -> _Found:
@@ -171,7 +180,9 @@ def _projection(registry: RegistryView) -> _Found:
     numbers = {What.ALIAS: 14, What.CERTIFICATE: 14, What.VERSION: 4, What.TAG: 3}
     for one in registry.deviations:
         subject = f"alias {one.name}" if one.what is What.ALIAS else f"version {one.version}"
-        yield numbers[one.what], subject, one.sentence
+        yield numbers[one.what], subject, one.sentence.removeprefix(f"{subject} ")
+    if registry.shown.tags and not registry.listed:
+        yield 14, "registered model", "is not marked as a model of the platform in the registry: no server looks for it"
 
 
 def _anchored(model: str, store: StoreView, registry: RegistryView) -> _Found:
@@ -181,27 +192,65 @@ def _anchored(model: str, store: StoreView, registry: RegistryView) -> _Found:
 
 
 def _signed(store: StoreView, registry: RegistryView) -> _Found:
-    registered = {registration.version for registration in store.registrations}
-    for version, problem in registry.unsigned.items():
-        if version in registered:
+    for registration in store.present:
+        version = registration.version
+        problem = registry.unsigned.get(version)
+        if problem and version in store.head.reachable:  # the others may keep a signature by a key of former times
             yield 3, f"version {version}", problem
+        vouched = registry.signed.get(version, {})
+        for name, value in _recorded(registration).items():
+            if name in vouched and vouched[name] != value:
+                yield 3, f"version {version}", f"what the release store says of {name} is not what was signed"
+
+
+def _recorded(registration: Registration) -> dict[str, object]:
+    return {
+        "digest": registration.digest,
+        "model_digest": registration.model_digest,
+        "report_digest": registration.report_digest,
+        "data_fingerprint": registration.fingerprint,
+        "code_version": registration.code_version,
+        "gates": {gate.gate: gate.verdict.value for gate in registration.gates},
+    }
+
+
+def _orphans(store: StoreView, registry: RegistryView) -> _Found:
+    registered = {registration.version for registration in store.registrations}
     for version, tags in registry.shown.tags.items():
         if version not in registered:
             whose = "was registered by the platform" if registry.platform_tag in tags else "was registered by hand"
             yield LINEAGE, f"version {version}", f"{whose}, but the release store does not know it"
         elif version in store.removed:
             yield LINEAGE, f"version {version}", "was removed, but is in the registry again"
+    for version in sorted(store.removed & store.head.reachable):
+        yield 4, f"version {version}", "is recorded as removed, but the head still reaches it"
 
 
 def _kept(seen: Observation) -> _Found:
     for version, problem in (seen.files or {}).items():
         if problem:
             yield 4 if version in seen.store.head.reachable else 3, f"version {version}", problem
+
+
+def _data(seen: Observation) -> _Found:
     for registration in seen.store.present if seen.snapshots is not None else ():
-        for uri in seen.snapshots_of.get(registration.version, ()):
-            problem = (seen.snapshots or {}).get(uri, "")
-            if problem:
-                yield LINEAGE, f"version {registration.version}", f"its data: {problem}"
+        uris = seen.snapshots_of.get(registration.version)
+        if uris is None:  # its run is gone, which is told
+            continue
+        subject = f"version {registration.version}"
+        if not uris:
+            yield LINEAGE, subject, "its MLflow run names no data"
+            continue
+        stored = {key: (seen.snapshots or {})[uri] for key, uri in uris.items()}
+        problems = [one.problem for one in stored.values() if one.problem]
+        for problem in problems:
+            yield LINEAGE, subject, f"its data: {problem}"
+        if not problems and _fingerprint({key: one.digest for key, one in stored.items()}) != registration.fingerprint:
+            yield LINEAGE, subject, "its data: the snapshots that its MLflow run names are other data"
+
+
+def _fingerprint(parts: Mapping[str, str]) -> str:
+    return next(iter(parts.values())) if len(parts) == 1 else combined(parts)
 
 
 def _runs(seen: Observation) -> _Found:
@@ -232,29 +281,32 @@ def _registered_again(store: StoreView, registration: Registration) -> bool:
 def _dagster(store: StoreView, dagster: DagsterView) -> _Found:
     shown = {(made.version, made.digest) for made in dagster.registered}
     for registration in store.present:
-        subject = f"version {registration.version}"
-        run = dagster.runs.get(registration.dagster_run_id)
+        subject, run_id = f"version {registration.version}", registration.dagster_run_id
+        run = dagster.runs.get(run_id)
         if run is None or run.problem:
-            problem = "is not known" if run is None else run.problem
-            yield LINEAGE, subject, f"its Dagster run {registration.dagster_run_id} {problem}"
+            yield LINEAGE, subject, f"its Dagster run {run_id} {'is not known' if run is None else run.problem}"
         if (registration.version, registration.digest) not in shown:
-            yield (
-                LINEAGE,
-                subject,
-                "Dagster shows no materialization of registered_version with this version and digest",
-            )
-    rows = {row.epoch: row.hash for row in store.rows}
-    put = next((row for row in standing(store.rows) if row.move is not Move.STAGED), None)
-    if put is not None and put.hash not in {moved.ledger_hash for moved in dagster.moved}:
+            yield LINEAGE, subject, "no materialization of registered_version in Dagster has this version and digest"
+    known = {(registration.version, registration.digest) for registration in store.registrations}
+    for version, digest in sorted(shown - known, key=str):
         yield (
             LINEAGE,
-            "production_version",
-            f"Dagster does not show the move to version {put.version}, epoch {put.epoch}",
+            "registered_version",
+            f"Dagster shows version {version} ({digest}), which the release store does not know",
         )
-    for moved in dagster.moved:
-        if moved.epoch is not None and rows.get(moved.epoch) != moved.ledger_hash:
-            said = f"shows a move to version {moved.version} in epoch {moved.epoch}, which the ledger does not know"
-            yield 5, "production_version", f"Dagster {said}"
+    yield from _moves_in_dagster(store, dagster)
+
+
+def _moves_in_dagster(store: StoreView, dagster: DagsterView) -> _Found:
+    made = {(row.epoch, row.hash, row.version, row.digest) for row in store.rows if row.move is not Move.STAGED}
+    shown = {(moved.epoch, moved.ledger_hash, moved.version, moved.digest) for moved in dagster.moved}
+    for epoch, _, version, _ in sorted(shown - made, key=str):
+        said = f"shows a move to version {version} (epoch {epoch}) that the ledger does not know"
+        yield 5, "production_version", f"Dagster {said}"
+    put = next((row for row in standing(store.rows) if row.move is not Move.STAGED), None)
+    if put is not None and (put.epoch, put.hash, put.version, put.digest) not in shown:
+        said = f"does not show the move to version {put.version}, epoch {put.epoch}"
+        yield LINEAGE, "production_version", f"Dagster {said}"
 
 
 def _served(store: StoreView, server: ServerView) -> _Found:
@@ -267,8 +319,9 @@ def _served(store: StoreView, server: ServerView) -> _Found:
     if server.epoch is not None and server.epoch > head.epoch:
         yield 7, subject, f"accepted epoch {server.epoch}, but the head is at epoch {head.epoch}: the ledger lost rows"
         return
-    row = next((row for row in store.rows if row.epoch == server.epoch), None)
-    if row is None or (row.version, row.digest) != (server.version, server.digest):
+    put = {(row.epoch, row.version, row.digest) for row in store.rows if row.move is not Move.STAGED}
+    if (server.epoch, server.version, server.digest) not in put:
         yield 12, subject, f"serves version {server.version} ({server.digest}), which no ledger row put there"
     elif server.version != head.production:
-        yield 12, subject, f"serves version {server.version}, but version {head.production} is in Production"
+        why = f": {server.refusal}" if server.refusal else ""
+        yield 12, subject, f"serves version {server.version}, but version {head.production} is in Production{why}"

@@ -49,15 +49,19 @@ class RegistryView:
 
     Attributes:
         shown: Aliases and tags.
+        listed: Whether the model is among those that servers look for.
         deviations: Where they are not what the store says.
         certificates: Every certificate whose signature is valid.
+        signed: What the signature of each version vouches for beside its files, by version.
         unsigned: Why the signature of a version does not verify, by version.
         platform_tag: The tag that a version of this platform has.
     """
 
     shown: Shown
+    listed: bool
     deviations: tuple[Deviation, ...]
     certificates: tuple[Certificate, ...]
+    signed: Mapping[str, Mapping[str, Any]]
     unsigned: Mapping[str, str]
     platform_tag: str
 
@@ -78,13 +82,29 @@ class RunView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Materialized:
-    """A materialization of registered_version or production_version: what Dagster shows of a release."""
+class SnapshotView:
+    """A stored data snapshot.
 
-    version: str
-    digest: str
-    epoch: int | None = None
-    ledger_hash: str | None = None
+    Attributes:
+        problem: What is wrong with it; empty for nothing.
+        digest: Its fingerprint; empty when it cannot be read.
+    """
+
+    problem: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Materialized:
+    """A materialization of registered_version or production_version: what Dagster shows of a release.
+
+    Anyone who reaches Dagster may report one, with any content or with none.
+    """
+
+    version: str | int | None
+    digest: str | int | None
+    epoch: str | int | None = None
+    ledger_hash: str | int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +150,8 @@ class Observation:
         store: The release store.
         registry: The registry.
         files: What is wrong with each version's files, by version; empty text for nothing.
-        snapshots: What is wrong with each data snapshot, by its address; empty text for nothing.
-        snapshots_of: The addresses of the raw data of each version.
+        snapshots: The data snapshots, by address.
+        snapshots_of: The addresses of the raw data of each version, by partition.
         runs: The MLflow run of each version, by run id.
         dagster: Dagster's records.
         servers: The servers that answered.
@@ -141,8 +161,8 @@ class Observation:
     store: StoreView
     registry: RegistryView | None = None
     files: Mapping[str, str] | None = None
-    snapshots: Mapping[str, str] | None = None
-    snapshots_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    snapshots: Mapping[str, SnapshotView] | None = None
+    snapshots_of: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     runs: Mapping[str, RunView] | None = None
     dagster: DagsterView | None = None
     servers: tuple[ServerView, ...] = ()
