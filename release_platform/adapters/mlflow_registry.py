@@ -231,7 +231,7 @@ def fetch_files(uri: str, manifest: Manifest, folder: Path, tracking_uri: str, *
     for entry in manifest.files:
         if sizes.get(entry.path, entry.size_bytes) != entry.size_bytes:
             raise IntegrityError(
-                f"{of}: {entry.path} has {sizes[entry.path]} bytes in the artefact storage, not {entry.size_bytes:,}",
+                f"{of}: {entry.path} has {sizes[entry.path] or 0:,} bytes in the artefact storage, not {entry.size_bytes:,}",
                 remedy="restore it from a backup, or register the model again",
             )
     for entry in manifest.files:

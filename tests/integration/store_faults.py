@@ -194,6 +194,7 @@ def an_approval_is_by_the_requester(home: Home) -> None:
 @fault(
     (3, "ledger row 3", "moves version 2 with another digest than it was registered with"),
     (3, "ledger row 4", "moves version 2 with another digest than it was registered with"),
+    (2, "ledger row 4", "its evidence is of no policy that the store knows, or of another model or report"),
     (3, "ledger row 6", "moves version 2 with another digest than it was registered with"),
     (3, "version 2", "what the release store says of digest is not what was signed"),
     (LINEAGE, "version 2", "its MLflow run ID has the tag release.digest = sha256:ID instead of sha256:ID"),
@@ -204,7 +205,10 @@ def a_registrations_digest_is_edited(home: Home) -> None:
     store_sql(home, f"UPDATE registrations SET digest = 'sha256:{'0' * 64}' WHERE version = '2'")
 
 
-@fault((3, "version 2", "what the release store says of report_digest is not what was signed"))
+@fault(
+    (2, "ledger row 4", "its evidence is of no policy that the store knows, or of another model or report"),
+    (3, "version 2", "what the release store says of report_digest is not what was signed"),
+)
 def a_registrations_report_digest_is_edited(home: Home) -> None:
     store_sql(home, f"UPDATE registrations SET report_digest = 'sha256:{'0' * 64}' WHERE version = '2'")
 
@@ -246,4 +250,6 @@ def a_registration_is_deleted(home: Home) -> None:
     (4, "version 2", "is recorded as removed, but the head still reaches it"),
 )
 def a_removal_is_recorded_of_the_version_in_production(home: Home) -> None:
-    home.services.store.record_removal(MODEL, "2", actor="mallory", reason="tidying up")
+    store_sql(
+        home, f"INSERT INTO removals VALUES ('{MODEL}', '2', 'mallory', 'tidying up', '2026-01-01T00:00:00+00:00')"
+    )
