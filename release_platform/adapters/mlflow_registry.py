@@ -229,9 +229,10 @@ def fetch_files(uri: str, manifest: Manifest, folder: Path, tracking_uri: str, *
         ) from error
     sizes = {found.path: found.file_size for found in repository.list_artifacts()}
     for entry in manifest.files:
-        if sizes.get(entry.path, entry.size_bytes) != entry.size_bytes:
+        size_bytes = sizes.get(entry.path, entry.size_bytes) or 0
+        if size_bytes != entry.size_bytes:
             raise IntegrityError(
-                f"{of}: {entry.path} has {sizes[entry.path] or 0:,} bytes in the artefact storage, not {entry.size_bytes:,}",
+                f"{of}: {entry.path} has {size_bytes:,} bytes in the artefact storage, not {entry.size_bytes:,}",
                 remedy="restore it from a backup, or register the model again",
             )
     for entry in manifest.files:
