@@ -1,0 +1,12 @@
+"""How long the chaos tests go on: `CHAOS_SEEDS`, a few in the normal suite, many in `make chaos SEEDS=50`."""
+
+import os
+
+SEEDS = int(os.environ.get("CHAOS_SEEDS", "2"))
+AT_LENGTH = SEEDS >= 10
+"""Whether every point is tried, and not a sample of each seed."""
+
+
+def bound(n_bad: int, n: int) -> str:
+    """Returns "0 of n" with its 95 % bound, by the rule of three."""
+    return f"{n_bad} of {n:,}" + ("" if n_bad or not n else f" (95 % bound {3 / n:.2g})")
