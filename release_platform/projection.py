@@ -42,6 +42,11 @@ class Projection:
                 break
         return problems
 
+    def renew(self, model: str) -> None:
+        """Signs the certificate of where each version stands by the present key, whichever key signed it before."""
+        for row in standing(self._store.ledger(model)):
+            self._sign(row)
+
     def deviations(self, model: str) -> tuple[Deviation, ...]:
         """Returns what the registry shows otherwise than it must; changes nothing."""
         for _ in range(ATTEMPTS):
@@ -94,9 +99,12 @@ class Projection:
         if row.version not in shown.tags:
             raise NotFound(f"the registry has no version {row.version}", remedy="restore the registry from a backup")
         if not self._is_certified(row, shown):
-            wanted = certificate_of(row)
-            bundle = self._keys.signer().sign(wanted.to_statement())
-            self._registry.set_tag(row.model, row.version, CERTIFICATE_TAG + wanted.alias, bundle)
+            self._sign(row)
+
+    def _sign(self, row: LedgerRow) -> None:
+        wanted = certificate_of(row)
+        bundle = self._keys.signer().sign(wanted.to_statement())
+        self._registry.set_tag(row.model, row.version, CERTIFICATE_TAG + wanted.alias, bundle)
 
     def _is_certified(self, row: LedgerRow, shown: Shown) -> bool:
         wanted = certificate_of(row)

@@ -249,7 +249,7 @@ class Releases:
         """Brings a former Production version back (default: the previous one) and returns the ledger row.
 
         It needs no approval, and no registry: when that does not answer, the move is committed, the live servers take
-        it from their own copies, and the aliases follow.
+        it from their own copies, and the aliases follow. Repeating it with its id returns the row of the first time.
 
         Raises:
             Refused: There is no previous version, or `to` never was in Production.
@@ -257,7 +257,7 @@ class Releases:
         if not reason.strip() or not actor.strip():
             raise Refused("a rollback needs an actor and a reason", remedy="say who wants it and why")
         head = self.store.head(model)
-        version = to or rollback_target(head)
+        version = to or self._find_target(model, request_id) or rollback_target(head)
         registration = self.store.find_registration(model, version)
         row = self.store.commit_move(
             model=model,
@@ -301,6 +301,7 @@ class Releases:
                 signature = self.keys.signer().sign(statement)
                 self.store.replace_tag(model, version, SIGNATURE_TAG, signature)
                 self.registry.set_tag(model, version, SIGNATURE_TAG, signature)
+            self.projection.renew(model)  # before: a server refuses what only a distrusted key certified
         self.keys.distrust(identity)
         for model in models:
             self.projection.project(model)
@@ -321,6 +322,11 @@ class Releases:
     def _find_done(self, request: PromotionRequest) -> LedgerRow | None:
         promoted = [row for row in self.store.ledger(request.model) if row.move is Move.PROMOTED]
         return next((row for row in promoted if row.request_id == request.request_id), None)
+
+    def _find_target(self, model: str, request_id: str | None) -> str | None:
+        """Returns where the rollback of this id went, if it was done: from there, the previous one is another."""
+        rows = (row for row in self.store.ledger(model) if row.move is Move.ROLLED_BACK)
+        return next((row.version for row in rows if row.request_id == request_id), None)
 
     def _deliver(self, model: str, tell: Tell) -> None:
         for sentence in self._delivery.deliver(model) if self._delivery is not None else ():

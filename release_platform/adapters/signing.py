@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -201,7 +202,9 @@ class KeyFolder:
         path = self._trusted / f"{key_id(key)}.pem"
         if not path.exists():
             self._trusted.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(public_pem(key))
+            fresh = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+            fresh.write_bytes(public_pem(key))
+            fresh.replace(path)  # whole or not at all: half a key would be trusted by nobody, and never mended
 
     def distrust(self, identity: str) -> None:
         """Stops trusting the key of an id; what it signed is refused from then on."""
