@@ -42,7 +42,7 @@ def build_registered_version(project: Project) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, evaluation_report: Any, platform: Platform
     ) -> dg.MaterializeResult[Any]:
         results = passed_gates(context.instance, spec.name, report_key, spec.every_gate, evaluation_report)
-        registration = _register(platform.services, context.run.run_id, evaluation_report, results)
+        registration = register_version(platform.services, context.run.run_id, evaluation_report, results)
         key = digest_of([registration.report_digest, registration.digest])
         head = platform.services.releases.stage(
             registration,
@@ -125,9 +125,13 @@ def _vouched(evaluated: Evaluated, results: tuple[GateResult, ...]) -> dict[str,
     }
 
 
-def _register(
+def register_version(
     services: Services, dagster_run_id: str, evaluated: Evaluated, results: tuple[GateResult, ...]
 ) -> Registration:
+    """Registers what was evaluated as a version, records and signs it, and returns what is recorded.
+
+    Repeating it with the same evaluation returns the record of the first time.
+    """
     trained, model = evaluated.trained, str(evaluated.report["model"])
     baseline = evaluated.report["baseline"]
     record = services.registry.register(

@@ -9,4 +9,4 @@ AT_LENGTH = SEEDS >= 10
 
 def bound(n_bad: int, n: int) -> str:
     """Returns "0 of n" with its 95 % bound, by the rule of three."""
-    return f"{n_bad} of {n:,}" + ("" if n_bad or not n else f" (95 % bound {3 / n:.2g})")
+    return f"{n_bad} of {n:,}" + ("" if n_bad or not n else f" (95 % bound {min(1, 3 / n):.2g})")

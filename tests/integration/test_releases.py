@@ -89,6 +89,14 @@ def test_a_rollback_certifies_the_old_version_for_a_new_epoch(releases: Releases
     assert releases.projection.deviations(MODEL) == ()
 
 
+def test_a_rollback_that_is_repeated_with_its_id_goes_back_once(releases: Releases) -> None:
+    for version in ("1", "2", "3"):
+        promote(releases, version)
+    first = releases.rollback(MODEL, to=None, actor="ada", reason="errors", request_id="back")
+    assert releases.rollback(MODEL, to=None, actor="ada", reason="errors", request_id="back") == first
+    assert releases.store.head(MODEL).production == "2"
+
+
 def test_a_rollback_commits_while_the_registry_is_down_and_the_aliases_follow(
     releases: Releases, registry: FakeRegistry, keys: KeyFolder
 ) -> None:
