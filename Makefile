@@ -6,6 +6,7 @@ MODEL ?= flight_delay
 VERSION ?=
 REASON ?=
 URL ?= http://127.0.0.1:8000
+SEEDS ?= 50
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 export PYTHONHASHSEED := 0
@@ -13,11 +14,11 @@ export REASON
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up down run-pipeline promote serve smoke-test dev test lint types arch check bench lock clean
+.PHONY: help install install-dev demo up down run-pipeline promote serve smoke-test dev test lint types arch check chaos bench lock clean
 
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
-	@echo "Variables: MODEL=flight_delay VERSION= REASON= URL=http://127.0.0.1:8000 PYTHON=python3"
+	@echo "Variables: MODEL=flight_delay VERSION= REASON= URL=http://127.0.0.1:8000 SEEDS=50 PYTHON=python3"
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python"; exit 1; }
@@ -77,6 +78,9 @@ arch: install-dev ## Which room may import which
 
 check: lint types arch ## lint, types and arch, and what dg checks
 	@$(BIN)/dg check toml && $(BIN)/dg check yaml && $(BIN)/dg check defs
+
+chaos: install-dev ## Crashes at every moment, races and random histories, SEEDS of each; prints what it tried
+	@CHAOS_SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/chaos -s --timeout 7200
 
 bench: install ## The platform's overhead against a plain script, side by side
 	@$(BIN)/python benchmarks/pipeline.py

@@ -13,7 +13,7 @@ from release_platform.adapters.mlflow_registry import MlflowRegistry
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.signing import KeyFolder
 from release_platform.domain.ledger import faults
-from tests.chaos.seeds import SEEDS, bound
+from tests.chaos.seeds import SEEDS, bound, only_at_length
 from tests.chaos.world import MODEL, World, approve, carry_out, request, rollback
 from tests.contract.registries import KeptInMlflow, blank_mlflow, mlflow_server
 from tests.integration.homes import blank_home
@@ -39,6 +39,7 @@ def world(tmp_path: Path, postgresql_url: str) -> World:
     return world
 
 
+@only_at_length
 @pytest.mark.timeout(3600)
 def test_aliases_show_the_head_within_two_seconds_of_the_last_of_64_moves(world: World, tmp_path: Path) -> None:
     lags_s, n_moves = [], 0

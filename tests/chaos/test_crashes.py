@@ -12,11 +12,13 @@ import pytest
 
 from tests.chaos.driver import Driver, How, Outcome, warm_driver
 from tests.chaos.operations import OPERATIONS, Operation
-from tests.chaos.seeds import AT_LENGTH, SEEDS, bound
+from tests.chaos.seeds import AT_LENGTH, SEEDS, bound, only_at_length
 from tests.chaos.states import States
 
-SAMPLE = 6
+SAMPLE = {How.KILL: 14, How.CUT: 8}
 """Moments of each seed, where not every one is tried."""
+
+DATABASES = ["sqlite", pytest.param("postgresql", marks=only_at_length)]
 
 KILLED = -9
 NAMED = {operation.name: operation for operation in OPERATIONS}
@@ -29,7 +31,7 @@ def driver() -> Iterator[Driver]:
         yield started
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
 def states(request: pytest.FixtureRequest, driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> States:
     server = request.getfixturevalue("postgresql_server") if request.param == "postgresql" else ""
     return States(tmp_path_factory.mktemp(request.param) / "states", driver, server)
@@ -50,15 +52,15 @@ def uncut(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def chosen(moments: dict[str, tuple[str, ...]], salt: str) -> list[tuple[Operation, int]]:
+def chosen(moments: dict[str, tuple[str, ...]], how: How) -> list[tuple[Operation, int]]:
     """Returns all moments at length, else a sample that has each operation as soon as it is large enough."""
     every = [(NAMED[name], number) for name, names in moments.items() for number in range(len(names))]
     if AT_LENGTH:
         return every
-    chance = random.Random(f"{salt}-{SEEDS}")
+    chance = random.Random(f"{how}-{SEEDS}")
     chance.shuffle(every)
     turns = [sum(other is operation for other, _ in every[:place]) for place, (operation, _) in enumerate(every)]
-    return [every[place] for place in sorted(range(len(every)), key=turns.__getitem__)][: SAMPLE * SEEDS]
+    return [every[place] for place in sorted(range(len(every)), key=turns.__getitem__)][: SAMPLE[how] * SEEDS]
 
 
 def cut_off(states: States, driver: Driver, operation: Operation, how: How, numbers: list[int]) -> list[str]:
@@ -75,6 +77,7 @@ def cut_off(states: States, driver: Driver, operation: Operation, how: How, numb
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("states", DATABASES, indirect=True)
 def test_a_process_that_is_killed_at_any_moment_leaves_nothing_wrong(
     states: States, driver: Driver, moments: dict[str, tuple[str, ...]], request: pytest.FixtureRequest
 ) -> None:
@@ -91,7 +94,7 @@ def test_a_database_that_ends_its_connections_at_any_moment_leaves_nothing_wrong
 
 def check(states: States, driver: Driver, moments: dict[str, tuple[str, ...]], how: How, kind: str) -> None:
     assert {name: len(names) >= 7 for name, names in moments.items()} == dict.fromkeys(NAMED, True)
-    tried, wrong = chosen(moments, f"{kind}-{how}"), []
+    tried, wrong = chosen(moments, how), []
     for operation, number in tried:
         problems = cut_off(states, driver, operation, how, [number])
         named = f"{operation.name}: {moments[operation.name][number]}"
@@ -102,6 +105,7 @@ def check(states: States, driver: Driver, moments: dict[str, tuple[str, ...]], h
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("states", DATABASES, indirect=True)
 def test_a_process_that_is_killed_again_and_again_gets_there(
     states: States, driver: Driver, moments: dict[str, tuple[str, ...]], request: pytest.FixtureRequest
 ) -> None:

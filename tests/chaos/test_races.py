@@ -10,7 +10,7 @@ from release_platform.adapters.release_store import ReleaseStore
 from release_platform.domain.ledger import LedgerRow, faults, fold
 from release_platform.domain.lifecycle import Move
 from tests.chaos.race import MODEL, Operation, contradictions, run_free, run_processes, run_rounds
-from tests.chaos.seeds import SEEDS, bound
+from tests.chaos.seeds import SEEDS, bound, only_at_length
 
 MOVERS = 64
 PROCESSES = 8
@@ -52,6 +52,7 @@ def test_the_history_of_movers_that_never_wait_is_linearizable(url: str) -> None
     )
 
 
+@pytest.mark.parametrize("url", [pytest.param("sqlite", marks=only_at_length), "postgresql"], indirect=True)
 def test_the_history_of_several_processes_is_linearizable(url: str) -> None:
     each = MOVERS // PROCESSES
     operations = run_processes(url, n_processes=PROCESSES, n_movers=each, n_attempts=1 + SEEDS, seed=SEEDS)

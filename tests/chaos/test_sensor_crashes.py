@@ -17,14 +17,13 @@ from release_platform.defs.promotion import REQUEST_TAG
 from release_platform.domain.invariants import violations
 from release_platform.domain.policy import RequestState
 from release_platform.settings import shipped
-from tests.chaos.seeds import AT_LENGTH
+from tests.chaos.seeds import only_at_length
 from tests.chaos.sensor import FLAGS
 from tests.fakes.server import until
 from tests.integration.homes import BIN, ROOT, Home, environment_of, example, open_home, why
 
 MODEL = "diabetes"
 KILLED = -signal.SIGKILL
-TRIED = FLAGS if AT_LENGTH else ("RUN_CREATED",)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +54,9 @@ def state(home: Home) -> RequestState:
     return home.services.store.get_request("q").state
 
 
+@only_at_length
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("flag", TRIED)
+@pytest.mark.parametrize("flag", FLAGS)
 def test_a_request_is_promoted_once_although_the_daemon_is_killed_at(
     flag: str, asked_once: Path, tmp_path: Path
 ) -> None:

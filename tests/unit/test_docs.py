@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 WITH_COMMANDS = [page for page in PAGES if page.name != "CHANGELOG.md"]
 TARGETS = frozenset(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-MAKE_VARIABLES = frozenset({"MODEL", "VERSION", "REASON", "URL", "PYTHON"})
+MAKE_VARIABLES = frozenset({"MODEL", "VERSION", "REASON", "URL", "SEEDS", "PYTHON"})
 SPECS = [
     *(kind for kind in vars(spec).values() if dataclasses.is_dataclass(kind) and kind.__module__ == spec.__name__),
     FreezeWindow,
