@@ -10,12 +10,13 @@ import dagster as dg
 from release_platform.adapters.model_package import load_package
 from release_platform.defs.naming import asset_key, link, stage_asset
 from release_platform.defs.resources import Platform, latest_record
-from release_platform.domain.errors import GatesNotPassed, Refused, ReleaseError
+from release_platform.domain.errors import GatesNotPassed, Refused, ReleaseError, Unavailable
 from release_platform.domain.evidence import EvaluationReport
 from release_platform.domain.features import as_column
 from release_platform.domain.gates import GateResult, judge_all
 from release_platform.domain.identity import digest_of
 from release_platform.domain.policy import Registration
+from release_platform.domain.ports import VersionRecord
 from release_platform.domain.records import Evaluated, RegisteredVersion
 from release_platform.domain.spec import GateSpec
 from release_platform.project import Project
@@ -167,8 +168,18 @@ def register_version(
     try:
         return services.releases.record(record, registration, _vouched(evaluated, results))
     except ReleaseError:
-        services.registry.discard(model, record.version)  # nothing is left half-registered
+        if not _may_be_recorded(services, record):
+            services.registry.discard(model, record.version)  # nothing is left half-registered
         raise
+
+
+def _may_be_recorded(services: Services, record: VersionRecord) -> bool:
+    """Whether the store has the version, or cannot say: a commit may have been done although its answer was lost."""
+    try:
+        known = services.releases.store.find_registration(record.model, record.version)
+    except Unavailable:
+        return True
+    return known is not None and known.digest == record.digest
 
 
 def build_servable_check(project: Project) -> dg.AssetChecksDefinition:

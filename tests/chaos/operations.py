@@ -221,10 +221,6 @@ def _state_of(parts: Parts, request_id: str) -> RequestState:
     return RequestState(parts.store.get_request(request_id).state)
 
 
-def _is_staged(parts: Parts, version: str) -> bool:
-    return bool(parts.store.head(MODEL).staging == version)
-
-
 def _is_production(parts: Parts, version: str) -> bool:
     return bool(parts.store.head(MODEL).production == version)
 
@@ -234,7 +230,7 @@ OPERATIONS = (
         name="first registration",
         start="blank",
         run=lambda parts: register(parts, "first"),
-        done=lambda parts: _is_staged(parts, "1"),
+        done=lambda parts: parts.store.head(MODEL).staging is not None,
     ),
     Operation(
         name="registration",
