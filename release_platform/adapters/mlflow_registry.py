@@ -123,11 +123,11 @@ class MlflowRegistry:
         """Registers a logged model as a new version; the same key again returns the version it made first.
 
         Raises:
-            IntegrityError: The logged model is not complete.
+            IntegrityError: The logged model is not complete, or the registry shows other files than these.
         """
         known = self.find_version(model, key)
         if known is not None:
-            return known
+            return _of_these_files(known, manifest)
         with mlflow_errors(self._uri):
             client = mlflow_client(self._uri)
             status = client.get_logged_model(model_id).status
@@ -150,7 +150,7 @@ class MlflowRegistry:
                         KEY_TAG: key,
                     },
                 )
-        return _record(version)
+        return _of_these_files(_record(version), manifest)
 
     def discard(self, model: str, version: str) -> None:
         """Deletes a version that the release store does not know; if that fails too, the error is the store's."""
@@ -253,6 +253,16 @@ def delete_files(uri: str, tracking_uri: str) -> None:
 
     repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
     repository.delete_artifacts()
+
+
+def _of_these_files(record: VersionRecord, manifest: Manifest) -> VersionRecord:
+    """Returns the record: what the platform signs is what it made, whatever the registry says of it."""
+    if record.manifest != manifest:
+        raise IntegrityError(
+            f"{record.model} version {record.version} is registered for this evaluation, but with other files",
+            remedy="find out who registered or edited it, delete it, then register again",
+        )
+    return record
 
 
 def _is_missing(error: Exception) -> bool:

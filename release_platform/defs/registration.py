@@ -154,7 +154,7 @@ def register_version(
     registration = Registration(
         model=model,
         version=record.version,
-        digest=record.digest,
+        digest=trained.manifest.digest,
         model_digest=trained.model_digest,
         report_digest=evaluated.report_digest,
         fingerprint=trained.features.raw_fingerprint,
