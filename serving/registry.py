@@ -138,6 +138,7 @@ class ModelSource:
         proof = proof_of(record, ALIAS)
         certificate = self.authorise(proof, record.manifest, record.model, record.version)
         self._check_fence(certificate, live)
+        self._check_newest(certificate)
         return self.prepare(certificate, proof, record.manifest, live, Origin.REGISTRY)
 
     def _check_fence(self, certificate: Certificate, live: LoadedModel | None) -> None:
@@ -151,6 +152,16 @@ class ModelSource:
             f"but epoch {accepted} was served already" + ("; the registry does not show that yet" if behind else ""),
             remedy=f"the alias was moved behind the platform's back; see `release history {certificate.model}`",
         )
+
+    def _check_newest(self, certificate: Certificate) -> None:
+        """Refuses an alias that was moved back: also a server that never served anything sees that it was."""
+        newest = self._trust.newest_epoch(self._reach().shown(certificate.model), model=certificate.model, alias=ALIAS)
+        if certificate.epoch < newest:
+            raise IntegrityError(
+                f"{certificate.model} version {certificate.version} stood in Production in epoch {certificate.epoch}, "
+                f"but the registry shows a certificate of epoch {newest}: its alias was moved back, or is about to move",
+                remedy=f"wait for the promotion sensor; see `release history {certificate.model}`",
+            )
 
     def prepare(
         self, certificate: Certificate, proof: Proof, manifest: Manifest, live: LoadedModel | None, origin: Origin

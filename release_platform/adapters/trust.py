@@ -95,3 +95,8 @@ class Trust:
         check_version_statement(keys.verify(proof.signature), manifest, model=model, version=version)
         check_certificate(certificate, model=model, version=version, digest=manifest.digest, alias=alias)
         return certificate
+
+    def newest_epoch(self, shown: Shown, *, model: str, alias: str) -> int:
+        """Returns the newest epoch in which a registry shows that something came behind an alias; 0 for none."""
+        certificates = certified(model, bundles_in(shown), self._keys())
+        return max((certificate.epoch for certificate in certificates if certificate.alias == alias), default=0)

@@ -12,7 +12,7 @@ from serving.cache import PackageCache
 from serving.models import UNASSIGNED, Confirmed, Lost, Origin, Refused, Went
 from serving.registry import ModelSource
 from tests.fakes.packages import build_linear_classifier, manifest_of
-from tests.fakes.registry import TRUST, FakeRegistry
+from tests.fakes.registry import SIGNER, TRUST, FakeRegistry
 
 
 class SettableClock:
@@ -240,6 +240,18 @@ def test_the_epoch_does_not_decrease_over_a_restart_either(source, registry, cac
     registry.move_behind_the_back("cancer", "production", "1")
     restarted = ModelSource(connect=lambda: registry, cache=cache, trust=TRUST, clock=clock)
     assert "epoch 2 was served already" in refusal_of(restarted.look("cancer", None, None)).reason
+
+
+def test_a_server_that_never_served_does_not_follow_an_alias_that_was_moved_back_either(source, registry):
+    registry.set_alias("cancer", "production", "2")
+    registry.move_behind_the_back("cancer", "production", "1")
+    assert "epoch 2" in refusal_of(source.look("cancer", None, None)).reason
+
+
+@pytest.mark.parametrize("alias", ["staging", "production"])
+def test_only_a_trusted_certificate_of_production_says_that_another_move_is_newer(source, registry, alias):
+    registry.certify("cancer", alias, "2", 9, signer=SIGNER if alias == "staging" else Signer(new_key()))
+    assert source.look("cancer", None, None).loaded.version == "1"
 
 
 def test_a_rollback_is_a_new_epoch_of_an_old_version(source, registry):
