@@ -159,7 +159,7 @@ class ModelSource:
         if certificate.epoch < newest:
             raise IntegrityError(
                 f"{certificate.model} version {certificate.version} stood in Production in epoch {certificate.epoch}, "
-                f"but the registry shows a certificate of epoch {newest}: its alias was moved back, or is about to move",
+                f"but the registry shows a certificate of epoch {newest}: its alias was moved back, or soon moves",
                 remedy=f"wait for the promotion sensor; see `release history {certificate.model}`",
             )
 
