@@ -122,18 +122,16 @@ class ReleaseStore:
         """
         try:
             with self._begin() as connection:
-                done = _find_row(connection, request_id)
+                refused = _lock_request(connection, request_id)
+                done = _find_done(connection, request_id, (model, move, version))
                 if done is not None:
-                    if (done.model, done.move, done.version) != (model, move, version):
-                        raise Refused(
-                            f"request {request_id} already did something else: {done.move} {done.model} {done.version}",
-                            remedy="use a new request id",
-                        )
                     return done
+                if refused is not None:
+                    raise Refused(f"request {request_id} was refused: {refused}", remedy="open a new request")
                 head = _head(connection, model)
                 if head.epoch != expected_epoch:
                     raise StaleEpoch(model, expected=expected_epoch, found=head.epoch)
-                after = advance(head, move, version)
+                after, last = advance(head, move, version), _last_row(connection, model)
                 row = sealed(
                     LedgerRow(
                         model=model,
@@ -147,16 +145,22 @@ class ReleaseStore:
                         digest=digest,
                         before=head.to_json(),
                         after=after.to_json(),
-                        at=self._clock.now().isoformat(),
-                        previous_hash=_last_hash(connection, model),
+                        at=_not_before(last, self._clock.now()),
+                        previous_hash=genesis(model) if last is None else last.hash,
                     )
                 )
                 _compare_and_set(connection, head, after)
                 _refuse_removed(connection, model, version)  # after the head's row is ours: removals wait for it
                 connection.execute(_ledger.insert().values(_row_values(row)))
                 return row
-        except DuplicateRow:
-            raise StaleEpoch(model, expected=expected_epoch, found=self.head(model).epoch) from None
+        except (DuplicateRow, StaleEpoch):  # another was first: perhaps this very request, sent twice
+            with self._begin() as connection:
+                done, last = _find_done(connection, request_id, (model, move, version)), _last_row(connection, model)
+            if done is not None:
+                return done
+            first = "" if last is None else f"version {last.version} was {last.move} by {last.actor}"
+            found = 0 if last is None else last.epoch
+            raise StaleEpoch(model, expected=expected_epoch, found=found, first=first) from None
 
     def ledger(self, model: str) -> tuple[LedgerRow, ...]:
         """Returns all ledger rows of a model, by epoch."""
@@ -311,8 +315,12 @@ class ReleaseStore:
             return tuple(_request_from(row) for row in connection.execute(query).mappings())
 
     def close_request(self, request_id: str, state: RequestState, outcome: str) -> None:
-        """Ends an open request; does nothing to one that is closed."""
+        """Ends an open request; does nothing to one that is closed. What moved Production is never refused."""
         with self._begin() as connection:
+            _lock_request(connection, request_id)
+            done = _find_row(connection, request_id)
+            if done is not None and done.move is Move.PROMOTED:
+                state, outcome = RequestState.PROMOTED, f"epoch {done.epoch}"
             connection.execute(
                 _requests.update()
                 .where(_requests.c.request_id == request_id, _requests.c.state == RequestState.OPEN)
@@ -426,9 +434,32 @@ def _compare_and_set(connection: sa.Connection, head: Head, after: Head) -> None
         raise StaleEpoch(head.model, expected=head.epoch, found=_head(connection, head.model).epoch)
 
 
-def _last_hash(connection: sa.Connection, model: str) -> str:
-    query = sa.select(_ledger.c.hash).where(_ledger.c.model == model).order_by(_ledger.c.epoch.desc()).limit(1)
-    return connection.scalar(query) or genesis(model)
+def _last_row(connection: sa.Connection, model: str) -> LedgerRow | None:
+    query = _ledger.select().where(_ledger.c.model == model).order_by(_ledger.c.epoch.desc()).limit(1)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else _row_from(row)
+
+
+def _not_before(last: LedgerRow | None, now: datetime) -> str:
+    """Returns the time of the next row: the ledger stays in order of time, although a clock goes back."""
+    return (now if last is None else max(now, datetime.fromisoformat(last.at))).isoformat()
+
+
+def _lock_request(connection: sa.Connection, request_id: str) -> str | None:
+    """Lets nobody else close or carry out a request until the transaction ends; returns why it was refused, or None."""
+    query = sa.select(_requests.c.state, _requests.c.outcome).where(_requests.c.request_id == request_id)
+    found = connection.execute(query.with_for_update()).first()
+    return str(found.outcome) if found is not None and found.state == RequestState.REFUSED else None
+
+
+def _find_done(connection: sa.Connection, request_id: str, wanted: tuple[str, Move, str]) -> LedgerRow | None:
+    done = _find_row(connection, request_id)
+    if done is not None and (done.model, done.move, done.version) != wanted:
+        raise Refused(
+            f"request {request_id} already did something else: {done.move} {done.model} {done.version}",
+            remedy="use a new request id",
+        )
+    return done
 
 
 def _find_row(connection: sa.Connection, request_id: str) -> LedgerRow | None:

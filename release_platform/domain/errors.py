@@ -130,9 +130,10 @@ class Refused(ReleaseError):
 class StaleEpoch(Refused):
     """The head moved between reading and committing; the other transition stands."""
 
-    def __init__(self, model: str, *, expected: int, found: int) -> None:
+    def __init__(self, model: str, *, expected: int, found: int, first: str = "") -> None:
         super().__init__(
-            f"{model}: expected epoch {expected}, but the head is at epoch {found}: another transition was first",
+            f"{model}: expected epoch {expected}, but the head is at epoch {found}: another transition was first"
+            + (f": {first}" if first else ""),
             remedy=f"look at `release history {model}`, then decide again",
         )
         self.expected = expected

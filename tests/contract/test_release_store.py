@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.store_database import SCHEMA, upgrade
 from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
-from release_platform.domain.ledger import LedgerRow, faults, fold
+from release_platform.domain.ledger import LedgerRow, faults, fold, standing_at
 from release_platform.domain.lifecycle import Move
 from release_platform.domain.policy import Approval, PromotionRequest, RequestState
 from tests.unit.test_policy import REGISTRATION, REQUEST
@@ -61,7 +61,9 @@ def test_moves_are_kept_in_a_ledger_without_fault(store: ReleaseStore) -> None:
 
 def test_a_stale_epoch_is_told_who_won_and_changes_nothing(store: ReleaseStore) -> None:
     move(store, Move.STAGED, "1", 0)
-    with pytest.raises(StaleEpoch, match="expected epoch 0, but the head is at epoch 1"):
+    with pytest.raises(
+        StaleEpoch, match=r"the head is at epoch 1: another transition was first: version 1 was staged by ada"
+    ):
         move(store, Move.STAGED, "2", 0)
     assert len(store.ledger("m")) == 1
 
@@ -358,3 +360,73 @@ def test_of_a_removal_and_a_move_at_the_same_time_one_is_refused(store: ReleaseS
             done = [pool.submit(act, str(number)) for act in (remove, promote)]
         assert [future.result() for future in done].count(True) == 1
     assert store.removed("m").isdisjoint(store.head("m").ever)
+
+
+def asked(store: ReleaseStore, request_id: str = "q") -> PromotionRequest:
+    return store.open_request(replace(REQUEST, model="m", version="1", request_id=request_id))
+
+
+def test_a_request_that_was_refused_moves_nothing(store: ReleaseStore) -> None:
+    move(store, Move.STAGED, "1", 0)
+    asked(store)
+    store.close_request("q", RequestState.REFUSED, "the version was changed")
+    with pytest.raises(Refused, match="the version was changed"):
+        move(store, Move.PROMOTED, "1", 1, "q")
+    assert store.head("m").production is None
+
+
+def test_a_request_that_moved_production_is_never_said_to_be_refused(store: ReleaseStore) -> None:
+    move(store, Move.STAGED, "1", 0)
+    asked(store)
+    move(store, Move.PROMOTED, "1", 1, "q")
+    store.close_request("q", RequestState.REFUSED, "3 promotion runs failed")
+    found = store.get_request("q")
+    assert (found.state, found.outcome) == (RequestState.PROMOTED, "epoch 2")
+
+
+def test_a_request_is_promoted_or_refused_but_never_both(store: ReleaseStore) -> None:
+    move(store, Move.STAGED, "1", 0)
+    for n in range(20):
+        epoch = store.head("m").epoch
+        store.open_request(replace(REQUEST, model="m", version=f"{n + 2}", request_id=f"q{n}"))
+
+        def promote(n: int = n, epoch: int = epoch) -> bool:
+            try:
+                move(store, Move.PROMOTED, f"{n + 2}", epoch, f"q{n}")
+            except Refused:
+                return False
+            return True
+
+        with ThreadPoolExecutor(2) as pool:
+            moved = pool.submit(promote)
+            pool.submit(store.close_request, f"q{n}", RequestState.REFUSED, "late").result()
+        state = store.get_request(f"q{n}").state
+        assert (state is RequestState.REFUSED) is not moved.result()
+
+
+def test_the_same_request_sent_twice_at_once_gets_the_same_row_twice(store: ReleaseStore) -> None:
+    for epoch in range(20):
+        with ThreadPoolExecutor(2) as pool:
+            rows = list(pool.map(lambda _, e=epoch: move(store, Move.PROMOTED, f"{e + 1}", e, f"q{e}"), range(2)))
+        assert rows[0] == rows[1]
+
+
+class BackwardClock:
+    """A `Clock` that goes back by an hour each time that it is read."""
+
+    def __init__(self) -> None:
+        self.moment = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        self.moment -= timedelta(hours=1)
+        return self.moment
+
+
+def test_rows_stay_in_order_of_time_although_the_clock_goes_back(url: str) -> None:
+    store = ReleaseStore(url, BackwardClock())
+    move(store, Move.STAGED, "1", 0)
+    move(store, Move.PROMOTED, "1", 1)
+    first, second = store.ledger("m")
+    assert first.at <= second.at
+    assert standing_at([first, second], datetime.fromisoformat(first.at)) == second
+    store.close()
