@@ -10,7 +10,7 @@ import pytest
 from release_platform.domain.evidence import Measurement
 from release_platform.domain.fingerprint import ColumnFingerprint, Fingerprint, combined
 from release_platform.domain.ledger import LedgerRow, sealed
-from release_platform.domain.lifecycle import Move
+from release_platform.domain.lifecycle import Head, Move
 from release_platform.domain.lineage import (
     ApprovalState,
     CertifiedMove,
@@ -180,8 +180,8 @@ ROW = sealed(
         request_id="q",
         evidence="sha256:r",
         digest="sha256:d",
-        before={},
-        after={},
+        before=Head(model="m", epoch=1, staging="2").to_json(),
+        after=Head(model="m", epoch=2, production="2", ever=("2",)).to_json(),
         at=NOW.isoformat(),
         previous_hash="sha256:p",
     )
