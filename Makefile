@@ -14,7 +14,7 @@ export REASON
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up down run-pipeline promote serve smoke-test dev test lint types arch check chaos bench lock clean
+.PHONY: help install install-dev demo up down run-pipeline promote serve smoke-test dev test lint types arch check mutants chaos bench lock clean
 
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ arch: install-dev ## Which room may import which
 
 check: lint types arch ## lint, types and arch, and what dg checks
 	@$(BIN)/dg check toml && $(BIN)/dg check yaml && $(BIN)/dg check defs
+
+mutants: install-dev ## Plant defects in a copy of the code; each must be caught by the tests that it names
+	@$(BIN)/python -m tests.mutants
 
 chaos: install-dev ## Crashes at every moment, races and random histories, SEEDS of each; prints what it tried
 	@CHAOS_SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/chaos -s --timeout 7200

@@ -97,6 +97,36 @@ def test_of_many_concurrent_moves_one_wins_each_round(store: ReleaseStore) -> No
     assert store.head("m").epoch == 5
 
 
+def test_a_head_that_another_transaction_moves_meanwhile_is_not_overwritten(postgresql_url: str) -> None:
+    store = ReleaseStore(postgresql_url)
+    move(store, Move.STAGED, "1", 0)
+    engine = sa.create_engine(postgresql_url)
+    waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = :lock")
+    with ThreadPoolExecutor(1) as pool, engine.connect() as other, engine.connect() as onlooker:
+        other.execute(sa.text("UPDATE heads SET epoch = 7"))
+        late = pool.submit(move, store, Move.STAGED, "2", 1)
+        while not onlooker.scalar(waiting, {"lock": "transactionid"}):
+            onlooker.rollback()  # a transaction sees the activity of its beginning
+            assert not late.done()
+        other.commit()
+        with pytest.raises(StaleEpoch):
+            late.result()
+    assert len(store.ledger("m")) == 1
+    store.close()
+    engine.dispose()
+
+
+def test_a_head_never_moves_without_its_ledger_row(store: ReleaseStore, url: str) -> None:
+    move(store, Move.STAGED, "1", 0)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:  # no row more has room in this ledger
+        connection.execute(sa.text("CREATE UNIQUE INDEX full_ledger ON ledger (model)"))
+    engine.dispose()
+    with pytest.raises(StaleEpoch):
+        move(store, Move.STAGED, "2", 1)
+    assert (store.head("m").epoch, len(store.ledger("m"))) == (1, 1)
+
+
 @pytest.mark.parametrize("statement", ["UPDATE ledger SET actor = 'mallory'", "DELETE FROM ledger"])
 def test_ledger_rows_cannot_be_changed(store: ReleaseStore, url: str, statement: str) -> None:
     move(store, Move.STAGED, "1", 0)

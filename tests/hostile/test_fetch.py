@@ -11,6 +11,7 @@ from release_platform.domain.errors import IntegrityError
 from tests.fakes.packages import build_linear_classifier, manifest_of
 
 CHANGES: dict[str, Callable[[Path], object]] = {
+    "one-byte-more": lambda path: path.write_bytes(path.read_bytes() + b" "),
     "terabyte": lambda path: os.truncate(path, 1 << 40),
     "endless-device": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
     "pipe": lambda path: (path.unlink(), os.mkfifo(path)),

@@ -12,10 +12,11 @@ from release_platform.adapters.signing import KeyFolder, key_id
 from release_platform.adapters.trust import Trust, bundles_in, certified, proof_of
 from release_platform.audit import observe
 from release_platform.domain.attestation import SIGNATURE_TAG
-from release_platform.domain.errors import IntegrityError, Refused
+from release_platform.domain.errors import IntegrityError, Refused, StaleEpoch, Unavailable
 from release_platform.domain.invariants import LINEAGE, violations
 from release_platform.domain.ledger import certified_faults, faults, sealed
 from release_platform.domain.policy import RequestState
+from release_platform.domain.ports import VersionRecord
 from release_platform.domain.spec import PolicySpec
 from release_platform.projection import Projection
 from release_platform.releases import Releases
@@ -150,6 +151,91 @@ def test_a_version_without_a_valid_signature_is_not_promoted(releases: Releases,
         releases.promote("q", FREE)
     assert releases.store.head(MODEL).production is None
     assert releases.store.get_request("q").state is RequestState.OPEN
+
+
+def test_a_version_with_the_signature_of_another_is_not_promoted(releases: Releases, registry: FakeRegistry) -> None:
+    stage(releases, "1")
+    stage(releases, "2")
+    registry.set_tag(MODEL, "2", SIGNATURE_TAG, registry.get_version(MODEL, "1").tags[SIGNATURE_TAG])
+    releases.request(MODEL, version="2", actor="ada", reason="better", request_id="q")
+    with pytest.raises(IntegrityError, match="not of cancer version 2"):
+        releases.promote("q", FREE)
+    assert releases.store.head(MODEL).production is None
+
+
+def test_a_version_whose_files_were_changed_is_not_promoted(
+    releases: Releases, registry: FakeRegistry, folders: dict[tuple[str, str], Path]
+) -> None:
+    stage(releases, "1")
+    releases.request(MODEL, version="1", actor="ada", reason="better", request_id="q")
+    file = folders[MODEL, "1"] / "golden.json"
+    right = file.read_bytes()
+    file.write_bytes(right[:-1] + b"]")
+    with pytest.raises(IntegrityError, match=r"golden\.json was changed"):
+        releases.promote("q", FREE)
+    file.write_bytes(right)
+    assert releases.store.head(MODEL).production is None
+
+
+def test_a_version_that_never_was_in_staging_is_not_promoted(releases: Releases, registry: FakeRegistry) -> None:
+    record = registry.get_version(MODEL, "1")
+    releases.record(record, replace(REGISTRATION, model=MODEL, version="1", digest=record.digest), {"commit": "c"})
+    releases.request(MODEL, version="1", actor="ada", reason="better", request_id="q")
+    with pytest.raises(Refused, match="never was in Staging"):
+        releases.promote("q", FREE)
+    assert releases.store.head(MODEL).production is None
+
+
+def test_promoting_past_what_is_missing_is_refused(releases: Releases) -> None:
+    stage(releases, "1")
+    releases.request(MODEL, version="1", actor="ada", reason="better", request_id="q")
+    with pytest.raises(Refused, match=r"1 of 1 approval\(s\) by others than ada are missing"):
+        releases.promote("q", replace(FREE, approvals=1))
+    assert releases.store.head(MODEL).production is None
+    assert releases.store.get_request("q").state is RequestState.OPEN
+
+
+def test_a_promotion_that_was_decided_before_another_one_is_told_so(
+    releases: Releases, registry: FakeRegistry, keys: KeyFolder
+) -> None:
+    stage(releases, "1")
+    stage(releases, "2")
+    for version in ("1", "2"):
+        releases.request(MODEL, version=version, actor="ada", reason="better", request_id=f"q{version}")
+
+    class Slow(FakeRegistry):
+        """Lets another promotion through while it fetches a version."""
+
+        def fetch(self, model: str, version: str, folder: Path) -> VersionRecord:
+            releases.promote("q2", FREE)
+            return super().fetch(model, version, folder)
+
+    slow = Slow({})
+    slow.__dict__ = registry.__dict__  # the same registry, seen by a slower process
+    with pytest.raises(StaleEpoch, match="expected epoch 2, but the head is at epoch 3"):
+        Releases(releases.store, slow, keys).promote("q1", FREE)
+    assert releases.store.head(MODEL).production == "2"
+
+
+def test_an_alias_never_moves_before_its_certificate_is_there(
+    releases: Releases, registry: FakeRegistry, keys: KeyFolder
+) -> None:
+    promote(releases, "1")
+    stage(releases, "2")
+    releases.request(MODEL, version="2", actor="ada", reason="better", request_id="q2")
+
+    class Refusing(FakeRegistry):
+        """Goes down as soon as a certificate is to be written."""
+
+        def set_tag(self, model: str, version: str, name: str, value: str) -> None:
+            raise Unavailable("the registry does not answer", remedy="start it")
+
+    refusing = Refusing({})
+    refusing.__dict__ = registry.__dict__
+    with pytest.raises(Unavailable):
+        Releases(releases.store, refusing, keys).promote("q2", FREE)
+    assert releases.store.head(MODEL).production == "2"  # committed
+    assert registry.find_alias(MODEL, "production") == "1"
 
 
 def test_an_edited_certificate_is_signed_again(releases: Releases, registry: FakeRegistry, keys: KeyFolder) -> None:

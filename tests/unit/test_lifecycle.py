@@ -61,6 +61,11 @@ def test_a_promotion_keeps_the_version_that_it_replaces() -> None:
     assert head.aliases == {Alias.STAGING: None, Alias.PRODUCTION: "2", Alias.PREVIOUS: "1"}
 
 
+def test_the_alias_previous_is_where_a_plain_rollback_goes() -> None:
+    head = moved(*((Move.PROMOTED, v) for v in ("1", "2", "3")))
+    assert head.aliases[Alias.PREVIOUS] == rollback_target(head) == "2"
+
+
 def test_rollbacks_go_back_to_any_depth() -> None:
     head = moved(*((Move.PROMOTED, v) for v in ("1", "2", "3")))
     head = advance(head, Move.ROLLED_BACK, rollback_target(head))
