@@ -31,15 +31,15 @@ DEFECTS = (
     Defect(
         name="a repeated request is not recognised",
         file=_STORE,
-        old="if done is not None:",
-        new="if done is not None and done.model != model:",
+        old="done = _find_row(connection, request_id)\n    if done is not None and",
+        new="done = None\n    if done is not None and",
         tests=(f"{_CONTRACT}test_one_request_moves_once_however_often_it_is_sent[sqlite]",),
     ),
     Defect(
         name="a request id serves for another version",
         file=_STORE,
-        old="!= (model, move, version):",
-        new="!= (model, move, done.version):",
+        old="(done.model, done.move, done.version) != wanted:",
+        new="(done.model, done.move) != wanted[:2]:",
         tests=(f"{_CONTRACT}test_a_request_id_cannot_be_used_for_another_move[sqlite]",),
     ),
     Defect(
@@ -54,7 +54,7 @@ DEFECTS = (
     Defect(
         name="ledger rows are not chained",
         file=_STORE,
-        old="previous_hash=_last_hash(connection, model),",
+        old="previous_hash=genesis(model) if last is None else last.hash,",
         new="previous_hash=genesis(model),",
         tests=(f"{_CONTRACT}test_moves_are_kept_in_a_ledger_without_fault[sqlite]",),
     ),
