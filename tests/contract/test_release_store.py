@@ -103,7 +103,7 @@ def test_a_head_that_another_transaction_moves_meanwhile_is_not_overwritten(post
     engine = sa.create_engine(postgresql_url)
     waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = :lock")
     with ThreadPoolExecutor(1) as pool, engine.connect() as other, engine.connect() as onlooker:
-        other.execute(sa.text("UPDATE heads SET epoch = 7"))
+        other.execute(sa.text("UPDATE heads SET epoch = 7, state = jsonb_set(state::jsonb, '{epoch}', '7')::json"))
         late = pool.submit(move, store, Move.STAGED, "2", 1)
         while not onlooker.scalar(waiting, {"lock": "transactionid"}):
             onlooker.rollback()  # a transaction sees the activity of its beginning
