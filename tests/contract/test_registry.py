@@ -154,7 +154,7 @@ def test_an_edited_tag_is_an_integrity_error_and_stops_no_other_version(
         with pytest.raises(IntegrityError, match="spoilt version 2"):
             mlflow.registry.fetch(SPOILT, "2", tmp_path)
         assert mlflow.registry.get_version(SPOILT, "1").version == "1"
-        assert mlflow.register(build_linear_classifier(tmp_path / "package", model=SPOILT, n_rows=370), "later")
+        assert mlflow.register(build_linear_classifier(tmp_path / "package", model=SPOILT, n_rows=370), tmp_path.name)
     finally:
         mlflow.set_tag("2", tag, before)
 

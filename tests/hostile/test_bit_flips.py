@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from release_platform.adapters.mlflow_registry import _read_manifest
+from release_platform.adapters.mlflow_registry import DIGEST_TAG, MANIFEST_TAG, find_manifest
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.trust import CERTIFICATE_TAG, SIGNATURE_TAG, Proof
 from release_platform.domain.errors import IntegrityError
@@ -68,8 +68,10 @@ def test_a_flip_in_a_tag_is_found_or_leaves_what_is_verified_as_it_was(record, t
     }
 
     def verify(text: str) -> object:
-        manifest = _read_manifest(text) if tag == "manifest" else record.manifest
-        if manifest is None or manifest.digest != record.digest:
+        manifest = record.manifest
+        if tag == "manifest":
+            manifest = find_manifest({MANIFEST_TAG: text, DIGEST_TAG: record.digest})
+        if manifest is None:
             return None
         shown = {"signature": proof.signature, "certificate": proof.certificate} | {tag: text}
         now = Proof(signature=shown["signature"], certificate=shown["certificate"])

@@ -18,7 +18,7 @@ from release_platform.defs.resources import Platform
 from release_platform.domain.errors import StaleEpoch
 from release_platform.domain.ledger import faults
 from release_platform.domain.lifecycle import Head, Move
-from release_platform.domain.policy import RequestState
+from release_platform.domain.policy import RequestState, binding
 from release_platform.project import Project
 from tests.integration.homes import Home, changed, example, open_home, why
 
@@ -288,7 +288,7 @@ def test_a_promotion_moves_production_and_keeps_the_version_before(promoted: Hom
     rows = promoted.services.store.ledger(MODEL)
     assert faults(MODEL, rows) == ()
     assert (rows[-1].actor, rows[-1].reason, rows[-1].request_id) == ("ada", "sharper for the young", "q")
-    assert rows[-1].evidence == promoted.registrations(OPEN)[1].report_digest
+    assert rows[-1].evidence == binding(promoted.registrations(OPEN)[1], OPEN.spec.policy)
 
 
 def test_production_version_is_materialized_with_who_why_and_what(promoted: Home) -> None:
