@@ -58,6 +58,13 @@ DEFECTS = (
         ),
     ),
     Defect(
+        name="a server that never served follows an alias that was moved back",
+        file=_REGISTRY,
+        old="if certificate.epoch < newest:",
+        new="if newest < 0:",
+        tests=(f"{_OF_REGISTRY}test_a_server_that_never_served_does_not_follow_an_alias_that_was_moved_back_either",),
+    ),
+    Defect(
         name="a push of an earlier move is accepted",
         file=_PUSHES,
         old="if certificate.epoch < accepted or (live is not None and certificate.epoch == accepted):",
