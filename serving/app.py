@@ -13,17 +13,21 @@ from starlette.responses import Response
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.trust import Trust
 from release_platform.domain.ports import Clock, Registry
+from serving.answering import Answering
 from serving.cache import PackageCache
-from serving.edge import Edge, request_id_of
+from serving.edge import Edge
 from serving.engine import Engine
 from serving.errors import InvalidInput, Problem, document, problem_response
+from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.models import Live, RouteTable
+from serving.predicting import build_predict_routes
 from serving.pushes import Pushes
 from serving.registry import ModelSource
+from serving.requests import mark_served, request_id_of
 from serving.routes.health import build_health_routes
 from serving.routes.moves import build_move_routes
-from serving.routes.native import build_native_routes
+from serving.routes.native import PREDICT_ROUTES, build_model_routes
 from serving.settings import Settings
 from serving.watch import Watcher
 
@@ -46,7 +50,13 @@ def create_app(settings: Settings, registry: Registry | None = None, *, clock: C
     clock = clock or SystemClock()
     live = Live(RouteTable(known=frozenset(settings.models) if settings.models else None))
     metrics = Metrics(live)
-    engine = Engine(n_threads=settings.n_threads, max_waiting=settings.max_waiting, metrics=metrics)
+    engine = Engine(
+        n_threads=settings.n_threads,
+        max_waiting=settings.max_waiting,
+        within_s=settings.predict_timeout_s,
+        metrics=metrics,
+    )
+    metrics.watch_queue(lambda: engine.n_waiting)
     source = ModelSource(
         connect=_connector(settings, registry),
         cache=PackageCache(settings.cache_dir),
@@ -72,11 +82,21 @@ def create_app(settings: Settings, registry: Registry | None = None, *, clock: C
             yield
             live.draining = True
             tasks.cancel_scope.cancel()
+        engine.close()
 
     app = FastAPI(title="Model serving", description=DESCRIPTION, version="1", lifespan=lifespan, redoc_url=None)
     app.state.live = live
-    app.add_middleware(Edge, metrics=metrics)
-    app.include_router(build_native_routes(live=live, engine=engine, settings=settings))
+    answering = Answering(
+        live=live,
+        engine=engine,
+        limits=Limits(max_rows=settings.max_rows, ignore_extra=settings.extra_columns == "ignore"),
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+    )
+    fast = PREDICT_ROUTES if settings.fast_path else ()
+    app.add_middleware(Edge, answering=answering, metrics=metrics, routes=fast)
+    app.include_router(build_predict_routes(PREDICT_ROUTES, answering=answering))
+    app.include_router(build_model_routes(live=live))
     pushes = Pushes(source=source, live=live, settle=watcher.settle)
     app.include_router(build_move_routes(pushes=pushes, settings=settings))
     app.include_router(
@@ -105,6 +125,7 @@ def _connector(settings: Settings, registry: Registry | None) -> Callable[[], Re
 
 async def _answer_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
+    mark_served(request.scope, None, error.slug)
     return problem_response(error, instance=request.url.path, request_id=request_id_of(request.scope))
 
 

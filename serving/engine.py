@@ -1,88 +1,198 @@
-"""The one call that all doors end in, and the threads that it runs on."""
+"""The one call that all doors end in: on the event loop where it is short, else on threads, several at once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
-import anyio.to_thread
 import numpy as np
 
-from release_platform.domain.features import Column
+from release_platform.adapters.model_package import ModelPackage
+from release_platform.domain.features import Inputs, n_rows_of
 from release_platform.domain.prediction import Predictions
-from serving.errors import InvalidInput, ModelFailed, NonFinitePrediction, Overloaded, PredictionFailed
+from serving.batching import Batcher
+from serving.errors import InvalidInput, ModelFailed, NonFinitePrediction, PredictionFailed, Problem
 from serving.metrics import Metrics
 from serving.models import LoadedModel
 
+BATCHED_ROWS = 32
+"""Most rows of a request that is computed together with others, and twice this is most of a batch.
+
+More rows gain nothing from company; and a request of its own is computed exactly as the registry's model would compute
+it, while BLAS may add in another order when rows stand in another batch.
+"""
+
 _T = TypeVar("_T")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class Engine:
-    """Computes predictions off the event loop, on a bounded number of threads, with a bounded queue before them.
+    """Computes predictions, with a bounded number of threads and a bounded queue before them.
 
     Args:
         n_threads: How many calls run at the same time.
         max_waiting: How many more may wait.
+        within_s: Seconds that a request may wait for its turn and its result.
     """
 
-    def __init__(self, *, n_threads: int, max_waiting: int, metrics: Metrics) -> None:
-        self._limiter = anyio.CapacityLimiter(n_threads)
+    def __init__(self, *, n_threads: int, max_waiting: int, metrics: Metrics, within_s: float = 30.0) -> None:
+        self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="engine")
         self._n_threads = n_threads
         self._max_waiting = max_waiting
-        self._n_inside = 0
+        self._within_s = within_s
         self._metrics = metrics
+        self._batchers: WeakKeyDictionary[ModelPackage, Batcher[tuple[LoadedModel, Inputs], Predictions]]
+        self._batchers = WeakKeyDictionary()
+        self._work: Batcher[Callable[[], object], object] = self._batcher(_each, max_rows=1)
+
+    @property
+    def n_waiting(self) -> int:
+        """How many requests wait for a thread."""
+        return self._work.n_waiting + sum(batcher.n_waiting for batcher in self._batchers.values())
 
     async def run(self, work: Callable[[], _T]) -> _T:
-        """Returns the result of a CPU-bound call, made on a thread.
+        """Returns the result of a longer call, made on a thread.
 
         Raises:
             Overloaded: Too many calls wait already.
+            DeadlinePassed: It waited too long.
         """
-        if self._n_inside >= self._n_threads + self._max_waiting:
-            raise Overloaded(f"{self._max_waiting} requests are waiting already; come again")
-        self._n_inside += 1
-        try:
-            return await anyio.to_thread.run_sync(work, limiter=self._limiter)
-        finally:
-            self._n_inside -= 1
+        return await self._work.run(work, 1)  # type: ignore[return-value]
 
-    def predict(self, loaded: LoadedModel, columns: Mapping[str, Column]) -> Predictions:
-        """Returns a model's predictions for the plan's inputs; every number in them is finite.
+    async def predict(self, loaded: LoadedModel, inputs: Inputs) -> Predictions:
+        """Returns a model's predictions for some rows; every number in them is finite.
 
         Raises:
             InvalidInput: A number is too large for the model's arithmetic.
             ModelFailed: The model raised an error, or answered a number that is not finite.
+            Overloaded: Too many requests wait already.
+            DeadlinePassed: It waited too long.
         """
+        n_rows = n_rows_of(inputs)
+        if n_rows <= loaded.inline_rows:
+            return self.compute(loaded, inputs)
+        if n_rows > BATCHED_ROWS:
+            return await self.run(partial(self.compute, loaded, inputs))
+        batcher = self._batchers.get(loaded.package)
+        if batcher is None:
+            batcher = self._batchers[loaded.package] = self._batcher(self._compute_together, max_rows=2 * BATCHED_ROWS)
+        return await batcher.run((loaded, inputs), n_rows)
+
+    def compute(self, loaded: LoadedModel, inputs: Inputs) -> Predictions:
+        """Returns the predictions of one request, computed here. Raises as `predict`."""
         try:
             # Derived features and linear models may overflow; what comes of it is judged by the answer.
             with np.errstate(all="ignore"):
-                predictions = _predict(loaded, columns)
+                predictions = _checked(loaded, inputs, _predict(loaded, inputs))
         except ModelFailed as error:
             self._metrics.model_failed(loaded, error.slug)
             raise
-        self._metrics.rows_predicted(loaded, len(predictions.values))
+        self._metrics.predicted(loaded, predictions)
         return predictions
 
+    def close(self) -> None:
+        """Lets the threads end; what they compute is not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
-def _predict(loaded: LoadedModel, columns: Mapping[str, Column]) -> Predictions:
+    def _batcher(
+        self, compute: Callable[[Sequence[_Item]], Sequence[_Result | Problem]], *, max_rows: int
+    ) -> Batcher[_Item, _Result]:
+        return Batcher(
+            compute,
+            pool=self._pool,
+            n_at_once=self._n_threads,
+            max_rows=max_rows,
+            max_waiting=self._max_waiting,
+            within_s=self._within_s,
+        )
+
+    def _compute_together(self, asked: Sequence[tuple[LoadedModel, Inputs]]) -> Sequence[Predictions | Problem]:
+        self._metrics.batch_computed(asked[0][0], len(asked))
+        if len(asked) == 1:
+            return [self._try(*asked[0])]
+        try:
+            with np.errstate(all="ignore"):
+                together = _predict(asked[0][0], _joined([inputs for _, inputs in asked]))
+        except Problem:  # one of them is at fault; the others must not suffer
+            return [self._try(*one) for one in asked]
+        return self._shared_out(asked, together)
+
+    def _shared_out(
+        self, asked: Sequence[tuple[LoadedModel, Inputs]], together: Predictions
+    ) -> Sequence[Predictions | Problem]:
+        results: list[Predictions | Problem] = []
+        begin = 0
+        for loaded, inputs in asked:
+            end = begin + n_rows_of(inputs)
+            own = Predictions(
+                values=together.values[begin:end],
+                probabilities=None if together.probabilities is None else together.probabilities[begin:end],
+            )
+            results.append(self._settle(loaded, inputs, own))
+            begin = end
+        return results
+
+    def _try(self, loaded: LoadedModel, inputs: Inputs) -> Predictions | Problem:
+        try:
+            return self.compute(loaded, inputs)
+        except Problem as problem:
+            return problem
+
+    def _settle(self, loaded: LoadedModel, inputs: Inputs, own: Predictions) -> Predictions | Problem:
+        try:
+            _checked(loaded, inputs, own)
+        except ModelFailed as error:
+            self._metrics.model_failed(loaded, error.slug)
+            return error
+        except Problem as problem:
+            return problem
+        self._metrics.predicted(loaded, own)
+        return own
+
+
+def _each(calls: Sequence[Callable[[], object]]) -> Sequence[object]:
+    (call,) = calls
     try:
-        predictions = loaded.package.predict(columns)
+        return [call()]
+    except Problem as problem:
+        return [problem]
+
+
+def _joined(asked: Sequence[Inputs]) -> Inputs:
+    matrices = [inputs for inputs in asked if isinstance(inputs, np.ndarray)]
+    if matrices:
+        return np.concatenate(matrices)
+    columns = [inputs for inputs in asked if not isinstance(inputs, np.ndarray)]
+    return {name: np.concatenate([one[name] for one in columns]) for name in columns[0]}
+
+
+def _predict(loaded: LoadedModel, inputs: Inputs) -> Predictions:
+    try:
+        return loaded.package.predict(inputs)
     except Exception as error:
-        _blame_input(loaded, columns)
+        _blame_input(loaded, inputs)
         detail = f"version {loaded.version} of '{loaded.model}' raised {type(error).__name__}; tell the model's owner"
         raise PredictionFailed(detail) from error
+
+
+def _checked(loaded: LoadedModel, inputs: Inputs, predictions: Predictions) -> Predictions:
     numbers = predictions.values if predictions.probabilities is None else predictions.probabilities
-    finite = np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
+    finite = np.isfinite(numbers)
     if not finite.all():
-        _blame_input(loaded, columns)
-        row = int(np.argmin(finite))
+        _blame_input(loaded, inputs)
+        row = int(np.argmin(finite.reshape(len(numbers), -1).all(axis=1)))
         detail = f"version {loaded.version} of '{loaded.model}' has no finite answer to row {row}"
         raise NonFinitePrediction(detail, row=row)
     return predictions
 
 
-def _blame_input(loaded: LoadedModel, columns: Mapping[str, Column]) -> None:
+def _blame_input(loaded: LoadedModel, inputs: Inputs) -> None:
     """Raises `InvalidInput` if a feature is beyond single precision, which is what scikit-learn's trees compute in."""
     limit = float(np.finfo(np.float32).max)
-    for name, values in loaded.package.plan.apply(columns).items():
+    plan = loaded.package.plan
+    for name, values in plan.apply(plan.columns(inputs)).items():
         if values.dtype.kind == "f" and (large := np.abs(values) > limit).any():
             row = int(np.argmax(large))
             raise InvalidInput(f"row {row}, '{name}': the number is too large for the model", field=name, row=row)

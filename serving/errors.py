@@ -13,11 +13,13 @@ Problem                        status
 │   ├── InvalidPush            422  not a certificate with signature and manifest
 │   ├── UnprovenMove           403  what was pushed is not signed by a trusted key, or of something else
 │   ├── StaleMove              409  a later move was accepted already
-│   └── UnknownModel           404
+│   ├── UnknownModel           404
+│   └── UnknownVersion         404  the version neither is in Production nor was so before
 ├── NotNow                     503  come again later
 │   ├── ModelNotLoaded              ... no verified version is loaded
 │   ├── NoCopy                      ... what was pushed is authorised, but its files are not to be had
 │   ├── Overloaded                  ... too many requests wait already
+│   ├── DeadlinePassed              ... it waited too long for its turn
 │   └── Stopping                    ... the server ends, and the request took too long
 └── ModelFailed                500  the model is at fault; counted
     ├── PredictionFailed            ... it raised an error
@@ -164,6 +166,14 @@ class UnknownModel(RequestProblem):
     title = "There is no such model"
 
 
+class UnknownVersion(RequestProblem):
+    """The version neither is in Production nor was so before."""
+
+    status = 404
+    slug = "unknown-version"
+    title = "That version may not answer"
+
+
 class NotNow(Problem):
     """The same request may succeed later."""
 
@@ -198,6 +208,13 @@ class Overloaded(NotNow):
     title = "Too many requests are waiting"
 
 
+class DeadlinePassed(NotNow):
+    """The request waited too long for its turn, or for its result."""
+
+    slug = "deadline-passed"
+    title = "The request waited too long"
+
+
 class Stopping(NotNow):
     """The server ends, and the request was not answered within the time that was left."""
 
@@ -226,8 +243,10 @@ class NonFinitePrediction(ModelFailed):
     title = "The model's answer is not a finite number"
 
 
-def problem_response(problem: Problem, *, instance: str, request_id: str) -> Response:
-    """Returns the answer that tells a client of a problem."""
+def problem_response(
+    problem: Problem, *, instance: str, request_id: str, more: Mapping[str, str] | None = None
+) -> Response:
+    """Returns the answer that tells a client of a problem, with more members than every problem has."""
     return document(
         status=problem.status,
         slug=problem.slug,
@@ -235,7 +254,7 @@ def problem_response(problem: Problem, *, instance: str, request_id: str) -> Res
         detail=problem.detail,
         instance=instance,
         request_id=request_id,
-        extra={"field": problem.field, "row": problem.row},
+        extra={"field": problem.field, "row": problem.row, **(more or {})},
         headers=problem.headers,
     )
 

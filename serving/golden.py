@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from release_platform.adapters.model_package import ModelPackage
 from release_platform.domain.errors import IntegrityError
-from release_platform.domain.features import as_column
 from release_platform.domain.prediction import Predictions
 
 TOLERANCE = 1e-9
@@ -23,8 +22,7 @@ def check_golden(package: ModelPackage) -> int:
     Raises:
         IntegrityError: There are none, or an answer differs.
     """
-    inputs = {column.name: as_column(column, package.golden["inputs"][column.name]) for column in package.plan.inputs}
-    found = package.predict(inputs)
+    found = package.predict(package.golden_inputs)
     try:
         _check(found, package.golden["answers"])
     except (KeyError, TypeError, ValueError) as error:

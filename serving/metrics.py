@@ -1,52 +1,101 @@
 """What Prometheus is told. Each server has its own collector registry, so that two in one process do not mix."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from release_platform.domain.prediction import Predictions
 from serving.models import Live, LoadedModel
 
-_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BUCKETS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BUCKETS_ITEMS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+_BUCKETS_SCORE = tuple(round(0.05 * step, 2) for step in range(1, 21))
+_SERVED = ("model", "version")
 
 
 class Metrics:
-    """Counters and histograms of one server, and gauges of what it serves."""
+    """Counters and histograms of one server, and gauges of what it serves.
+
+    Args:
+        live: What is served.
+    """
 
     def __init__(self, live: Live) -> None:
-        self._registry = CollectorRegistry()
-        served = ("model", "version")
+        self._registry = registry = CollectorRegistry()
         self._requests = Counter(
-            "serving_requests", "Requests answered.", ("route", *served, "status"), registry=self._registry
+            "serving_requests", "Requests answered.", ("route", *_SERVED, "status"), registry=registry
         )
         self._seconds = Histogram(
             "serving_request_seconds",
             "Seconds from the request's head to the answer's.",
-            ("route", *served),
+            ("route", *_SERVED),
             buckets=_BUCKETS_S,
-            registry=self._registry,
+            registry=registry,
         )
-        self._rows = Counter("serving_rows", "Rows predicted.", served, registry=self._registry)
+        self._problems = Counter("serving_problems", "Problems told to clients.", ("model", "kind"), registry=registry)
+        self._rows = Counter("serving_rows", "Rows predicted.", _SERVED, registry=registry)
+        self._scores = Histogram(
+            "serving_score",
+            "The probability of a row's answer: of the second class of two, else of the likeliest.",
+            _SERVED,
+            buckets=_BUCKETS_SCORE,
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "serving_batch_requests",
+            "Requests that were computed together.",
+            _SERVED,
+            buckets=_BUCKETS_ITEMS,
+            registry=registry,
+        )
         self._failures = Counter(
-            "serving_model_failures", "Answers that the model owed.", (*served, "kind"), registry=self._registry
+            "serving_model_failures", "Answers that the model owed.", (*_SERVED, "kind"), registry=registry
         )
         self._refusals = Counter(
-            "serving_refusals",
-            "Versions that were not taken, each attempt.",
-            ("model", "kind"),
-            registry=self._registry,
+            "serving_refusals", "Versions that were not taken, each attempt.", ("model", "kind"), registry=registry
         )
-        self._registry.register(_TableCollector(live))
+        self._swaps = Histogram(
+            "serving_swap_seconds",
+            "Seconds from naming a version to its first possible answer: fetch, verify, load, warm up.",
+            ("model",),
+            registry=registry,
+        )
+        registry.register(_TableCollector(live))
+        # Looking a child up by its labels takes longer than counting; the same few are counted again and again.
+        self._answered = lru_cache(maxsize=1024)(self._answered_children)
+        self._predicted = lru_cache(maxsize=256)(self._predicted_children)
+
+    def watch_queue(self, n_waiting: Callable[[], int]) -> None:
+        """Shows from now on how many requests wait for a thread."""
+        queue = Gauge("serving_waiting_requests", "Requests that wait for a thread.", registry=self._registry)
+        queue.set_function(n_waiting)
 
     def request_answered(self, *, route: str, model: str, version: str, status: int, seconds: float) -> None:
         """Counts a request; model and version are empty where none answered."""
-        self._requests.labels(route, model, version, str(status)).inc()
-        self._seconds.labels(route, model, version).observe(seconds)
+        requests, histogram = self._answered(route, model, version, status)
+        requests.inc()
+        histogram.observe(seconds)
 
-    def rows_predicted(self, loaded: LoadedModel, n_rows: int) -> None:
-        """Counts rows that got an answer."""
-        self._rows.labels(loaded.model, loaded.version).inc(n_rows)
+    def problem_told(self, model: str, kind: str) -> None:
+        """Counts a problem that a client was told; the model is empty where none was asked."""
+        self._problems.labels(model, kind).inc()
+
+    def predicted(self, loaded: LoadedModel, predictions: Predictions) -> None:
+        """Counts rows that got an answer, and the probabilities of their answers."""
+        rows, scores = self._predicted(loaded.model, loaded.version)
+        rows.inc(len(predictions.values))
+        if predictions.probabilities is not None:
+            observe_all(scores, _scores(predictions.probabilities))
+
+    def batch_computed(self, loaded: LoadedModel, n_requests: int) -> None:
+        """Counts requests that one call of the model answered."""
+        self._batches.labels(loaded.model, loaded.version).observe(n_requests)
 
     def model_failed(self, loaded: LoadedModel, kind: str) -> None:
         """Counts a call that the model did not answer."""
@@ -56,9 +105,36 @@ class Metrics:
         """Counts an attempt to take a version that ended in a refusal."""
         self._refusals.labels(model, kind).inc()
 
+    def version_live(self, model: str, seconds: float) -> None:
+        """Counts how long it took until a version could answer."""
+        self._swaps.labels(model).observe(seconds)
+
     def exposition(self) -> bytes:
         """Returns all of it in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def _answered_children(self, route: str, model: str, version: str, status: int) -> tuple[Counter, Histogram]:
+        return self._requests.labels(route, model, version, str(status)), self._seconds.labels(route, model, version)
+
+    def _predicted_children(self, model: str, version: str) -> tuple[Counter, Histogram]:
+        return self._rows.labels(model, version), self._scores.labels(model, version)
+
+
+def observe_all(histogram: Histogram, values: npt.NDArray[np.float64]) -> None:
+    """Observes each of some values: the same as one by one, for thousands in microseconds."""
+    if len(values) <= 4:
+        for value in values.tolist():
+            histogram.observe(value)
+        return
+    places = np.searchsorted(histogram._upper_bounds, values)
+    for place, n in enumerate(np.bincount(places, minlength=len(histogram._buckets)).tolist()):
+        if n:
+            histogram._buckets[place].inc(n)
+    histogram._sum.inc(float(values.sum()))
+
+
+def _scores(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    return probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities.max(axis=1)
 
 
 class _TableCollector(Collector):

@@ -15,12 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar, assert_never
 
+import orjson
+
 from release_platform.adapters.model_package import ModelPackage
 from release_platform.adapters.trust import Proof
-from serving.errors import ModelNotLoaded, UnknownModel
+from serving.errors import ModelNotLoaded, UnknownModel, UnknownVersion
+from serving.forms import Form
 
 UNASSIGNED = "Unassigned"
 """The kind of refusal where the registry names no version at all."""
@@ -39,7 +43,7 @@ class Origin(StrEnum):
     DISK = "disk"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadedModel:
     """A verified version that answers.
 
@@ -51,6 +55,7 @@ class LoadedModel:
         since: When it went live in this process, in UTC.
         origin: Who named it: the registry; a pushed certificate, until the registry names it too; or this server's
             own record of what it served last, likewise.
+        inline_rows: Most rows that are predicted on the event loop, because a thread would take longer to be reached.
     """
 
     model: str
@@ -61,6 +66,24 @@ class LoadedModel:
     package: ModelPackage
     since: datetime
     origin: Origin
+    inline_rows: int = 0
+
+    @cached_property
+    def form(self) -> Form:
+        """How its rows are read."""
+        return Form(self.package.plan)
+
+    @cached_property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The headers that name it in every answer."""
+        named = ((b"x-model-version", self.version), (b"x-model-digest", self.digest), (b"x-model-epoch", self.epoch))
+        return tuple((name, str(value).encode()) for name, value in named)
+
+    @cached_property
+    def members(self) -> bytes:
+        """The beginning of the JSON object of an answer, which names it; it ends in a comma."""
+        names = {"model": self.model, "version": self.version, "digest": self.digest, "epoch": self.epoch}
+        return orjson.dumps(names | {"engine": self.package.engine_name})[:-1] + b","
 
     @property
     def example(self) -> dict[str, Any]:
@@ -134,7 +157,15 @@ class Lost:
     problem: str
 
 
-Event = Went | Confirmed | Refused | Reached | Lost
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoodBy:
+    """The version that the registry names as the previous one is ready; None when it names none that may answer."""
+
+    model: str
+    loaded: LoadedModel | None
+
+
+Event = Went | Confirmed | Refused | Reached | Lost | StoodBy
 
 
 def _nothing() -> Mapping[str, Any]:
@@ -147,26 +178,34 @@ class RouteTable:
 
     Attributes:
         loaded: The live version of each model.
+        standby: The previous Production version of each model, verified and warm. It answers those who name it, until
+            the next move: only the registry tells whether it stands behind that.
         refusals: Why a model's named version is not the live one.
         known: Names of the models to serve; None when they are not known yet.
         contact: How the registry was met last.
     """
 
     loaded: Mapping[str, LoadedModel] = field(default_factory=_nothing)
+    standby: Mapping[str, LoadedModel] = field(default_factory=_nothing)
     refusals: Mapping[str, Refusal] = field(default_factory=_nothing)
     known: frozenset[str] | None = None
     contact: Contact = field(default_factory=Contact)
 
-    def get_model(self, model: str) -> LoadedModel:
-        """Returns the live version of a model.
+    def get_model(self, model: str, version: str | None = None) -> LoadedModel:
+        """Returns the version of a model that answers.
+
+        Args:
+            model: Its name; empty for the one that there is.
+            version: The version that must answer; None for the live one.
 
         Raises:
-            UnknownModel: There is no such model.
+            UnknownModel: There is no such model, or none is named and there are several.
+            UnknownVersion: The version neither is in Production nor was so before.
             ModelNotLoaded: There is, but no version of it is loaded.
         """
-        found = self.loaded.get(model)
+        found = self.loaded.get(model) if model else self._only()
         if found is not None:
-            return found
+            return found if version is None or version == found.version else self._get_standby(found, version)
         if model in self.refusals:
             raise ModelNotLoaded(self.refusals[model].reason)
         if self.known is None:
@@ -175,6 +214,21 @@ class RouteTable:
             raise ModelNotLoaded(f"no version of '{model}' is loaded yet")
         served = ", ".join(sorted(self.loaded)) or "none"
         raise UnknownModel(f"there is no model '{model:.100}' here; served are: {served}")
+
+    def _only(self) -> LoadedModel | None:
+        if len(self.loaded) > 1:
+            served = ", ".join(sorted(self.loaded))
+            raise UnknownModel(f"several models are served, so name one of them: {served}")
+        if not self.loaded:
+            raise ModelNotLoaded("no model is loaded yet")
+        return next(iter(self.loaded.values()))
+
+    def _get_standby(self, live: LoadedModel, version: str) -> LoadedModel:
+        found = self.standby.get(live.model)
+        if found is not None and found.version == version:
+            return found
+        names = f"version {live.version}" + (f" and, before it, {found.version}" if found is not None else "")
+        raise UnknownVersion(f"version '{version:.40}' of '{live.model}' may not answer; {names} may")
 
     @property
     def troubled(self) -> frozenset[str]:
@@ -215,6 +269,8 @@ def advance(table: RouteTable, event: Event) -> RouteTable:
             )
         case Lost(problem=problem):
             return replace(table, contact=replace(table.contact, reachable=False, problem=problem))
+        case StoodBy(model=model, loaded=loaded):
+            return _stand_by(table, model, loaded)
         case _:
             assert_never(event)
 
@@ -232,8 +288,16 @@ def _go_live(table: RouteTable, loaded: LoadedModel) -> RouteTable:
     return replace(
         table,
         loaded=_with(table.loaded, loaded.model, loaded),
+        standby=_without(table.standby, loaded.model) if live is None or loaded.epoch > live.epoch else table.standby,
         refusals=_without(table.refusals, loaded.model),
     )
+
+
+def _stand_by(table: RouteTable, model: str, loaded: LoadedModel | None) -> RouteTable:
+    live = table.loaded.get(model)
+    if loaded is None or live is None or loaded.version == live.version or loaded.epoch >= live.epoch:
+        return replace(table, standby=_without(table.standby, model)) if model in table.standby else table
+    return replace(table, standby=_with(table.standby, model, loaded))
 
 
 def _confirm(table: RouteTable, model: str, epoch: int) -> RouteTable:

@@ -14,9 +14,26 @@ from release_platform.domain.identity import Manifest
 from release_platform.domain.ports import Clock, Registry, VersionRecord
 from serving.cache import Note, PackageCache
 from serving.golden import check_golden
-from serving.models import BEHIND, UNASSIGNED, Confirmed, Event, LoadedModel, Lost, Origin, Refusal, Refused, Went
+from serving.models import (
+    BEHIND,
+    UNASSIGNED,
+    Confirmed,
+    Event,
+    LoadedModel,
+    Lost,
+    Origin,
+    Refusal,
+    Refused,
+    StoodBy,
+    Went,
+)
+from serving.warmup import INLINE_S, rows_within
 
 ALIAS = "production"
+PREVIOUS = "previous"
+WARM = 3
+"""How many versions of each model stay in memory: the live one, the one before it, and one to go back and forth."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -54,6 +71,8 @@ class ModelSource:
         self._retry_s = retry_s
         self._retry_max_s = retry_max_s
         self._cache_keep = cache_keep
+        self._warm: dict[str, tuple[ModelPackage, ...]] = {}
+        self._no_way_back: dict[str, datetime] = {}
 
     def now(self) -> datetime:
         """Returns the present moment, in UTC."""
@@ -96,6 +115,29 @@ class ModelSource:
         except Exception as error:  # noqa: BLE001 - no version, however broken, may take a good one down
             _LOG.warning("%s version %s is refused: %s", model, version, error)
             return self._refuse(model, version, type(error).__name__, reason_of(error), refusal)
+
+    def look_behind(self, model: str, live: LoadedModel | None, standby: LoadedModel | None) -> StoodBy | None:
+        """Returns the version that was in Production before the live one, loaded; None when nothing changed.
+
+        A way back is a convenience here: whatever goes wrong is logged, and no refusal.
+        """
+        try:
+            version = self._reach().find_alias(model, PREVIOUS)
+            if version == (None if standby is None else standby.version):
+                return None
+            if version is None or live is None:
+                return StoodBy(model=model, loaded=None)
+            if self._clock.now() < self._no_way_back.get(model, self._clock.now()):
+                return None
+            record = self._reach().get_version(model, version)
+            proof = proof_of(record, ALIAS)
+            certificate = self.authorise(proof, record.manifest, model, version)
+            loaded = self.prepare(certificate, proof, record.manifest, live, Origin.REGISTRY)
+            return StoodBy(model=model, loaded=loaded)
+        except Exception as error:  # noqa: BLE001 - as above
+            _LOG.warning("the previous version of %s is not kept warm: %s", model, error)
+            self._no_way_back[model] = self._clock.now() + timedelta(seconds=self._retry_max_s)
+            return None
 
     def remembered(self) -> tuple[str, ...]:
         """Returns the models, of those to serve, that a verified copy may be on disk of."""
@@ -175,7 +217,9 @@ class ModelSource:
         """
         if live is not None and (live.digest, live.version) == (manifest.digest, certificate.version):
             return replace(live, epoch=certificate.epoch, proof=proof, origin=origin)
-        package = self._from_cache(certificate, manifest) or self._from_registry(certificate, manifest)
+        package = self._from_memory(certificate, manifest)
+        if package is None:
+            package = self._from_cache(certificate, manifest) or self._from_registry(certificate, manifest)
         return self._loaded(package, certificate, proof, origin)
 
     def authorise(self, proof: Proof, manifest: Manifest, model: str, version: str | None = None) -> Certificate:
@@ -197,6 +241,10 @@ class ModelSource:
             _LOG.warning("the note of what was served of %s is of no use: %s", model, error)
             return 0
 
+    def _from_memory(self, named: Certificate, manifest: Manifest) -> ModelPackage | None:
+        warm = self._warm.get(named.model, ())
+        return next((package for package in warm if package.digest == manifest.digest), None)
+
     def _from_cache(self, named: Certificate, manifest: Manifest) -> ModelPackage | None:
         folder = self._cache.find(manifest.digest)
         if folder is None:
@@ -216,6 +264,8 @@ class ModelSource:
         return package
 
     def _loaded(self, package: ModelPackage, certificate: Certificate, proof: Proof, origin: Origin) -> LoadedModel:
+        others = (other for other in self._warm.get(package.model, ()) if other is not package)
+        self._warm[package.model] = (package, *others)[:WARM]
         return LoadedModel(
             model=package.model,
             version=certificate.version,
@@ -225,6 +275,7 @@ class ModelSource:
             package=package,
             since=self._clock.now(),
             origin=origin,
+            inline_rows=rows_within(package, INLINE_S),
         )
 
     def _unassigned(self, model: str, live: LoadedModel | None, refusal: Refusal | None) -> Refused | None:

@@ -24,8 +24,11 @@ class Settings(BaseSettings):
         cache_dir: Where verified copies are kept. Servers on one machine may share it.
         cache_keep: How many copies of each model that are no longer served are kept, for a fast way back.
         max_rows: Most rows that one request may hold.
+        extra_columns: `refuse` or `ignore` columns that a model does not take.
         max_body_bytes: Most bytes that the body of one request may have.
         body_timeout_s: Seconds within which a request's body must have arrived.
+        predict_timeout_s: Seconds that a request may wait for its turn and its prediction.
+        fast_path: Whether predictions skip FastAPI's detour; the answers are the same.
         n_threads: How many predictions are computed at the same time.
         max_waiting: How many requests may wait for one of these threads; those beyond are told to come again.
         drain_s: Seconds between SIGTERM and the end of listening, for load balancers to see `/readyz` say no.
@@ -48,8 +51,11 @@ class Settings(BaseSettings):
     cache_dir: Path = Path(".release/serving")
     cache_keep: int = Field(default=4, ge=0)
     max_rows: int = Field(default=10_000, ge=1)
+    extra_columns: Literal["refuse", "ignore"] = "refuse"
     max_body_bytes: int = Field(default=16 * 1024**2, ge=1)
     body_timeout_s: float = Field(default=10.0, gt=0)
+    predict_timeout_s: float = Field(default=30.0, gt=0)
+    fast_path: bool = True
     n_threads: int = Field(default_factory=lambda: max(2, os.cpu_count() or 2), ge=1)
     max_waiting: int = Field(default=256, ge=0)
     drain_s: float = Field(default=0.0, ge=0)

@@ -62,6 +62,14 @@ class Watcher:
             if isinstance(event, Lost):
                 await self.restore(self._source.remembered())
                 return
+            await self._look_behind(model)
+
+    async def _look_behind(self, model: str) -> None:
+        table = self._live.table
+        look = partial(self._source.look_behind, model, table.loaded.get(model), table.standby.get(model))
+        event = await call_in_daemon(look)
+        if event is not None:
+            self._apply(event)
 
     async def restore(self, models: tuple[str, ...]) -> None:
         """Serves, of these models, each that nothing is loaded of and that a verified copy is on disk of.

@@ -29,7 +29,7 @@ from release_platform.adapters.skops_archive import load_skops
 from release_platform.adapters.strict_json import read_json
 from release_platform.adapters.trees import check_widths
 from release_platform.domain.errors import IntegrityError
-from release_platform.domain.features import Column, ColumnType, FeaturePlan, as_column
+from release_platform.domain.features import Column, ColumnType, FeaturePlan, Inputs, as_column
 from release_platform.domain.identity import Manifest
 from release_platform.domain.metrics import Task
 from release_platform.domain.prediction import Predictions
@@ -46,10 +46,13 @@ class Engine(Protocol):
     def predict(self, features: Mapping[str, Column]) -> npt.NDArray[np.float64]:
         """Returns probabilities of shape (n_rows, n_classes), or values of shape (n_rows,) for a regression."""
 
+    def predict_matrix(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Returns the same for features that are all numbers, as one matrix of shape (n_rows, n_features)."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class ModelPackage:
-    """A verified version, ready to predict."""
+    """A verified version, ready to predict. Equal is only the same object."""
 
     model: str
     task: Task
@@ -69,13 +72,23 @@ class ModelPackage:
     def _labels(self) -> npt.NDArray[Any]:
         return np.array(self.classes, dtype=object)
 
-    def predict(self, columns: Mapping[str, Column]) -> Predictions:
+    @cached_property
+    def golden_inputs(self) -> Inputs:
+        """The golden rows, as the plan takes them."""
+        inputs = self.golden["inputs"]
+        return self.plan.packed({column.name: as_column(column, inputs[column.name]) for column in self.plan.inputs})
+
+    def predict(self, inputs: Inputs) -> Predictions:
         """Returns the predictions for rows given as the plan's inputs (see `FeaturePlan.apply`)."""
-        return self.predict_features(self.plan.apply(columns))
+        if isinstance(inputs, np.ndarray):
+            return self._named(self.engine.predict_matrix(inputs))
+        return self.predict_features(self.plan.apply(inputs))
 
     def predict_features(self, features: Mapping[str, Column]) -> Predictions:
         """Returns the predictions for rows given as the plan's features."""
-        raw = self.engine.predict(features)
+        return self._named(self.engine.predict(features))
+
+    def _named(self, raw: npt.NDArray[np.float64]) -> Predictions:
         if self.task is Task.REGRESSION:
             return Predictions(values=raw)
         return Predictions(values=self._labels[raw.argmax(axis=1)], probabilities=raw)
@@ -172,6 +185,11 @@ class SkopsEngine:
         self._pipeline = load_skops(data)
         check_widths(self._pipeline)
         self._regression = release["task"] == Task.REGRESSION
+        self._names = FeaturePlan.from_json(release["plan"]).features
+
+    def predict_matrix(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """See `Engine`."""
+        return self.predict({name: features[:, place] for place, name in enumerate(self._names)})
 
     def predict(self, features: Mapping[str, Column]) -> npt.NDArray[np.float64]:
         """See `Engine`."""
@@ -204,10 +222,18 @@ class OnnxEngine:
         if not all(wanted.get(value.name) == value.type for value in self._session.get_inputs()):
             raise ValueError("its inputs are not the features of the plan")
         self._regression = release["task"] == Task.REGRESSION
+        self._names = list(wanted)
 
     def predict(self, features: Mapping[str, Column]) -> npt.NDArray[np.float64]:
         """See `Engine`."""
         feeds = {name: features[name].reshape(-1, 1) for name in self._inputs}
+        return self._run(feeds)
+
+    def predict_matrix(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """See `Engine`."""
+        return self._run({name: features[:, place : place + 1] for place, name in enumerate(self._names)})
+
+    def _run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
         (raw,) = self._session.run([self._output], feeds)
         return np.asarray(raw, dtype=np.float64).reshape(-1) if self._regression else np.asarray(raw, dtype=np.float64)
 

@@ -22,6 +22,8 @@ MAXIMUM_NAMES = 100_000
 MAXIMUM_COMBINED = 32
 
 Column = npt.NDArray[Any]
+Inputs = Mapping[str, Column] | npt.NDArray[np.float64]
+"""Rows as a plan takes them: each input by name, or, of a plain plan, one matrix of shape (n_rows, n_inputs)."""
 
 
 class ColumnType(StrEnum):
@@ -135,6 +137,22 @@ class FeaturePlan:
         return [*(column.name for column in self.inputs), *steps, *self.features]
 
     @property
+    def plain(self) -> bool:
+        """Whether the features are the inputs, in order, and all of them numbers: one matrix holds the rows then."""
+        numeric = {ColumnType.NUMBER, ColumnType.INTEGER, ColumnType.BOOLEAN}
+        return self.features == tuple(c.name for c in self.inputs) and all(c.type in numeric for c in self.inputs)
+
+    def packed(self, columns: Mapping[str, Column]) -> Inputs:
+        """Returns rows as one matrix where the plan is plain, else as they are."""
+        return np.column_stack([columns[name] for name in self.features]) if self.plain else columns
+
+    def columns(self, inputs: Inputs) -> Mapping[str, Column]:
+        """Returns rows as columns, whichever form they have."""
+        if isinstance(inputs, np.ndarray):
+            return {column.name: inputs[:, place] for place, column in enumerate(self.inputs)}
+        return inputs
+
+    @property
     def types(self) -> dict[str, ColumnType]:
         """The type of each feature, in order."""
         every = {c.name: c.type for c in self.inputs} | {d.name: d.type for d in self.derived}
@@ -193,6 +211,11 @@ def _check_type(step: Derived, source: str, found: ColumnType) -> None:
         fits = found in {ColumnType.NUMBER, ColumnType.INTEGER, ColumnType.BOOLEAN}
     if not fits:
         raise ValueError(f"'{step.name}': '{step.operation}' does not take the {found} '{source}'")
+
+
+def n_rows_of(inputs: Inputs) -> int:
+    """Returns how many rows there are."""
+    return len(inputs) if isinstance(inputs, np.ndarray) else len(next(iter(inputs.values())))
 
 
 def is_missing(column: Column) -> npt.NDArray[np.bool_]:

@@ -1,29 +1,78 @@
 """The platform's own protocol: `/v1/models`."""
 
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+import numpy as np
 import orjson
 from fastapi import APIRouter
-from starlette.requests import Request
 from starlette.responses import Response
 
 from release_platform.domain.metrics import Task
-from serving.bodies import read_json_body
-from serving.edge import mark_served
-from serving.engine import Engine
-from serving.inputs import read_columns
+from release_platform.domain.prediction import Predictions
+from serving.doors import JSON, Ask, Head, Reply
+from serving.errors import Problem
+from serving.inputs import read_json
+from serving.limits import Limits
 from serving.models import Live, LoadedModel
+from serving.predicting import PredictRoute
 from serving.schemas import PREDICT_BODY, Answer, ModelDescription, ModelList, answers
-from serving.settings import Settings
 
-VERSION_HEADER = "X-Model-Version"
-DIGEST_HEADER = "X-Model-Digest"
-EPOCH_HEADER = "X-Model-Epoch"
+_STATUSES = (400, 404, 408, 413, 415, 422, 500, 503)
 
 
-def build_native_routes(*, live: Live, engine: Engine, settings: Settings) -> APIRouter:
-    """Returns the routes under `/v1/models`."""
+class NativeDoor:
+    """Rows or columns in JSON; the answer names the version, and what it is called by later."""
+
+    media_types: ClassVar[frozenset[bytes]] = frozenset({JSON})
+
+    def read(self, body: bytes, head: Head, loaded: LoadedModel, limits: Limits) -> Ask:
+        """See `Door`."""
+        return Ask(read_json(body, loaded.form, limits))
+
+    def write(self, ask: Ask, loaded: LoadedModel, predictions: Predictions, prediction_id: str) -> Reply:
+        """See `Door`."""
+        members = orjson.dumps(said(loaded, predictions), option=orjson.OPT_SERIALIZE_NUMPY)
+        return Reply(b'%s"prediction_id":"%s",%s' % (loaded.members, prediction_id.encode(), members[1:]))
+
+    def complain(self, problem: Problem) -> Mapping[str, str]:
+        """See `Door`."""
+        return {}
+
+
+def said(loaded: LoadedModel, predictions: Predictions) -> dict[str, Any]:
+    """Returns predictions as the members of an answer."""
+    if predictions.probabilities is None:
+        return {"predictions": np.ascontiguousarray(predictions.values)}
+    return {
+        "predictions": predictions.values.tolist(),
+        "probabilities": np.ascontiguousarray(predictions.probabilities),
+        "classes": loaded.package.classes,
+    }
+
+
+PREDICT_ROUTES = (
+    PredictRoute(
+        template="/v1/models/{model}/predict",
+        door=NativeDoor(),
+        summary="Predict rows",
+        body=PREDICT_BODY,
+        responses=answers(Answer, *_STATUSES),
+        tag="models",
+    ),
+    PredictRoute(
+        template="/v1/models/{model}/versions/{version}/predict",
+        door=NativeDoor(),
+        summary="Predict rows by the live version, or by the one before it",
+        body=PREDICT_BODY,
+        responses=answers(Answer, *_STATUSES),
+        tag="models",
+    ),
+)
+
+
+def build_model_routes(*, live: Live) -> APIRouter:
+    """Returns the routes under `/v1/models` that tell what there is."""
     router = APIRouter(prefix="/v1/models", tags=["models"])
 
     @router.get("", summary="Models that answer", responses=answers(ModelList))
@@ -40,35 +89,7 @@ def build_native_routes(*, live: Live, engine: Engine, settings: Settings) -> AP
         loaded = live.table.get_model(model)
         return _json(_description(loaded), loaded)
 
-    @router.post(
-        "/{model}/predict",
-        summary="Predict rows",
-        openapi_extra={"requestBody": PREDICT_BODY},
-        responses=answers(Answer, 400, 404, 408, 413, 415, 422, 500, 503),
-    )
-    async def predict(model: str, request: Request) -> Response:
-        loaded = live.table.get_model(model)
-        mark_served(request.scope, loaded)
-        body = await read_json_body(request, max_bytes=settings.max_body_bytes, within_s=settings.body_timeout_s)
-        answer = await engine.run(partial(_answer, engine, loaded, body, settings.max_rows))
-        return Response(answer, media_type="application/json", headers=_named(loaded))
-
     return router
-
-
-def _answer(engine: Engine, loaded: LoadedModel, body: bytes, max_rows: int) -> bytes:
-    columns = read_columns(body, loaded.package.plan, max_rows=max_rows)
-    predictions = engine.predict(loaded, columns).to_json()
-    if loaded.package.task is not Task.REGRESSION:
-        predictions["classes"] = list(loaded.package.classes)
-    named = {
-        "model": loaded.model,
-        "version": loaded.version,
-        "digest": loaded.digest,
-        "epoch": loaded.epoch,
-        "engine": loaded.package.engine_name,
-    }
-    return orjson.dumps(named | predictions)
 
 
 def _summary(loaded: LoadedModel) -> dict[str, Any]:
@@ -97,10 +118,6 @@ def _description(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _named(loaded: LoadedModel) -> dict[str, str]:
-    return {VERSION_HEADER: loaded.version, DIGEST_HEADER: loaded.digest, EPOCH_HEADER: str(loaded.epoch)}
-
-
 def _json(value: Any, loaded: LoadedModel | None = None) -> Response:
-    headers = _named(loaded) if loaded is not None else None
+    headers = None if loaded is None else {name.decode(): value.decode() for name, value in loaded.headers}
     return Response(orjson.dumps(value), media_type="application/json", headers=headers)

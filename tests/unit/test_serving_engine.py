@@ -51,7 +51,7 @@ def failing(columns):
 
 def test_an_error_of_the_model_is_counted_and_does_not_show_its_text(engine, metrics):
     with pytest.raises(PredictionFailed) as caught:
-        engine.predict(loaded_with(failing), {"x": np.array([1.0])})
+        engine.compute(loaded_with(failing), {"x": np.array([1.0])})
     assert "RuntimeError" in caught.value.detail
     assert "inside" not in caught.value.detail
     assert b'serving_model_failures_total{kind="prediction-failed",model="m",version="1"} 1.0' in metrics.exposition()
@@ -63,7 +63,7 @@ def test_an_error_of_the_model_is_counted_and_does_not_show_its_text(engine, met
 )
 def test_a_failure_at_a_number_beyond_single_precision_is_the_requests_fault(engine, value, error):
     with pytest.raises(error):
-        engine.predict(loaded_with(failing), {"x": np.array([1.0, value])})
+        engine.compute(loaded_with(failing), {"x": np.array([1.0, value])})
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -72,7 +72,7 @@ def test_an_answer_that_is_not_finite_names_its_row(engine, bad, classifier):
     values = np.array([0.5, bad])
     answer = Predictions(values=np.array(["a", "a"], dtype=object), probabilities=np.stack([values, values], axis=1))
     with pytest.raises(NonFinitePrediction) as caught:
-        engine.predict(
+        engine.compute(
             loaded_with(lambda _: answer if classifier else Predictions(values=values)), {"x": np.array([1.0, 2.0])}
         )
     assert caught.value.row == 1

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from release_platform.domain.features import ColumnType, FeaturePlan, Input
 from serving.errors import InvalidInput, MalformedBody, RequestProblem, problem_response
-from serving.inputs import read_columns
+from serving.forms import Form
+from serving.inputs import read_json
+from serving.limits import Limits
 
 PLAN = FeaturePlan(
     inputs=(
@@ -26,7 +28,7 @@ GOOD = {"a": 1, "b": None, "city": "x"}
 
 def read(value, max_rows=3):
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return read_columns(body, PLAN, max_rows=max_rows)
+    return read_json(body, Form(PLAN), Limits(max_rows=max_rows))
 
 
 def test_rows_and_columns_are_two_ways_to_say_the_same():

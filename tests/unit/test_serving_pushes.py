@@ -322,13 +322,14 @@ def test_files_that_are_not_the_registered_ones_are_refused(client, registry, tm
 
 def test_a_copy_that_was_changed_is_not_served(client, registry, tmp_path):
     send(client, cancer(registry, "1", 5))
-    send(client, cancer(registry, "2", 6))
+    restarted = Client(create_app(settings_for(tmp_path / "cache"), registry))
+    send(restarted, cancer(registry, "2", 6))
     push = cancer(registry, "1", 7)
     digest = registry.get_version("cancer", "1").digest.removeprefix("sha256:")
     (tmp_path / "cache" / "packages" / digest / "model.skops").write_bytes(b"other bytes")
     registry.down = True
-    said(send(client, push), 503, "no-copy")
-    assert client.post("/v1/models/cancer/predict", json=ROW).json()["version"] == "2"
+    said(send(restarted, push), 503, "no-copy")
+    assert restarted.post("/v1/models/cancer/predict", json=ROW).json()["version"] == "2"
 
 
 # Looks and pushes at the same time

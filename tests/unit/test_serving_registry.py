@@ -78,10 +78,11 @@ def test_a_version_that_was_fetched_once_is_not_fetched_again(source, registry):
     assert registry.n_fetches == 1
 
 
-def test_a_copy_on_disk_that_was_changed_is_fetched_again(source, registry, cache):
+def test_a_copy_on_disk_that_was_changed_is_fetched_again(source, registry, cache, clock):
     digest = source.look("cancer", None, None).loaded.digest
     (cache.find(digest) / "golden.json").write_text("{}")
-    assert isinstance(source.look("cancer", None, None), Went)
+    restarted = ModelSource(connect=lambda: registry, cache=cache, trust=TRUST, clock=clock)
+    assert isinstance(restarted.look("cancer", None, None), Went)
     assert registry.n_fetches == 2
     assert manifest_of(cache.find(digest)).digest == digest
 

@@ -1,0 +1,121 @@
+"""What a protocol is to this server: a way to read what is asked, and a way to write what is answered.
+
+```
+bytes --read--> Ask --engine--> Predictions --write--> Reply
+```
+Each protocol is a `Door`, pure and without state; `answering` does everything between, the same for all of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from release_platform.domain.features import Inputs
+from release_platform.domain.prediction import Predictions
+from serving.errors import Problem, WrongMediaType
+from serving.limits import Limits
+from serving.models import LoadedModel
+
+JSON = b"application/json"
+
+
+class Head:
+    """The headers of a request, by lower-case name."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+
+    def get(self, name: bytes) -> bytes | None:
+        """Returns the first header of a name, or None."""
+        for key, value in self._raw:
+            if key == name:
+                return value
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a body asks.
+
+    Attributes:
+        inputs: The rows, as a plan takes them; at least one.
+        options: What the protocol needs again when it answers, e.g. a request's own id.
+    """
+
+    inputs: Inputs
+    options: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer with status 200.
+
+    Attributes:
+        body: Its bytes.
+        media_type: Its content type.
+        headers: Further headers, lower-case names.
+    """
+
+    body: bytes
+    media_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+
+
+class Door(Protocol):
+    """One protocol.
+
+    Attributes:
+        media_types: The content types that it reads, lower case, without parameters.
+    """
+
+    media_types: ClassVar[frozenset[bytes]]
+
+    def read(self, body: bytes, head: Head, loaded: LoadedModel, limits: Limits) -> Ask:
+        """Returns what is asked.
+
+        Raises:
+            RequestProblem: It is not what the protocol allows, or not what the model takes. Names field and row.
+        """
+
+    def write(self, ask: Ask, loaded: LoadedModel, predictions: Predictions, prediction_id: str) -> Reply:
+        """Returns the answer."""
+
+    def complain(self, problem: Problem) -> Mapping[str, str]:
+        """Returns the members that clients of the protocol look for in an error, beside those of every problem."""
+
+
+def media_type_of(head: Head) -> bytes:
+    """Returns the content type of a request, lower case, without parameters; empty where none is given."""
+    return (head.get(b"content-type") or b"").partition(b";")[0].strip().lower()
+
+
+def check_media_type(head: Head, accepted: frozenset[bytes]) -> None:
+    """Refuses a body of another type, another charset than UTF-8, or one that is compressed.
+
+    Raises:
+        WrongMediaType: It is one.
+    """
+    given = head.get(b"content-type") or b""
+    media, _, parameters = given.partition(b";")
+    if media not in accepted and media.strip().lower() not in accepted:
+        wanted = " or ".join(sorted(name.decode() for name in accepted))
+        raise WrongMediaType(f"the content type is '{_shown(media.strip())}'; send {wanted}")
+    if parameters:
+        _check_charset(parameters)
+    encoding = head.get(b"content-encoding")
+    if encoding is not None and encoding.strip().lower() != b"identity":
+        raise WrongMediaType(f"the content encoding is '{_shown(encoding)}'; send the body as it is")
+
+
+def _check_charset(parameters: bytes) -> None:
+    for part in parameters.split(b";"):
+        name, _, value = part.partition(b"=")
+        charset = value.strip().strip(b'"').lower()
+        if name.strip().lower() == b"charset" and charset not in {b"utf-8", b"utf8"}:
+            raise WrongMediaType(f"the charset is '{_shown(charset)}'; send UTF-8")
+
+
+def _shown(value: bytes) -> str:
+    return value.decode("latin-1")[:100]

@@ -1,0 +1,145 @@
+"""The routes that predict: each is declared in FastAPI, and answered by the edge without FastAPI's detour.
+
+Both ways end in `respond`, so they give the same answer to the same bytes.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.answering import Answering, Call
+from serving.doors import Door, Head
+from serving.errors import Problem, problem_response
+from serving.requests import mark_served, request_id_of
+
+Found = tuple["PredictRoute", str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictRoute:
+    """A route that predicts.
+
+    Attributes:
+        template: Its path; `{model}` and `{version}` stand for what a client names.
+        door: The protocol that it speaks.
+        summary: What it does, for the documentation.
+        body: The OpenAPI description of its body.
+        responses: That of its answers.
+        tag: Where the documentation lists it.
+    """
+
+    template: str
+    door: Door
+    summary: str
+    body: Mapping[str, Any]
+    responses: dict[int | str, dict[str, Any]]
+    tag: str
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What a client names in the path."""
+        return tuple(re.findall(r"{(\w+)}", self.template))
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Matches the paths of this route."""
+        return re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", self.template))
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What goes out: status, headers, body."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+class Directory:
+    """Finds the route of a path."""
+
+    def __init__(self, routes: Sequence[PredictRoute]) -> None:
+        self._routes = routes
+        self.find = lru_cache(maxsize=4096)(self._find)
+
+    def _find(self, path: str) -> Found | None:
+        for route in self._routes:
+            found = route.pattern.fullmatch(path)
+            if found is not None:
+                named = found.groupdict()
+                return route, named.get("model", ""), named.get("version")
+        return None
+
+
+async def respond(answering: Answering, call: Call, path: str) -> Sent:
+    """Returns what goes out to a call: the answer, or the problem in the words of its protocol."""
+    try:
+        reply = await answering.answer(call)
+    except Problem as problem:
+        return told(problem, call, path)
+    length = (b"content-length", b"%d" % len(reply.body))
+    return Sent(200, [(b"content-type", reply.media_type), length, *reply.headers], reply.body)
+
+
+def told(problem: Problem, call: Call, path: str) -> Sent:
+    """Returns a problem as it goes out to a call."""
+    call.problem = problem.slug
+    response = problem_response(problem, instance=path, request_id=call.request_id, more=call.door.complain(problem))
+    return Sent(response.status_code, response.raw_headers, bytes(response.body))
+
+
+def build_predict_routes(routes: Sequence[PredictRoute], *, answering: Answering) -> APIRouter:
+    """Returns the routes as FastAPI declares them."""
+    router = APIRouter()
+    for route in routes:
+        router.add_api_route(
+            route.template,
+            _endpoint(route, answering),
+            methods=["POST"],
+            summary=route.summary,
+            tags=[route.tag],
+            operation_id=re.sub(r"\W+", "_", route.template).strip("_"),
+            responses=route.responses,
+            openapi_extra={"requestBody": dict(route.body), "parameters": [_parameter(name) for name in route.names]},
+        )
+    return router
+
+
+def _endpoint(route: PredictRoute, answering: Answering) -> Any:
+    async def predict(request: Request) -> Response:
+        call = Call(
+            door=route.door,
+            route=route.template,
+            model=request.path_params.get("model", ""),
+            version=request.path_params.get("version"),
+            head=Head(request.scope["headers"]),
+            receive=request.receive,
+            request_id=request_id_of(request.scope),
+        )
+        sent = await respond(answering, call, request.scope["path"])
+        mark_served(request.scope, call.served, call.problem)
+        response = Response(sent.body, sent.status)
+        response.raw_headers = sent.headers
+        return response
+
+    return predict
+
+
+def _parameter(name: str) -> dict[str, Any]:
+    described = {
+        "model": "Name of the model; `GET /v1/models` lists them.",
+        "version": "Number of the version: the live one, or the one that was in Production before it.",
+    }
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": described[name],
+        "schema": {"type": "string"},
+    }
