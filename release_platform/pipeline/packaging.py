@@ -156,13 +156,17 @@ def _convert(spec: ModelSpec, fitted: FittedModel) -> bytes:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
 
+    from release_platform.pipeline.onnx_graph import rewrite
     from release_platform.pipeline.onnx_imputer import use_double_imputer
+    from release_platform.pipeline.onnx_trees import use_double_trees
 
     use_double_imputer()
+    use_double_trees()
     kinds = {ColumnType.CATEGORY: StringTensorType}
     inputs = [(name, kinds.get(kind, DoubleTensorType)([None, 1])) for name, kind in spec.plan.types.items()]
     options = {} if spec.task is Task.REGRESSION else {id(fitted.pipeline): {"zipmap": False}}
     model = convert_sklearn(fitted.pipeline, initial_types=inputs, options=options)
+    rewrite(model, [name for name, kind in spec.plan.types.items() if kind is not ColumnType.CATEGORY])
     return bytes(model.SerializeToString())
 
 
