@@ -222,7 +222,7 @@ class OnnxEngine:
         """See `Engine`."""
         feeds = {name: features[name].reshape(-1, 1) for name in self._columns}
         if self._joined:
-            feeds[MATRIX] = np.stack([features[name] for name in self._numbers], axis=1)
+            feeds[MATRIX] = np.ascontiguousarray(np.array([features[name] for name in self._numbers]).T)
         return self._run(feeds)
 
     def predict_matrix(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

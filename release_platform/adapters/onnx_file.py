@@ -13,7 +13,7 @@ from release_platform.adapters.protobuf import Field, fields, text, varints
 _OPERATORS = {
     "": "Abs Add And ArgMax ArgMin Cast Clip Concat CumSum Div Equal Exp Flatten Gather GatherElements Greater "
     "GreaterOrEqual Identity IsNaN Less LessOrEqual Log MatMul Max Min Mul Neg Not Or Pow Reciprocal ReduceLogSumExp "
-    "ReduceMax ReduceMean ReduceSum ReduceSumSquare Relu Reshape Sigmoid Sign Softmax Split Sqrt Squeeze Sub Sum Tanh "
+    "ReduceMax ReduceMean ReduceSum ReduceSumSquare Relu Reshape Sigmoid Sign Softmax Sqrt Squeeze Sub Sum Tanh "
     "Transpose Unsqueeze Where",
     "ai.onnx.ml": "ArrayFeatureExtractor LabelEncoder OneHotEncoder TreeEnsemble",
 }

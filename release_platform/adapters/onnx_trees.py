@@ -1,9 +1,9 @@
 """Checks the trees of an ONNX file: the operator TreeEnsemble, whose indices the runtime follows.
 
-What is asked of each node: known attributes, each once, of equal lengths; plain splits (`<=`) and plain sums; every inner
-node and every leaf hangs in exactly one place, behind its parent, so each row's walk ends; no tree is so deep that the
-runtime, which builds it by recursion, runs out of stack; every column of the answer has a leaf, so its width is paid for
-in bytes; and the features are what a Reshape to [-1, width] gives, so that no row is narrower.
+What is asked of each node: known attributes, each once, of equal lengths; plain splits (`<=`) and plain sums. Every
+inner node and every leaf hangs in exactly one place, behind its parent, so the walk of a row ends. No tree is so deep
+that the runtime, which builds it by recursion, runs out of stack. Every column of the answer has a leaf: its width is
+paid for in bytes. The features are what a Reshape to [-1, width] gives, so that no row is narrower.
 """
 
 from collections.abc import Mapping

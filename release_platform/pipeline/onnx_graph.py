@@ -1,26 +1,44 @@
-"""Rewrites the graph that skl2onnx makes into the one that is served: one matrix in, probabilities or values out."""
+"""Converts a pipeline to the ONNX graph that is served: one matrix in, probabilities or values out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from release_platform.adapters.model_package import MATRIX
+from release_platform.domain.features import ColumnType
+from release_platform.pipeline.onnx_imputer import use_double_imputer
+from release_platform.pipeline.onnx_one_hot import use_double_one_hot
+from release_platform.pipeline.onnx_trees import use_double_trees
 
 _TREES_SINCE = 5
 
 
-def rewrite(model: Any, numbers: Sequence[str]) -> None:
-    """Changes a graph in place, not its answers.
+def to_onnx(pipeline: Any, types: Mapping[str, ColumnType]) -> bytes:
+    """Returns an ONNX file that answers as a fitted pipeline does, in double precision.
 
     Args:
-        model: The `onnx.ModelProto`; its last output is the answer.
-        numbers: The names of the inputs that hold numbers, in the order of the plan.
+        pipeline: Takes a frame of these features.
+        types: The type of each feature, in the plan's order.
+
+    Raises:
+        Exception: Whatever skl2onnx or a converter says of what it cannot convert.
     """
-    graph = model.graph
-    _keep_answer(graph)
-    if numbers and MATRIX not in {value.name for value in graph.input}:
-        _take_matrix(graph, list(numbers))
-    if any(node.op_type == "TreeEnsemble" for node in graph.node):
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
+
+    use_double_imputer()
+    use_double_one_hot()
+    use_double_trees()
+    kinds = {ColumnType.CATEGORY: StringTensorType}
+    inputs = [(name, kinds.get(kind, DoubleTensorType)([None, 1])) for name, kind in types.items()]
+    options = {id(pipeline): {"zipmap": False}} if hasattr(pipeline, "classes_") else {}
+    model = convert_sklearn(pipeline, initial_types=inputs, options=options)
+    _keep_answer(model.graph)
+    numbers = [name for name, kind in types.items() if kind is not ColumnType.CATEGORY]
+    if numbers and MATRIX not in types:
+        _take_matrix(model.graph, numbers)
+    if any(node.op_type == "TreeEnsemble" for node in model.graph.node):
         _import(model, "ai.onnx.ml", _TREES_SINCE)
+    return bytes(model.SerializeToString())
 
 
 def _keep_answer(graph: Any) -> None:
@@ -49,8 +67,9 @@ def _take_matrix(graph: Any, numbers: list[str]) -> None:
         for node in graph.node:
             node.input[:] = [MATRIX if name == joined else name for name in node.input]
     else:
-        split = helper.make_node("Split", [MATRIX], numbers, axis=1, num_outputs=len(numbers))
-        graph.node.insert(0, split)
+        for place, name in enumerate(numbers):
+            graph.initializer.append(helper.make_tensor(f"column of {name}", TensorProto.INT64, [1], [place]))
+            graph.node.insert(0, helper.make_node("Gather", [MATRIX, f"column of {name}"], [name], axis=1))
     texts = [value for value in graph.input if value.name not in numbers]
     matrix = helper.make_tensor_value_info(MATRIX, TensorProto.DOUBLE, [None, len(numbers)])
     del graph.input[:]

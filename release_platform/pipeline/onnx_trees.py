@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from release_platform.pipeline.onnx_writer import Writer
 from release_platform.pipeline.tree_ensemble import Ensemble, Tree
 
 
@@ -36,65 +37,40 @@ def use_double_trees() -> None:
             update_registered_converter(model, f"Double{name}{kind}", shapes, _convert(build), options=options)
 
 
-class _Writer:
-    """Writes the nodes of one model into the graph."""
-
-    def __init__(self, scope: Any, operator: Any, container: Any) -> None:
-        self._scope, self._operator, self._container = scope, operator, container
-        self.outputs: list[str] = operator.output_full_names
-
-    def node(self, kind: str, *inputs: str, out: str = "", **attributes: Any) -> str:
-        """Adds a node and returns the name of its output."""
-        output = out or self._name(kind.lower())
-        self._container.add_node(kind, list(inputs), [output], **attributes)
-        return output
-
-    def _name(self, wish: str) -> str:
-        return str(self._scope.get_unique_variable_name(wish))
-
-    def constant(self, value: Any) -> str:
-        """Adds a constant and returns its name."""
-        from onnx import numpy_helper
-
-        name = self._name("constant")
-        self._container.initializers.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def trees(self, ensemble: Ensemble, n_features: int, *, single: bool) -> str:
-        """Adds the trees and returns the name of the sums of their leaves, shape (n_rows, n_targets), float64."""
-        from onnx import TensorProto, helper
-
-        (given,) = self._operator.inputs
-        features, kind = given.full_name, type(given.type).__name__
-        if single and kind != "FloatTensorType":
-            features = self.node("Cast", features, to=TensorProto.FLOAT)
-        if single or kind != "DoubleTensorType":
-            features = self.node("Cast", features, to=TensorProto.DOUBLE)
-        features = self.node("Reshape", features, self.constant(np.array([-1, n_features])))
-        output, domain = self._name("leaves"), "ai.onnx.ml"  # whose version 5 skl2onnx does not know: not by `add_node`
-        made = helper.make_node("TreeEnsemble", [features], [output], domain=domain, **ensemble.attributes())
-        self._container.nodes.append(made)
-        return output
-
-    def label(self, probabilities: str, classes: npt.NDArray[Any]) -> None:
-        """Adds the label of each row as the first output."""
-        place = self.node("ArgMax", probabilities, axis=1, keepdims=0)
-        numbers = classes.dtype.kind in "biu"
-        labels = classes.astype(np.int64) if numbers else np.array([str(label) for label in classes], dtype=object)
-        self.node("Gather", self.constant(labels), place, out=self.outputs[0])
-
-
-def _convert(build: Callable[[Any, _Writer], str]) -> Callable[[Any, Any, Any], None]:
+def _convert(build: Callable[[Any, Writer], str]) -> Callable[[Any, Any, Any], None]:
     def convert(scope: Any, operator: Any, container: Any) -> None:
-        model, graph = operator.raw_operator, _Writer(scope, operator, container)
+        model, graph = operator.raw_operator, Writer(scope, operator, container)
         if getattr(model, "n_outputs_", 1) != 1:
             raise ValueError("a model with several answers")
         answer = build(model, graph)
         graph.node("Identity", answer, out=graph.outputs[-1])
         if hasattr(model, "classes_"):
-            graph.label(graph.outputs[-1], model.classes_)
+            _label(graph, graph.outputs[-1], model.classes_)
 
     return convert
+
+
+def _label(graph: Writer, probabilities: str, classes: npt.NDArray[Any]) -> None:
+    """Adds the label of each row as the first output."""
+    place = graph.node("ArgMax", probabilities, axis=1, keepdims=0)
+    numbers = classes.dtype.kind in "biu"
+    labels = classes.astype(np.int64) if numbers else np.array([str(label) for label in classes], dtype=object)
+    graph.node("Gather", graph.constant(labels), place, out=graph.outputs[0])
+
+
+def _trees(graph: Writer, ensemble: Ensemble, n_features: int, *, single: bool) -> str:
+    """Adds the trees and returns the name of the sums of their leaves, shape (n_rows, n_targets), float64."""
+    from onnx import TensorProto, helper
+
+    features, kind = graph.matrix()
+    if single and kind != "FloatTensorType":
+        features = graph.node("Cast", features, to=TensorProto.FLOAT)
+    if single or kind != "DoubleTensorType":
+        features = graph.node("Cast", features, to=TensorProto.DOUBLE)
+    features = graph.node("Reshape", features, graph.constant(np.array([-1, n_features])))
+    output = graph.name("leaves")
+    graph.add(helper.make_node("TreeEnsemble", [features], [output], domain="ai.onnx.ml", **ensemble.attributes()))
+    return output
 
 
 def _begin(model: Any) -> Ensemble:
@@ -126,21 +102,21 @@ def _plain(found: Any, *, missing: bool = True) -> Tree:
     )
 
 
-def _of_tree(model: Any, graph: _Writer) -> str:
+def _of_tree(model: Any, graph: Writer) -> str:
     ensemble = _begin(model)
     _add_average(ensemble, model)
-    return graph.trees(ensemble, model.n_features_in_, single=True)
+    return _trees(graph, ensemble, model.n_features_in_, single=True)
 
 
-def _of_forest(model: Any, graph: _Writer) -> str:
+def _of_forest(model: Any, graph: Writer) -> str:
     ensemble = _begin(model)
     for member in model.estimators_:
         _add_average(ensemble, member)
-    total = graph.trees(ensemble, model.n_features_in_, single=True)
+    total = _trees(graph, ensemble, model.n_features_in_, single=True)
     return graph.node("Div", total, graph.constant(np.array([float(len(model.estimators_))])))
 
 
-def _of_stages(model: Any, graph: _Writer) -> str:
+def _of_stages(model: Any, graph: Writer) -> str:
     """Gradient boosting: what it starts from is one value per class, unless `init` is a model of its own."""
     if model.init_ != "zero" and type(model.init_).__name__ not in {"DummyClassifier", "DummyRegressor"}:
         raise ValueError("gradient boosting that starts from another model")
@@ -152,10 +128,10 @@ def _of_stages(model: Any, graph: _Writer) -> str:
         for target, member in enumerate(stage):
             found = member.tree_
             ensemble.add(_plain(found, missing=False), model.learning_rate * found.value[:, 0, 0], target)
-    return _linked(graph, graph.trees(ensemble, model.n_features_in_, single=True), model)
+    return _linked(graph, _trees(graph, ensemble, model.n_features_in_, single=True), model)
 
 
-def _of_predictors(model: Any, graph: _Writer) -> str:
+def _of_predictors(model: Any, graph: Writer) -> str:
     """Histogram gradient boosting."""
     if model.is_categorical_ is not None:
         raise ValueError("trees that split by category")
@@ -174,10 +150,10 @@ def _of_predictors(model: Any, graph: _Writer) -> str:
                 missing_left=nodes["missing_go_to_left"],
             )
             ensemble.add(tree, nodes["value"], target)
-    return _linked(graph, graph.trees(ensemble, model.n_features_in_, single=False), model)
+    return _linked(graph, _trees(graph, ensemble, model.n_features_in_, single=False), model)
 
 
-def _linked(graph: _Writer, raw: str, model: Any) -> str:
+def _linked(graph: Writer, raw: str, model: Any) -> str:
     """Adds the inverse of the link function of a boosted model, and returns the name of its answer."""
     match type(model._loss.link).__name__:
         case "IdentityLink":
