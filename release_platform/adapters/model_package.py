@@ -38,6 +38,8 @@ FORMAT = 1
 MAXIMUM_CLASSES = 10_000
 MAXIMUM_GOLDEN_ROWS = 10_000
 MAXIMUM_ONNX_BYTES = 1024**3
+MATRIX = "features"
+"""The input of an ONNX graph that holds all features that are numbers; a graph without it has an input for each."""
 
 
 class Engine(Protocol):
@@ -201,7 +203,10 @@ class SkopsEngine:
 
 
 class OnnxEngine:
-    """ONNX Runtime, in double precision, one thread per call."""
+    """ONNX Runtime, in double precision, one thread per call.
+
+    A graph takes its features one by one, each of shape (n_rows, 1), or those that are numbers as one matrix.
+    """
 
     def __init__(self, data: bytes, release: Mapping[str, Any]) -> None:
         import onnxruntime as ort
@@ -217,23 +222,43 @@ class OnnxEngine:
             data, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
         )
         self._output = self._session.get_outputs()[-1].name
-        self._inputs = [value.name for value in self._session.get_inputs()]
-        wanted = {name: _ONNX_TYPES[kind] for name, kind in FeaturePlan.from_json(release["plan"]).types.items()}
-        if not all(wanted.get(value.name) == value.type for value in self._session.get_inputs()):
+        given = {value.name: (value.type, value.shape[1:]) for value in self._session.get_inputs()}
+        types = FeaturePlan.from_json(release["plan"]).types
+        self._numbers = [name for name, kind in types.items() if kind is not ColumnType.CATEGORY]
+        self._joined = MATRIX in given and MATRIX not in types
+        wanted = {name: (_ONNX_TYPES[kind], [1]) for name, kind in types.items()}
+        if self._joined:
+            wanted = {name: wanted[name] for name in types if name not in self._numbers}
+            wanted[MATRIX] = ("tensor(double)", [len(self._numbers)])
+        if not given.items() <= wanted.items():
             raise ValueError("its inputs are not the features of the plan")
+        self._columns = [name for name in given if name != MATRIX or not self._joined]
+        self._takes_matrix = len(self._numbers) == len(types)
         self._regression = release["task"] == Task.REGRESSION
-        self._names = list(wanted)
 
     def predict(self, features: Mapping[str, Column]) -> npt.NDArray[np.float64]:
         """See `Engine`."""
-        feeds = {name: features[name].reshape(-1, 1) for name in self._inputs}
+        feeds = {name: features[name].reshape(-1, 1) for name in self._columns}
+        if self._joined:
+            feeds[MATRIX] = np.ascontiguousarray(np.array([features[name] for name in self._numbers]).T)
         return self._run(feeds)
 
     def predict_matrix(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """See `Engine`."""
-        return self._run({name: features[:, place : place + 1] for place, name in enumerate(self._names)})
+        """Returns what `predict` returns, for rows that are a matrix already.
 
-    def _run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+        Args:
+            features: Shape (n_rows, n_features), float64, in the plan's order; NaN where missing.
+
+        Raises:
+            ValueError: The plan has features that are text, or another number of features.
+        """
+        if not self._takes_matrix or features.shape[1:] != (len(self._numbers),):
+            raise ValueError(f"a matrix of shape {features.shape} does not hold the plan's features")
+        if self._joined:
+            return self._run({MATRIX: features})
+        return self.predict(dict(zip(self._numbers, features.T, strict=True)))
+
+    def _run(self, feeds: Mapping[str, Column]) -> npt.NDArray[np.float64]:
         (raw,) = self._session.run([self._output], feeds)
         return np.asarray(raw, dtype=np.float64).reshape(-1) if self._regression else np.asarray(raw, dtype=np.float64)
 

@@ -21,10 +21,16 @@ from release_platform.services import Services
 CODE = (
     "pipeline/training.py",
     "pipeline/packaging.py",
+    "pipeline/onnx_graph.py",
     "pipeline/onnx_imputer.py",
+    "pipeline/onnx_one_hot.py",
+    "pipeline/onnx_trees.py",
+    "pipeline/onnx_writer.py",
+    "pipeline/tree_ensemble.py",
     "pipeline/features.py",
     "adapters/model_package.py",
     "adapters/onnx_file.py",
+    "adapters/onnx_trees.py",
     "adapters/skops_types.py",
     "domain/features.py",
 )

@@ -14,10 +14,10 @@ from release_platform.adapters.model_package import FORMAT, ModelPackage, load_p
 from release_platform.adapters.skops_archive import load_skops
 from release_platform.adapters.skops_types import TRUSTED
 from release_platform.domain.errors import TrainingError
-from release_platform.domain.features import ColumnType, as_column
+from release_platform.domain.features import as_column
 from release_platform.domain.identity import FileEntry, Manifest
-from release_platform.domain.metrics import Task
 from release_platform.domain.spec import ModelSpec, Onnx
+from release_platform.pipeline.onnx_graph import to_onnx
 from release_platform.pipeline.training import FittedModel, numbered
 from release_platform.project import SPEC
 
@@ -139,7 +139,7 @@ def _write_onnx(folder: Path, spec: ModelSpec, fitted: FittedModel, sample: pd.D
     if spec.onnx is Onnx.OFF:
         return "ONNX is switched off in the model's defs.yaml"
     try:
-        data = _convert(spec, fitted)
+        data = to_onnx(fitted.pipeline, spec.plan.types)
         _check_onnx(data, spec, fitted, sample)
     except Exception as error:  # whatever a converter or runtime raises means the same: this model stays with skops
         note = f"not in ONNX: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
@@ -150,20 +150,6 @@ def _write_onnx(folder: Path, spec: ModelSpec, fitted: FittedModel, sample: pd.D
         return note
     (folder / "model.onnx").write_bytes(data)
     return ""
-
-
-def _convert(spec: ModelSpec, fitted: FittedModel) -> bytes:
-    from skl2onnx import convert_sklearn
-    from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
-
-    from release_platform.pipeline.onnx_imputer import use_double_imputer
-
-    use_double_imputer()
-    kinds = {ColumnType.CATEGORY: StringTensorType}
-    inputs = [(name, kinds.get(kind, DoubleTensorType)([None, 1])) for name, kind in spec.plan.types.items()]
-    options = {} if spec.task is Task.REGRESSION else {id(fitted.pipeline): {"zipmap": False}}
-    model = convert_sklearn(fitted.pipeline, initial_types=inputs, options=options)
-    return bytes(model.SerializeToString())
 
 
 def _check_onnx(data: bytes, spec: ModelSpec, fitted: FittedModel, sample: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from tests.hostile.archives import ARCHIVES, ARRAYS, SCHEMAS, TREES
 from tests.hostile.files import LINKS, MANIFESTS, TAMPERED, UNKNOWN_FILES, Attack
+from tests.hostile.forests import FORESTS
 from tests.hostile.graphs import GRAPHS
 from tests.hostile.texts import GOLDEN, PLANS
 
@@ -17,5 +18,6 @@ CLASSES: dict[str, dict[str, Attack]] = {
     "array": ARRAYS,
     "tree": TREES,
     "onnx": GRAPHS,
+    "onnx-tree": FORESTS,
 }
 ATTACKS = {f"{kind}/{name}": attack for kind, attacks in CLASSES.items() for name, attack in attacks.items()}

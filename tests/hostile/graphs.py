@@ -101,6 +101,19 @@ def _float_input(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT
 
 
+def _matrix(width: int, *more: str) -> Attack:
+    """All numbers as one input, which is not as wide as the plan says, or not the only one."""
+
+    def change(model: onnx.ModelProto) -> None:
+        del model.graph.node[0], model.graph.input[:]
+        shapes = {"features": width, **dict.fromkeys(more, 1)}
+        for name, columns in shapes.items():
+            model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.DOUBLE, [None, columns]))
+        model.graph.node[0].input[0] = "features"
+
+    return _model(change)
+
+
 def _in_front(node: onnx.NodeProto) -> Callable[[onnx.ModelProto], None]:
     return lambda model: model.graph.node.insert(0, node)
 
@@ -166,6 +179,9 @@ GRAPHS: dict[str, Attack] = {
     "tree-that-reads-beyond": _model(_tree),
     "input-other": _model(_rename_input),
     "input-of-another-type": _model(_float_input),
+    "matrix-narrower": _matrix(2),
+    "matrix-wider": _matrix(10**6),
+    "matrix-and-a-column": _matrix(3, "mean radius"),
     "input-more": lambda bench: bench.use_onnx(graph(inputs=("mean radius", "mean texture", "mean area", "secret"))),
     "answer-wider-than-the-classes": _model(_wider_answer),
     "answer-of-another-output": _model(_another_output),
@@ -176,6 +192,10 @@ GRAPHS: dict[str, Attack] = {
     "length-beyond": _raw(b"\x3a\xff\xff\xff\xff\x07"),
     "group": _honest_and(b"\x0b\x0c"),
     "unknown-field": _honest_and(b"\xf8\x07\x01"),
+    "second-graph-to-be-merged": _honest_and(b"\x3a\x00"),
+    "shape-that-is-told": _model(
+        lambda model: model.graph.value_info.append(helper.make_tensor_value_info("x", TensorProto.DOUBLE, [None, 9]))
+    ),
     "second-graph": _honest_and(b"\x3a\x06\x0a\x04\x22\x02If"),
     "truncated": lambda bench: bench.use_onnx(graph().SerializeToString()[:-7]),
 }

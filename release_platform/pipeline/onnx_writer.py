@@ -1,0 +1,60 @@
+"""Writes nodes into the graph that skl2onnx builds, for converters of our own."""
+
+from typing import Any
+
+import numpy as np
+
+
+class Writer:
+    """Writes the nodes of one model.
+
+    Attributes:
+        outputs: The names that the model's outputs must have.
+    """
+
+    def __init__(self, scope: Any, operator: Any, container: Any) -> None:
+        self._scope, self._container = scope, container
+        self._given = [(variable.full_name, type(variable.type).__name__) for variable in operator.inputs]
+        self.outputs: list[str] = operator.output_full_names
+
+    def node(self, kind: str, *inputs: str, out: str = "", **attributes: Any) -> str:
+        """Adds a node and returns the name of its output."""
+        output = out or self.name(kind.lower())
+        self._container.add_node(kind, list(inputs), [output], **attributes)
+        return output
+
+    def name(self, wish: str) -> str:
+        """Returns a name that no other node has."""
+        return str(self._scope.get_unique_variable_name(wish))
+
+    def labels(self, name: str, keys: list[str], values: list[int], default: int) -> str:
+        """Adds a table from text to a number and returns the name of its output."""
+        output = self.name("labels")
+        more = {"keys_strings": keys, "values_int64s": values, "default_int64": default}
+        self._container.add_node("LabelEncoder", [name], [output], op_domain="ai.onnx.ml", op_version=2, **more)
+        return output
+
+    def constant(self, value: Any) -> str:
+        """Adds a constant and returns its name."""
+        from onnx import numpy_helper
+
+        name = self.name("constant")
+        self._container.initializers.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def add(self, node: Any) -> None:
+        """Adds a node as it is, for an operator that skl2onnx does not know in its newest version."""
+        self._container.nodes.append(node)
+
+    def columns(self, n_columns: int) -> list[str]:
+        """Returns the names of the inputs one by one, each of shape (n_rows, 1)."""
+        if len(self._given) == n_columns:
+            return [name for name, _ in self._given]
+        ((joined, _),) = self._given
+        return [self.node("Gather", joined, self.constant(np.array([place])), axis=1) for place in range(n_columns)]
+
+    def matrix(self) -> tuple[str, str]:
+        """Returns the name of all inputs as one, shape (n_rows, n_columns), and its type as skl2onnx names it."""
+        (kind,) = {kind for _, kind in self._given}
+        names = [name for name, _ in self._given]
+        return (names[0] if len(names) == 1 else self.node("Concat", *names, axis=1)), kind
