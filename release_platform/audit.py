@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_platform.adapters.mlflow_registry import DIGEST_TAG
 from release_platform.adapters.mlflow_tracking import SNAPSHOTS_TAG, MlflowTracking
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.release_store import ReleaseStore
@@ -15,6 +14,7 @@ from release_platform.adapters.serving_client import ServingClient
 from release_platform.adapters.signing import TrustedKeys
 from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.adapters.trust import bundles_in, certified
+from release_platform.adapters.version_tags import DIGEST_TAG
 from release_platform.domain.attestation import SIGNATURE_TAG, check_version_statement
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, ReleaseError
 from release_platform.domain.observation import (

@@ -2,9 +2,9 @@
 
 import logging
 
-from release_platform.adapters.mlflow_registry import MANIFEST_TAG
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.signing import KeyFolder
+from release_platform.adapters.version_tags import MANIFEST_TAG
 from release_platform.domain.attestation import SIGNATURE_TAG
 from release_platform.domain.ledger import certificate_of, standing
 from release_platform.domain.lifecycle import Alias

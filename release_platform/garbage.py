@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from release_platform.adapters.mlflow_registry import find_manifest
 from release_platform.adapters.mlflow_tracking import MlflowTracking
 from release_platform.adapters.snapshot_store import SnapshotStore
+from release_platform.adapters.version_tags import find_manifest
 from release_platform.domain.attestation import SIGNATURE_TAG
 from release_platform.domain.errors import IntegrityError, NotFound
 from release_platform.domain.retention import expendable, paths

@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from release_platform.adapters.clock import SystemClock
+from release_platform.adapters.mlflow_rest import reader_at
 from release_platform.adapters.trust import Trust
-from release_platform.domain.ports import Clock, Registry
+from release_platform.domain.ports import Clock, RegistryReader
 from serving.answering import Answering
 from serving.cache import PackageCache
 from serving.edge import Edge
@@ -36,7 +37,7 @@ DESCRIPTION = """Answers from the versions that are in Production. Every answer 
 `GET /v1/models` lists the models; `GET /v1/models/{model}` tells what one takes, with a row to try."""
 
 
-def create_app(settings: Settings, registry: Registry | None = None, *, clock: Clock | None = None) -> FastAPI:
+def create_app(settings: Settings, registry: RegistryReader | None = None, *, clock: Clock | None = None) -> FastAPI:
     """Returns the application.
 
     Args:
@@ -108,19 +109,13 @@ def create_app(settings: Settings, registry: Registry | None = None, *, clock: C
     return app
 
 
-def _connector(settings: Settings, registry: Registry | None) -> Callable[[], Registry]:
+def _connector(settings: Settings, registry: RegistryReader | None) -> Callable[[], RegistryReader]:
     if registry is not None:
         return lambda: registry
     if not settings.tracking_uri:
         raise ValueError("set SERVING_TRACKING_URI or MLFLOW_TRACKING_URI to the address of the registry")
 
-    def connect() -> Registry:
-        # MLflow takes seconds to import; a restart from the copies on disk must not wait for it.
-        from release_platform.adapters.mlflow_registry import MlflowRegistry
-
-        return MlflowRegistry(settings.tracking_uri)
-
-    return connect
+    return lambda: reader_at(settings.tracking_uri)
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:

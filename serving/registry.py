@@ -11,7 +11,7 @@ from release_platform.adapters.trust import Proof, Trust, proof_of
 from release_platform.domain.attestation import CERTIFICATE_TAG, Certificate
 from release_platform.domain.errors import IntegrityError, ReleaseError, Unavailable
 from release_platform.domain.identity import Manifest
-from release_platform.domain.ports import Clock, Registry, VersionRecord
+from release_platform.domain.ports import Clock, RegistryReader, VersionRecord
 from serving.cache import Note, PackageCache
 from serving.golden import check_golden
 from serving.models import (
@@ -53,7 +53,7 @@ class ModelSource:
     def __init__(
         self,
         *,
-        connect: Callable[[], Registry],
+        connect: Callable[[], RegistryReader],
         cache: PackageCache,
         trust: Trust,
         clock: Clock,
@@ -63,7 +63,7 @@ class ModelSource:
         cache_keep: int = 4,
     ) -> None:
         self._connect = connect
-        self._registry: Registry | None = None
+        self._registry: RegistryReader | None = None
         self._cache = cache
         self._trust = trust
         self._clock = clock
@@ -171,7 +171,7 @@ class ModelSource:
         except (OSError, ValueError) as error:
             _LOG.warning("%s version %s is live, but not noted for a restart: %s", loaded.model, loaded.version, error)
 
-    def _reach(self) -> Registry:
+    def _reach(self) -> RegistryReader:
         if self._registry is None:
             self._registry = self._connect()
         return self._registry

@@ -8,7 +8,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from release_platform.domain.ports import Registry
+from release_platform.domain.ports import RegistryReader
 from serving.app import create_app
 from serving.models import Live
 from serving.settings import Settings
@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def build_server(settings: Settings, registry: Registry | None = None) -> Server:
+def build_server(settings: Settings, registry: RegistryReader | None = None) -> Server:
     """Returns a server that is not started yet.
 
     Raises:

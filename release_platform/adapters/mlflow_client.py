@@ -62,9 +62,9 @@ def mlflow_errors(tracking_uri: str) -> Iterator[None]:
     except ReleaseError:
         raise
     except MlflowException as error:
-        raise _translated(tracking_uri, error.error_code, str(error)) from error
+        raise refusal_of(tracking_uri, error.error_code, str(error)) from error
     except _database_errors() as error:
-        raise _translated(tracking_uri, "", str(error)) from error
+        raise refusal_of(tracking_uri, "", str(error)) from error
     except OSError as error:
         raise Unavailable(
             f"MLflow's artefact storage ({tracking_uri}) failed: {error}",
@@ -78,8 +78,9 @@ def _database_errors() -> tuple[type[Exception], ...]:
     return (loaded.SQLAlchemyError,) if loaded else ()
 
 
-def _translated(tracking_uri: str, code: str, message: str) -> ReleaseError:
-    first = message.splitlines()[0][:300]
+def refusal_of(tracking_uri: str, code: str, message: str) -> ReleaseError:
+    """Returns the error of ours that MLflow's error code and message mean."""
+    first = message.partition("\n")[0][:300] or code
     if code in _MISSING:
         return NotFound(f"MLflow: {first}", remedy="`release models` and `release history MODEL` list what there is")
     if code in _REFUSED:

@@ -1,29 +1,29 @@
 """The model registry, in MLflow: versions with their manifest in tags, and aliases."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from release_platform.adapters.mlflow_client import as_mlflow_default, mlflow_client, mlflow_errors
-from release_platform.adapters.package_files import check_manifest
-from release_platform.adapters.strict_json import read_json
-from release_platform.domain.errors import IntegrityError, NotFound, Refused, ReleaseError, Unavailable
+from release_platform.adapters.stored_files import check_files, check_sizes, file_gone, leads_nowhere
+from release_platform.adapters.version_tags import (
+    DIGEST_TAG,
+    KEY_TAG,
+    PLATFORM_TAG,
+    manifest_tags,
+    record_of,
+    version_missing,
+)
+from release_platform.domain.errors import IntegrityError, Refused, ReleaseError, Unavailable
 from release_platform.domain.identity import Manifest
 from release_platform.domain.ports import VersionRecord
 from release_platform.domain.projection import Shown
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
-
-DIGEST_TAG = "release.digest"
-MANIFEST_TAG = "release.manifest"
-KEY_TAG = "release.key"
-PLATFORM_TAG = "release.platform"
 
 
 class MlflowRegistry:
@@ -56,7 +56,7 @@ class MlflowRegistry:
     def get_version(self, model: str, version: str) -> VersionRecord:
         """See `Registry`."""
         if not version.isdigit():
-            raise NotFound(f"{model}: '{version}' is no version number", remedy=f"`release history {model}` lists them")
+            raise version_missing(model, version)
         with mlflow_errors(self._uri):
             try:
                 return _record(mlflow_client(self._uri).get_model_version(model, version))
@@ -64,10 +64,7 @@ class MlflowRegistry:
                 raise
             except Exception as error:
                 if _is_missing(error):
-                    raise NotFound(
-                        f"{model}: the registry has no version {version}",
-                        remedy=f"`release history {model}` lists its versions",
-                    ) from None
+                    raise version_missing(model, version) from None
                 raise
 
     def find_version(self, model: str, key: str) -> VersionRecord | None:
@@ -143,12 +140,7 @@ class MlflowRegistry:
                     source=f"models:/{model_id}",
                     run_id=run_id,
                     model_id=model_id,
-                    tags={
-                        **tags,
-                        DIGEST_TAG: manifest.digest,
-                        MANIFEST_TAG: json.dumps(manifest.to_json(), separators=(",", ":")),
-                        KEY_TAG: key,
-                    },
+                    tags={**tags, **manifest_tags(manifest), KEY_TAG: key},
                 )
         return _of_these_files(_record(version), manifest)
 
@@ -214,37 +206,19 @@ def fetch_files(uri: str, manifest: Manifest, folder: Path, tracking_uri: str, *
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    try:
-        check_manifest(manifest)
-    except ValueError as error:
-        raise IntegrityError(
-            f"{of}: {error}", remedy="find out who registered it; only packages of `release run` are loaded"
-        ) from error
+    check_files(manifest, of=of)
     try:
         repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
     except MlflowException as error:
-        raise IntegrityError(
-            f"{of}: its files have an address that leads nowhere: {uri}",
-            remedy="restore the registry from a backup, or register the model again",
-        ) from error
-    sizes = {found.path: found.file_size for found in repository.list_artifacts()}
-    for entry in manifest.files:
-        size_bytes = sizes.get(entry.path, entry.size_bytes) or 0
-        if size_bytes != entry.size_bytes:
-            raise IntegrityError(
-                f"{of}: {entry.path} has {size_bytes:,} bytes in the artefact storage, not {entry.size_bytes:,}",
-                remedy="restore it from a backup, or register the model again",
-            )
+        raise leads_nowhere(uri, of=of) from error
+    check_sizes(manifest, {found.path: found.file_size for found in repository.list_artifacts()}, of=of)
     for entry in manifest.files:
         try:
             repository.download_artifacts(entry.path, str(folder))
         except (MlflowException, FileNotFoundError) as error:
             if isinstance(error, MlflowException) and "No such" not in str(error) and "404" not in str(error):
                 raise
-            raise IntegrityError(
-                f"{of}: the file {entry.path} is gone from the artefact storage",
-                remedy="restore it from a backup, or register the model again",
-            ) from error
+            raise file_gone(entry, of=of) from error
 
 
 def delete_files(uri: str, tracking_uri: str) -> None:
@@ -270,34 +244,10 @@ def _is_missing(error: Exception) -> bool:
 
 
 def _record(version: "ModelVersion") -> VersionRecord:
-    tags: dict[str, Any] = dict(version.tags)
-    name = f"{version.name} version {version.version}"
-    if DIGEST_TAG not in tags or MANIFEST_TAG not in tags:
-        raise IntegrityError(
-            f"{name} was not registered by this platform",
-            remedy="only versions made by `release run` can be released",
-        )
-    manifest = find_manifest(tags)
-    if manifest is None:
-        raise IntegrityError(
-            f"{name}: its manifest does not match its digest, so one of the two tags was edited",
-            remedy="find out who edited it; register the model again",
-        )
-    return VersionRecord(
+    return record_of(
         model=version.name,
         version=str(version.version),
-        digest=manifest.digest,
-        manifest=manifest,
-        run_id=version.run_id or "",
-        tags=tags,
-        created_at=datetime.fromtimestamp(version.creation_timestamp / 1000, tz=UTC),
+        run_id=version.run_id,
+        tags=dict(version.tags),
+        created_ms=version.creation_timestamp,
     )
-
-
-def find_manifest(tags: Mapping[str, str]) -> Manifest | None:
-    """Returns the manifest among the tags of a version, if it is there and hashes to the digest beside it."""
-    try:
-        manifest = Manifest.from_json(read_json(tags[MANIFEST_TAG]))
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return None
-    return manifest if manifest.digest == tags.get(DIGEST_TAG) else None

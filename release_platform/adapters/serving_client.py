@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +12,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
+from release_platform.adapters.loopback import is_loopback
 from release_platform.adapters.model_package import ModelPackage
 from release_platform.domain.errors import Unavailable, VerificationFailed
 from release_platform.domain.features import as_column
@@ -75,7 +75,7 @@ class ServingClient:
         self.base_url = base_url.rstrip("/")
         with _translated(self.base_url):
             # A proxy of the environment cannot reach this machine's own addresses.
-            trust_env = not _is_loopback(httpx.URL(self.base_url).host)
+            trust_env = not is_loopback(httpx.URL(self.base_url).host)
             timeout = httpx.Timeout(timeout_s, connect=timeout_s if connect_s is None else connect_s)
             self._client = httpx.Client(
                 base_url=self.base_url, timeout=timeout, trust_env=trust_env, transport=transport
@@ -290,13 +290,6 @@ def _difference(answer: ServedAnswer, wanted: Predictions) -> float:
 
 def _rows(inputs: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(inputs, values, strict=True)) for values in zip(*inputs.values(), strict=True)]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @contextmanager

@@ -22,7 +22,13 @@ from release_platform.domain.spec import GateSpec
 from release_platform.project import Project
 from release_platform.services import Services
 
-CODE = ("adapters/mlflow_registry.py", "releases.py", "domain/gates.py", "domain/lifecycle.py")
+CODE = (
+    "adapters/mlflow_registry.py",
+    "adapters/version_tags.py",
+    "releases.py",
+    "domain/gates.py",
+    "domain/lifecycle.py",
+)
 
 
 def build_registered_version(project: Project) -> dg.AssetsDefinition:

@@ -41,8 +41,8 @@ class VersionRecord:
     created_at: datetime
 
 
-class Registry(Protocol):
-    """The model registry: versions, their files, and the aliases that project the head.
+class RegistryReader(Protocol):
+    """The model registry as one reads it: versions, their files, and the aliases that project the head.
 
     Every method raises `Unavailable` when the registry does not answer.
     """
@@ -67,6 +67,18 @@ class Registry(Protocol):
     def find_alias(self, model: str, alias: str) -> str | None:
         """Returns the number of the version that an alias points to, or None."""
 
+    def fetch(self, model: str, version: str, folder: Path) -> VersionRecord:
+        """Downloads the files of a version into an empty folder, at the paths of its manifest; checks nothing.
+
+        Raises:
+            NotFound: There is no such version.
+            IntegrityError: A file is gone.
+        """
+
+
+class Registry(RegistryReader, Protocol):
+    """The model registry, to be written to as well."""
+
     def set_alias(self, model: str, alias: str, version: str | None) -> None:
         """Points an alias to a version, or removes it. Does nothing when it already is so."""
 
@@ -79,14 +91,6 @@ class Registry(Protocol):
 
     def remove(self, model: str, version: str) -> None:
         """Deletes a version and its files for good; does nothing when it is gone. Asks nobody whether it is needed."""
-
-    def fetch(self, model: str, version: str, folder: Path) -> VersionRecord:
-        """Downloads the files of a version into an empty folder, at the paths of its manifest; checks nothing.
-
-        Raises:
-            NotFound: There is no such version.
-            IntegrityError: A file is gone.
-        """
 
 
 class Servers(Protocol):

@@ -1,4 +1,4 @@
-"""The registries that hold the contract: MLflow over SQLite, MLflow behind a server, and the fake."""
+"""The registries that hold the contract: MLflow over SQLite, MLflow behind a server, its REST API, and the fake."""
 
 import json
 import os
@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx
 from mlflow import MlflowClient
 
-from release_platform.adapters.mlflow_registry import DIGEST_TAG, MANIFEST_TAG, MlflowRegistry
+from release_platform.adapters.mlflow_registry import MlflowRegistry
+from release_platform.adapters.mlflow_rest import RestRegistry
 from release_platform.adapters.mlflow_tracking import MlflowTracking
+from release_platform.adapters.version_tags import DIGEST_TAG, MANIFEST_TAG
 from release_platform.cli.dev import MLFLOW_ENV, mlflow_command
 from release_platform.domain.identity import Manifest
 from release_platform.domain.ports import Registry, VersionRecord
@@ -68,12 +70,21 @@ class KeptInMlflow(Kept):
 
     def __init__(self, folder: Path, tracking_uri: str, model: str = MODEL) -> None:
         self.model = model
-        self.registry = MlflowRegistry(tracking_uri)
+        self.registry = self.connect(tracking_uri)
         self.client = MlflowClient(tracking_uri)
-        self.tracking = MlflowTracking(tracking_uri, (folder / "artifacts").as_uri(), Claims())
+        self.stored = folder / "artifacts"
+        self.tracking = MlflowTracking(tracking_uri, self.artefact_root(), Claims())
         for key, n_rows in (("first", 300), ("second", 400)):
             self.register(build_linear_classifier(folder / model / key, model=model, n_rows=n_rows), key)
         self.client.create_registered_model(f"not_of_the_platform_{model}")
+
+    def connect(self, tracking_uri: str) -> Registry:
+        """Returns the registry under test."""
+        return MlflowRegistry(tracking_uri)
+
+    def artefact_root(self) -> str:
+        """Returns where experiments keep their files."""
+        return self.stored.as_uri()
 
     def log(self, package: Path) -> tuple[str, str, Manifest]:
         """Logs a package in a run; returns the run, the logged model and the manifest."""
@@ -89,8 +100,12 @@ class KeptInMlflow(Kept):
         )
 
     def remove_file(self, version: str, path: str) -> None:
+        self.path_of(version, path).unlink()
+
+    def path_of(self, version: str, path: str) -> Path:
+        """Returns where the artefact storage has a file of a version."""
         location = self.client.get_model_version_download_uri(self.model, version)
-        (Path(location.removeprefix("file://")) / path).unlink()
+        return self.stored / location.removeprefix(self.artefact_root()).lstrip("/") / path
 
     def set_tag(self, version: str, name: str, value: str) -> None:
         """Edits a tag, as anyone with access to MLflow can."""
@@ -107,13 +122,41 @@ class KeptInMlflow(Kept):
         self.client.delete_model_version_tag(self.model, version, DIGEST_TAG)
 
 
+class OverRest(RestRegistry):
+    """Reads over REST; what it cannot do, it leaves to MLflow."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        super().__init__(tracking_uri)
+        writer = MlflowRegistry(tracking_uri)
+        self.set_alias, self.set_tag, self.remove = writer.set_alias, writer.set_tag, writer.remove
+
+
+class KeptOverRest(KeptInMlflow):
+    """A real MLflow server that hands its artefacts out itself, read over REST."""
+
+    def connect(self, tracking_uri: str) -> Registry:
+        return OverRest(tracking_uri)
+
+    def artefact_root(self) -> str:
+        return "mlflow-artifacts:"
+
+
 @contextmanager
-def mlflow_server(home: Path, port: int | None = None) -> Iterator[str]:
-    """Yields the address of an MLflow server that `release dev` would start over this home, on a free port if none."""
+def mlflow_server(home: Path, port: int | None = None, *, proxied: bool = False) -> Iterator[str]:
+    """Yields the address of an MLflow server that `release dev` would start over this home, on a free port if none.
+
+    Args:
+        home: Where its database and artefacts are.
+        port: Where it listens.
+        proxied: Whether it hands its artefacts out itself, as the one of `release dev` does not.
+    """
     port = port or free_port()
+    command = mlflow_command(home, port)
+    if proxied:
+        command[command.index("--default-artifact-root") :] = ["--artifacts-destination", str(home / "artifacts")]
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            mlflow_command(home, port), env={**os.environ, **MLFLOW_ENV}, stdout=log, stderr=log, start_new_session=True
+            command, env={**os.environ, **MLFLOW_ENV}, stdout=log, stderr=log, start_new_session=True
         )
     try:
         url = f"http://127.0.0.1:{port}"

@@ -1,37 +1,52 @@
-"""Every registry keeps the promises of the port: MLflow over SQLite, MLflow behind a real server, and the fake."""
+"""Every registry keeps the promises of the port: MLflow over SQLite, behind a real server, over REST, and the fake."""
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
-from release_platform.adapters.mlflow_registry import DIGEST_TAG, MANIFEST_TAG, MlflowRegistry
+from release_platform.adapters.mlflow_registry import MlflowRegistry
+from release_platform.adapters.mlflow_rest import RestRegistry, reader_at
 from release_platform.adapters.model_package import load_package
+from release_platform.adapters.version_tags import DIGEST_TAG, MANIFEST_TAG, PLATFORM_TAG
 from release_platform.domain.errors import IntegrityError, NotFound, Unavailable
 from release_platform.domain.ports import Registry
-from tests.contract.registries import MODEL, SPOILT, Kept, KeptInMemory, KeptInMlflow, blank_mlflow, mlflow_server
+from tests.contract.registries import (
+    MODEL,
+    SPOILT,
+    Kept,
+    KeptInMemory,
+    KeptInMlflow,
+    KeptOverRest,
+    blank_mlflow,
+    mlflow_server,
+)
 from tests.fakes.packages import build_linear_classifier, manifest_of
 from tests.fakes.registry import FakeRegistry
 from tests.integration.homes import blank_home, free_port
+
+KINDS: dict[str, type[KeptInMlflow]] = {"sqlite": KeptInMlflow, "server": KeptInMlflow, "rest": KeptOverRest}
 
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, str]]]:
     """The folder and the tracking URI of each MLflow."""
-    homes = {kind: blank_mlflow(blank_home(), tmp_path_factory.mktemp(kind) / "home") for kind in ("sqlite", "server")}
-    with mlflow_server(homes["server"]) as url:
+    homes = {kind: blank_mlflow(blank_home(), tmp_path_factory.mktemp(kind) / "home") for kind in KINDS}
+    with mlflow_server(homes["server"]) as url, mlflow_server(homes["rest"], proxied=True) as proxied:
         yield {
             "sqlite": (homes["sqlite"], f"sqlite:///{homes['sqlite'] / 'mlflow.db'}"),
             "server": (homes["server"], url),
+            "rest": (homes["rest"], proxied),
         }
 
 
-@pytest.fixture(scope="module", params=["fake", "sqlite", "server"])
+@pytest.fixture(scope="module", params=["fake", *KINDS])
 def kept(request: pytest.FixtureRequest, places, tmp_path_factory: pytest.TempPathFactory) -> Kept:
     if request.param == "fake":
         return KeptInMemory(tmp_path_factory.mktemp("fake"))
-    return KeptInMlflow(*places[request.param])
+    return KINDS[request.param](*places[request.param])
 
 
 @pytest.fixture
@@ -39,10 +54,10 @@ def registry(kept: Kept) -> Registry:
     return kept.registry
 
 
-@pytest.fixture(scope="module", params=["sqlite", "server"])
+@pytest.fixture(scope="module", params=KINDS)
 def mlflow(request: pytest.FixtureRequest, places) -> KeptInMlflow:
     """An MLflow with another model, whose versions a test may spoil."""
-    return KeptInMlflow(*places[request.param], model=SPOILT)
+    return KINDS[request.param](*places[request.param], model=SPOILT)
 
 
 # What every registry promises
@@ -166,12 +181,73 @@ def test_a_version_of_somebody_else_is_no_version_of_the_platform(mlflow: KeptIn
     assert "1" not in [record.version for record in mlflow.registry.versions(SPOILT)]
 
 
+# What REST alone must do
+
+
+def test_rest_reads_what_mlflow_reads(places, tmp_path: Path) -> None:
+    home, url = places["rest"]
+    model = "many"
+    kept = KeptOverRest(home, url, model=model)
+    kept.registry.set_alias(model, "production", "2")
+    client, (first, _) = kept.client, kept.registry.versions(model)
+    source = str(client.get_model_version(model, "1").source)
+    for _ in range(201):  # a page holds 200
+        client.create_model_version(model, source, model_id=source.removeprefix("models:/"), tags=dict(first.tags))
+    rest, mlflow = RestRegistry(url), MlflowRegistry(url)
+    assert rest.shown(model) == mlflow.shown(model)
+    assert rest.versions(model) == mlflow.versions(model)
+    assert len(rest.versions(model)) == 203
+    assert rest.models() == mlflow.models()
+    for folder, registry in (("rest", rest), ("mlflow", mlflow)):
+        (tmp_path / folder).mkdir()
+        assert registry.fetch(model, "2", tmp_path / folder) == rest.get_version(model, "2")
+    assert manifest_of(tmp_path / "rest") == manifest_of(tmp_path / "mlflow")
+
+
+def test_more_models_than_a_page_holds_are_all_listed(places) -> None:
+    _, url = places["rest"]
+    client = MlflowClient(url)
+    names = [f"one_of_many_{number:03}" for number in range(101)]
+    for name in names:
+        client.create_registered_model(name, tags={PLATFORM_TAG: "true"})
+    try:
+        assert set(names) <= set(RestRegistry(url).models())
+    finally:
+        for name in names:
+            client.delete_registered_model(name)
+
+
+def test_files_that_the_server_does_not_hand_out_come_from_where_they_lie(places, tmp_path: Path) -> None:
+    home, url = places["server"]
+    KeptInMlflow(home, url, model="elsewhere")
+    record = RestRegistry(url).fetch("elsewhere", "2", tmp_path)
+    assert manifest_of(tmp_path) == record.manifest
+
+
+@pytest.mark.parametrize("n_bytes", [-1, 1])
+def test_a_stored_file_of_another_size_is_not_fetched(places, tmp_path: Path, n_bytes: int) -> None:
+    home, url = places["rest"]
+    kept = KeptOverRest(home, url, model=f"changed_{n_bytes}")
+    stored = kept.path_of("1", "golden.json")
+    stored.write_bytes(stored.read_bytes()[:n_bytes] if n_bytes < 0 else stored.read_bytes() + b" ")
+    with pytest.raises(IntegrityError, match=r"golden\.json has .* bytes in the artefact storage"):
+        kept.registry.fetch(kept.model, "1", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("tracking_uri", ["sqlite:///x.db", "http://127.0.0.1:5000"])
+def test_a_server_is_read_over_rest_and_an_embedded_database_by_mlflow(tracking_uri: str) -> None:
+    wanted = RestRegistry if tracking_uri.startswith("http") else MlflowRegistry
+    assert type(reader_at(tracking_uri)) is wanted
+
+
 # When it does not answer
 
 
-@pytest.mark.parametrize("kind", ["fake", "nothing listens"])
+@pytest.mark.parametrize("kind", ["fake", "mlflow", "rest"])
 def test_a_registry_that_is_down_says_so_within_seconds(kind: str, tmp_path: Path) -> None:
-    down = FakeRegistry({}, down=True) if kind == "fake" else MlflowRegistry(f"http://127.0.0.1:{free_port()}")
+    url = f"http://127.0.0.1:{free_port()}"
+    down = {"fake": FakeRegistry({}, down=True), "mlflow": MlflowRegistry(url), "rest": RestRegistry(url)}[kind]
     for call in (down.models, lambda: down.fetch(MODEL, "1", tmp_path)):
         begun = time.monotonic()
         with pytest.raises(Unavailable, match="does not answer"):

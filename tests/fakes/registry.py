@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from release_platform.adapters.mlflow_registry import DIGEST_TAG, MANIFEST_TAG
 from release_platform.adapters.signing import Signer, TrustedKeys, new_key, public_pem
 from release_platform.adapters.trust import Trust
+from release_platform.adapters.version_tags import DIGEST_TAG, MANIFEST_TAG
 from release_platform.domain.attestation import CERTIFICATE_TAG, SIGNATURE_TAG, Certificate, version_statement
 from release_platform.domain.errors import IntegrityError, NotFound, Unavailable
 from release_platform.domain.ports import VersionRecord

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from release_platform.adapters.mlflow_registry import DIGEST_TAG, MANIFEST_TAG, find_manifest
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.trust import CERTIFICATE_TAG, SIGNATURE_TAG, Proof
+from release_platform.adapters.version_tags import DIGEST_TAG, MANIFEST_TAG, find_manifest
 from release_platform.domain.errors import IntegrityError
 from tests.fakes.packages import build_linear_classifier, manifest_of
 from tests.fakes.registry import TRUST, FakeRegistry

@@ -9,8 +9,9 @@ from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 
-from release_platform.adapters.mlflow_registry import DIGEST_TAG, MANIFEST_TAG, _record
+from release_platform.adapters.mlflow_registry import _record
 from release_platform.adapters.model_package import load_package
+from release_platform.adapters.version_tags import DIGEST_TAG, MANIFEST_TAG
 from release_platform.domain.errors import IntegrityError
 from serving.golden import check_golden
 

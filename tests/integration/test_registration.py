@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from release_platform.adapters.mlflow_client import as_mlflow_default
-from release_platform.adapters.mlflow_registry import DIGEST_TAG, KEY_TAG, MANIFEST_TAG
+from release_platform.adapters.version_tags import DIGEST_TAG, KEY_TAG, MANIFEST_TAG
 from release_platform.defs.registration import register_version
 from release_platform.domain.errors import IntegrityError, ReleaseError
 from release_platform.domain.fingerprint import fingerprint

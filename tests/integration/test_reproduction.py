@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from release_platform.adapters.mlflow_client import mlflow_client
-from release_platform.adapters.mlflow_registry import DIGEST_TAG, MANIFEST_TAG
 from release_platform.adapters.mlflow_tracking import SNAPSHOTS_TAG
 from release_platform.adapters.snapshot_store import to_frame, to_table
+from release_platform.adapters.version_tags import DIGEST_TAG, MANIFEST_TAG
 from release_platform.defs.clean_process import reproduce_here
 from release_platform.defs.reproduction import check_key, reproduce_version
 from release_platform.domain.errors import IntegrityError, NotFound

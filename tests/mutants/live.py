@@ -104,7 +104,7 @@ DEFECTS = (
     ),
     Defect(
         name="a file of any size is fetched",
-        file="release_platform/adapters/mlflow_registry.py",
+        file="release_platform/adapters/stored_files.py",
         old="if size_bytes != entry.size_bytes:",
         new="if entry.path not in sizes:",
         tests=("tests/hostile/test_fetch.py::test_a_file_of_another_size_is_not_fetched[golden.json-one-byte-more]",),

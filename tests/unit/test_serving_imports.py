@@ -29,6 +29,31 @@ def test_a_fresh_interpreter_serves_without_dagster():
     assert done.returncode == 0, done.stderr
 
 
+CONNECTING = """
+import sys
+import serving.__main__, serving.server
+from release_platform.adapters.mlflow_rest import RestRegistry, reader_at
+from release_platform.domain.errors import Unavailable
+registry = reader_at("http://127.0.0.1:1")
+assert type(registry) is RestRegistry
+try:
+    registry.models()
+except Unavailable:
+    pass
+else:
+    raise AssertionError("nothing listens there")
+slow = {"mlflow", "pandas", "sklearn", "skops", "scipy", "pyarrow", "sqlalchemy", "requests"} & set(sys.modules)
+assert not slow, slow
+"""
+
+
+def test_connecting_to_a_registry_imports_nothing_that_is_slow():
+    done = subprocess.run(
+        [sys.executable, "-c", CONNECTING], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_platform_never_imports_serving():
     program = "import sys; import release_platform.adapters.serving_client; assert 'serving' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
