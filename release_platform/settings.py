@@ -31,6 +31,7 @@ class Settings(BaseSettings):
         keys: Folder of the signing key and of the trusted public keys; empty: in `home`.
         signing_key: The private key that signs, in PEM, or the path of a file with it; empty: `signing.pem` in `keys`,
             made on first use.
+        api_keys: The file of the API keys that callers show to the servers; empty: `api-keys.json` in `keys`.
         serving_url: Where the serving application answers; several servers separated by commas.
         dagster_url: Where Dagster's web server answers, for links.
         mlflow_url: Where MLflow's web server answers, for links.
@@ -48,6 +49,7 @@ class Settings(BaseSettings):
     snapshots: str = ""
     keys: Path | None = None
     signing_key: SecretStr = SecretStr("")
+    api_keys: Path | None = None
     serving_url: str = "http://127.0.0.1:8000"
     dagster_url: str = "http://127.0.0.1:3000"
     mlflow_url: str = "http://127.0.0.1:5050"
@@ -87,6 +89,11 @@ class Settings(BaseSettings):
     def key_folder(self) -> Path:
         """Where the keys are."""
         return self.keys or self.root / "keys"
+
+    @property
+    def api_key_file(self) -> Path:
+        """Where the API keys are."""
+        return self.api_keys or self.key_folder / "api-keys.json"
 
     @property
     def dagster_home(self) -> Path:

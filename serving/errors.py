@@ -6,6 +6,8 @@ Problem                        status
 │   ├── MalformedBody          400  not JSON, not UTF-8, nested too deep
 │   ├── DuplicateKey           400  a key stands twice in one object
 │   ├── ClientGone             400  the connection ended before the body did
+│   ├── Unauthenticated        401  no API key, or none that is good
+│   ├── Forbidden              403  the API key is not for this
 │   ├── BodyTimeout            408  the body did not arrive in time
 │   ├── BodyTooLarge           413
 │   ├── WrongMediaType         415
@@ -20,6 +22,7 @@ Problem                        status
 │   ├── NoCopy                      ... what was pushed is authorised, but its files are not to be had
 │   ├── Overloaded                  ... too many requests wait already
 │   ├── DeadlinePassed              ... it waited too long for its turn
+│   ├── TooManyRequests        429  ... too many came with this API key
 │   └── Stopping                    ... the server ends, and the request took too long
 └── ModelFailed                500  the model is at fault; counted
     ├── PredictionFailed            ... it raised an error
@@ -27,6 +30,7 @@ Problem                        status
 ```
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -90,6 +94,27 @@ class ClientGone(RequestProblem):
 
     slug = "incomplete-body"
     title = "The body is incomplete"
+
+
+class Unauthenticated(RequestProblem):
+    """The request came without an API key, or with one that is not good. Which of its faults it has is not told."""
+
+    status = 401
+    slug = "unauthenticated"
+    title = "A valid API key is needed"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """How to show a key (RFC 6750)."""
+        return {"www-authenticate": "Bearer"}
+
+
+class Forbidden(RequestProblem):
+    """The API key is good, but not for this."""
+
+    status = 403
+    slug = "forbidden"
+    title = "The API key is not for this"
 
 
 class BodyTimeout(RequestProblem):
@@ -213,6 +238,28 @@ class DeadlinePassed(NotNow):
 
     slug = "deadline-passed"
     title = "The request waited too long"
+
+
+class TooManyRequests(NotNow):
+    """Too many requests came with one API key.
+
+    Args:
+        detail: What the limit is.
+        retry_after_s: Seconds until the next request is taken.
+    """
+
+    status = 429
+    slug = "too-many-requests"
+    title = "Too many requests came with this API key"
+
+    def __init__(self, detail: str, *, retry_after_s: float) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to come again, in whole seconds, at least one."""
+        return {"retry-after": str(max(1, math.ceil(self.retry_after_s)))}
 
 
 class Stopping(NotNow):

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from release_platform.domain.api_keys import rate_of
+
 
 class Settings(BaseSettings):
     """The settings of one server.
@@ -21,6 +23,10 @@ class Settings(BaseSettings):
         startup_patience_s: Seconds that the registry is waited for before the verified copies on disk are served.
         retry_max_s: Longest wait before a version that was refused is tried again.
         key_folder: The folder whose `trusted/*.pem` are the public keys that versions and moves must be signed by.
+        api_keys: The file, as `release api-key` writes it, of the API keys that callers must show; empty for none, so
+            that everybody who reaches the server may predict and read.
+        rate_limit: Most requests per minute with one API key that has no limit of its own, of one process, in the
+            environment like `600/min`; empty for no limit.
         cache_dir: Where verified copies are kept. Servers on one machine may share it.
         cache_keep: How many copies of each model that are no longer served are kept, for a fast way back.
         max_rows: Most rows that one request may hold.
@@ -48,6 +54,8 @@ class Settings(BaseSettings):
     startup_patience_s: float = Field(default=5.0, ge=0)
     retry_max_s: float = Field(default=60.0, gt=0)
     key_folder: Path = Path(".release/keys")
+    api_keys: Path | None = None
+    rate_limit: int | None = None
     cache_dir: Path = Path(".release/serving")
     cache_keep: int = Field(default=4, ge=0)
     max_rows: int = Field(default=10_000, ge=1)
@@ -68,6 +76,18 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _file(cls, value: Any) -> Any:
+        return None if value == "" else value  # the empty path would be the folder
+
+    @field_validator("rate_limit", mode="before")
+    @classmethod
+    def _rate(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return rate_of(value) if value else None
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -3,6 +3,7 @@
 import typer
 
 from release_platform.cli import (
+    api_key,
     audit,
     data,
     demo,
@@ -47,6 +48,7 @@ app.command("who-served")(ledger.who_served)
 app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(data.data, name="data")
 app.add_typer(keys.keys, name="keys")
+app.add_typer(api_key.api_key, name="api-key")
 app.add_typer(store.store, name="store")
 app.command("gc")(garbage.gc)
 app.command("delete")(garbage.delete)
