@@ -115,6 +115,11 @@ class Access:
             _LOG.info("callers must show one of the %d API keys of %s", len(self._entries), self._path)
 
     @property
+    def required(self) -> bool:
+        """Whether callers must show a key."""
+        return self._path is not None
+
+    @property
     def problem(self) -> str:
         """What is wrong with the file of keys now, so that the keys read before still count; empty when nothing is."""
         self._look()

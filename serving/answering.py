@@ -10,6 +10,8 @@ from secrets import token_hex
 
 from starlette.types import Receive
 
+from release_platform.domain.api_keys import Scope
+from serving.access import Access, Caller
 from serving.bodies import read_body
 from serving.doors import Door, Head, Reply, check_media_type
 from serving.engine import Engine
@@ -41,6 +43,7 @@ class Call:
         receive: Gives its body.
         request_id: The id that its client or this server gave it.
         served: The version that answers, once it was found.
+        caller: Whose API key it came with.
         problem: The kind of problem that it was told of; empty for none.
     """
 
@@ -52,6 +55,7 @@ class Call:
     receive: Receive
     request_id: str
     served: LoadedModel | None = None
+    caller: Caller | None = None
     problem: str = ""
 
 
@@ -61,16 +65,18 @@ class Answering:
     Args:
         live: What is served.
         engine: What computes.
+        access: Who may call.
         limits: What one request may hold.
         max_body_bytes: Most bytes of one body.
         body_timeout_s: Seconds within which a body must have arrived.
     """
 
     def __init__(
-        self, *, live: Live, engine: Engine, limits: Limits, max_body_bytes: int, body_timeout_s: float
+        self, *, live: Live, engine: Engine, access: Access, limits: Limits, max_body_bytes: int, body_timeout_s: float
     ) -> None:
         self._live = live
         self._engine = engine
+        self._access = access
         self._limits = limits
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
@@ -81,13 +87,15 @@ class Answering:
         Raises:
             Problem: There is no answer.
         """
+        head = call.head
+        call.caller = self._access.admit(head.get(b"authorization"), head.get(b"x-api-key"), Scope.PREDICT)
         loaded = call.served = self._live.table.get_model(call.model, call.version)
-        check_media_type(call.head, call.door.media_types)
+        check_media_type(head, call.door.media_types)
         body = await read_body(call.receive, call.head, max_bytes=self._max_body_bytes, within_s=self._body_timeout_s)
         prediction_id = new_id()
         if len(body) > INLINE_BYTES:
             return await self._engine.run(partial(self._answer_at_once, call, loaded, body, prediction_id))
-        ask = call.door.read(body, call.head, loaded, self._limits)
+        ask = call.door.read(body, head, loaded, self._limits)
         predictions = await self._engine.predict(loaded, ask.inputs)
         return _named(call.door.write(ask, loaded, predictions, prediction_id), loaded, prediction_id)
 

@@ -9,11 +9,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.mlflow_rest import reader_at
 from release_platform.adapters.trust import Trust
 from release_platform.domain.ports import Clock, RegistryReader
+from serving.access import Access
 from serving.answering import Answering
 from serving.cache import PackageCache
 from serving.edge import Edge
@@ -26,6 +28,7 @@ from serving.predicting import build_predict_routes
 from serving.pushes import Pushes
 from serving.registry import ModelSource
 from serving.requests import mark_served, request_id_of
+from serving.routes.admin import build_admin_routes
 from serving.routes.health import build_health_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
@@ -35,6 +38,20 @@ from serving.watch import Watcher
 DESCRIPTION = """Answers from the versions that are in Production. Every answer names model, version, digest and epoch.
 
 `GET /v1/models` lists the models; `GET /v1/models/{model}` tells what one takes, with a row to try."""
+
+
+class Application(FastAPI):
+    """A FastAPI application behind its edge."""
+
+    edge: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request, or runs the lifespan."""
+        await self.edge(scope, receive, send)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers what the edge passes on, as FastAPI does."""
+        await super().__call__(scope, receive, send)
 
 
 def create_app(settings: Settings, registry: RegistryReader | None = None, *, clock: Clock | None = None) -> FastAPI:
@@ -58,6 +75,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         metrics=metrics,
     )
     metrics.watch_queue(lambda: engine.n_waiting)
+    access = Access(settings.api_keys, rate_per_minute=settings.rate_limit, clock=clock)
     source = ModelSource(
         connect=_connector(settings, registry),
         cache=PackageCache(settings.cache_dir),
@@ -78,6 +96,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        access.announce()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watcher.run)
             yield
@@ -85,23 +104,34 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
             tasks.cancel_scope.cancel()
         engine.close()
 
-    app = FastAPI(title="Model serving", description=DESCRIPTION, version="1", lifespan=lifespan, redoc_url=None)
+    app = Application(title="Model serving", description=DESCRIPTION, version="1", lifespan=lifespan, redoc_url=None)
     app.state.live = live
     answering = Answering(
         live=live,
         engine=engine,
+        access=access,
         limits=Limits(max_rows=settings.max_rows, ignore_extra=settings.extra_columns == "ignore"),
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
-    fast = PREDICT_ROUTES if settings.fast_path else ()
-    app.add_middleware(Edge, answering=answering, metrics=metrics, routes=fast)
+    app.edge = Edge(
+        app.answer,
+        answering=answering,
+        access=access,
+        metrics=metrics,
+        routes=PREDICT_ROUTES,
+        fast=settings.fast_path,
+        logs=settings.log_requests,
+    )
     app.include_router(build_predict_routes(PREDICT_ROUTES, answering=answering))
     app.include_router(build_model_routes(live=live))
     pushes = Pushes(source=source, live=live, settle=watcher.settle)
     app.include_router(build_move_routes(pushes=pushes, settings=settings))
+    app.include_router(build_admin_routes(watcher=watcher, live=live))
     app.include_router(
-        build_health_routes(live=live, metrics=metrics, configured=settings.models, started_at=clock.now())
+        build_health_routes(
+            live=live, metrics=metrics, access=access, configured=settings.models, started_at=clock.now()
+        )
     )
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http)

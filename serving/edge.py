@@ -4,21 +4,34 @@ import asyncio
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.access import Access
 from serving.answering import Answering, Call, new_id
 from serving.doors import Head
 from serving.errors import Problem, Stopping, problem_response
 from serving.metrics import Metrics
-from serving.predicting import Directory, Found, PredictRoute, Sent, respond, told
+from serving.permissions import needed
+from serving.predicting import Directory, Found, PredictRoute, respond, told
+from serving.requests import mark_served
 
-REQUEST_ID = "x-request-id"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Visit:
+    """A request, while it is here."""
+
+    scope: Scope
+    head: Head
+    request_id: str
+    begun: float
 
 
 class Edge:
@@ -27,9 +40,11 @@ class Edge:
     Args:
         app: The application that answers what is no prediction.
         answering: What answers predictions.
+        access: Who may call.
         metrics: What is told of each request.
-        routes: The routes that predict; those that are not here go through `app`, to the same end.
-        logs: Whether each request is logged, not only those that failed.
+        routes: The routes that predict.
+        fast: Whether they are answered here; otherwise they go through `app`, to the same end.
+        logs: Whether each request is logged, not only those that the server failed.
     """
 
     def __init__(
@@ -37,14 +52,18 @@ class Edge:
         app: ASGIApp,
         *,
         answering: Answering,
+        access: Access,
         metrics: Metrics,
         routes: Sequence[PredictRoute],
+        fast: bool = True,
         logs: bool = False,
     ) -> None:
         self._app = app
         self._answering = answering
+        self._access = access
         self._metrics = metrics
         self._find = Directory(routes).find
+        self._fast = fast
         self._logs = logs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,94 +73,104 @@ class Edge:
             return
         begun = perf_counter()
         head = Head(scope["headers"])
-        request_id = _request_id(head)
+        visit = _Visit(scope, head, _request_id(head), begun)
         found = self._find(scope["path"]) if scope["method"] == "POST" else None
-        if found is None:
-            await self._pass_on(scope, receive, send, request_id, begun)
+        if found is not None and self._fast:
+            await self._predict(visit, found, receive, send)
         else:
-            await self._predict(found, scope, head, receive, send, request_id, begun)
+            await self._pass_on(visit, receive, send, predicts=found is not None)
 
-    async def _predict(
-        self, found: Found, scope: Scope, head: Head, receive: Receive, send: Send, request_id: str, begun: float
-    ) -> None:
+    async def _predict(self, visit: _Visit, found: Found, receive: Receive, send: Send) -> None:
         route, model, version = found
         call = Call(
             door=route.door,
             route=route.template,
             model=model,
             version=version,
-            head=head,
+            head=visit.head,
             receive=receive,
-            request_id=request_id,
+            request_id=visit.request_id,
         )
+        path = visit.scope["path"]
         try:
-            sent = await respond(self._answering, call, scope["path"])
+            sent = await respond(self._answering, call, path)
         except asyncio.CancelledError:  # uvicorn's last resort when the time to stop is over
-            sent = told(_stopping(), call, scope["path"])
+            sent = told(_stopping(), call, path)
         except Exception:  # noqa: BLE001 - it is logged, and the client is told
-            sent = told(_unforeseen(request_id), call, scope["path"])
-        served = call.served
-        names = ("", "") if served is None else (served.model, served.version)
-        self._count(route.template, names, sent.status, call.problem, request_id, begun)
-        await _send(sent, request_id, send)
+            sent = told(_unforeseen(visit), call, path)
+        served = ("", "") if call.served is None else (call.served.model, call.served.version)
+        caller = "" if call.caller is None else call.caller.key_id
+        self._count(visit, route.template, served, sent.status, call.problem, caller)
+        sent.headers.append((b"x-request-id", visit.request_id.encode()))
+        await send({"type": "http.response.start", "status": sent.status, "headers": sent.headers})
+        await send({"type": "http.response.body", "body": sent.body})
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, request_id: str, begun: float) -> None:
+    async def _pass_on(self, visit: _Visit, receive: Receive, send: Send, *, predicts: bool) -> None:
+        scope = visit.scope
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id
+        state["request_id"] = visit.request_id
         started = False
 
         async def send_marked(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                MutableHeaders(scope=message)["x-request-id"] = visit.request_id
                 route: Any = scope.get("route")
                 served, problem = state.get("served", ("", "")), state.get("problem", "")
-                self._count(getattr(route, "path", ""), served, message["status"], problem, request_id, begun)
+                caller = state.get("caller", "")
+                self._count(visit, getattr(route, "path", ""), served, message["status"], problem, caller)
             await send(message)
 
         try:
+            if not predicts:
+                self._admit(visit)
             await self._app(scope, receive, send_marked)
+        except Problem as refused:
+            problem = refused
+            mark_served(scope, None, problem.slug)
         except asyncio.CancelledError:
             if started:
                 raise
-            problem: Problem = _stopping()
+            problem = _stopping()
         except Exception:
-            problem = _unforeseen(request_id)
+            problem = _unforeseen(visit)
             if started:
                 raise
         else:
             return
-        answer = problem_response(problem, instance=scope["path"], request_id=request_id)
+        answer = problem_response(problem, instance=scope["path"], request_id=visit.request_id)
         await answer(scope, receive, send_marked)
 
+    def _admit(self, visit: _Visit) -> None:
+        wanted = needed(visit.scope["method"], visit.scope["path"])
+        if wanted is not None:
+            head = visit.head
+            caller = self._access.admit(head.get(b"authorization"), head.get(b"x-api-key"), wanted)
+            mark_served(visit.scope, None, caller=caller)
+
     def _count(
-        self, route: str, served: tuple[str, str], status: int, problem: str, request_id: str, begun: float
+        self, visit: _Visit, route: str, served: tuple[str, str], status: int, problem: str, caller: str
     ) -> None:
         model, version = served
-        seconds = perf_counter() - begun
+        seconds = perf_counter() - visit.begun
         self._metrics.request_answered(route=route, model=model, version=version, status=status, seconds=seconds)
         if problem:
             self._metrics.problem_told(model, problem)
         if self._logs or status >= 500:
-            noted = {"request_id": request_id, "route": route, "status": status, "ms": round(seconds * 1000, 3)}
-            about = {"model": model, "version": version, "problem": problem}
-            _LOG.info("answered", extra=noted | {name: value for name, value in about.items() if value})
-
-
-async def _send(sent: Sent, request_id: str, send: Send) -> None:
-    headers = [*sent.headers, (b"x-request-id", request_id.encode())]
-    await send({"type": "http.response.start", "status": sent.status, "headers": headers})
-    await send({"type": "http.response.body", "body": sent.body})
+            known = {"route": route, "model": model, "version": version, "problem": problem, "caller": caller}
+            noted = {"request_id": visit.request_id, "status": status, "ms": round(seconds * 1000, 3)}
+            trace = (visit.head.get(b"traceparent") or b"").decode("latin-1")[:55]
+            _LOG.info("answered", extra=noted | {k: v for k, v in (known | {"traceparent": trace}).items() if v})
 
 
 def _stopping() -> Problem:
     return Stopping("the server is stopping; send the request again")
 
 
-def _unforeseen(request_id: str) -> Problem:
-    _LOG.exception("request %s failed in an unforeseen way", request_id)
-    return Problem(f"the server failed; its log has the cause under request id {request_id}")
+def _unforeseen(visit: _Visit) -> Problem:
+    _LOG.exception("request %s failed in an unforeseen way", visit.request_id)
+    return Problem(f"the server failed; its log has the cause under request id {visit.request_id}")
 
 
 def _request_id(head: Head) -> str:

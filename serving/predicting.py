@@ -123,7 +123,7 @@ def _endpoint(route: PredictRoute, answering: Answering) -> Any:
             request_id=request_id_of(request.scope),
         )
         sent = await respond(answering, call, request.scope["path"])
-        mark_served(request.scope, call.served, call.problem)
+        mark_served(request.scope, call.served, call.problem, call.caller)
         response = Response(sent.body, sent.status)
         response.raw_headers = sent.headers
         return response

@@ -4,6 +4,7 @@ from typing import Any
 
 from starlette.types import Scope
 
+from serving.access import Caller
 from serving.models import LoadedModel
 
 
@@ -12,10 +13,12 @@ def request_id_of(scope: Scope) -> str:
     return str(scope["state"]["request_id"])
 
 
-def mark_served(scope: Scope, loaded: LoadedModel | None, problem: str = "") -> None:
-    """Notes which version a request is answered from, and the kind of its problem."""
+def mark_served(scope: Scope, loaded: LoadedModel | None, problem: str = "", caller: Caller | None = None) -> None:
+    """Notes which version a request is answered from, the kind of its problem, and whose API key it came with."""
     state: dict[str, Any] = scope["state"]
     if loaded is not None:
         state["served"] = (loaded.model, loaded.version)
+    if caller is not None:
+        state["caller"] = caller.key_id
     if problem:
         state["problem"] = problem

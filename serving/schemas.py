@@ -90,10 +90,10 @@ class ProblemDocument(BaseModel):
     row: int | None = None
 
 
-def answers(success: type[BaseModel], *problems: int) -> dict[int | str, dict[str, Any]]:
+def answers(success: type[BaseModel] | None, *problems: int) -> dict[int | str, dict[str, Any]]:
     """Returns the OpenAPI description of a route's answers: that of success, and the statuses of its problems."""
     content = {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}}
-    described: dict[int | str, dict[str, Any]] = {200: {"model": success}}
+    described: dict[int | str, dict[str, Any]] = {} if success is None else {200: {"model": success}}
     for status in problems:
         described[status] = {"description": "Problem", "content": content}
     return described

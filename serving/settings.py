@@ -39,6 +39,7 @@ class Settings(BaseSettings):
         max_waiting: How many requests may wait for one of these threads; those beyond are told to come again.
         drain_s: Seconds between SIGTERM and the end of listening, for load balancers to see `/readyz` say no.
         shutdown_s: Seconds that requests under way are given to end after that.
+        log_requests: Whether each request is logged; otherwise only those that the server failed.
         log_level: Lowest level that is logged.
     """
 
@@ -68,6 +69,7 @@ class Settings(BaseSettings):
     max_waiting: int = Field(default=256, ge=0)
     drain_s: float = Field(default=0.0, ge=0)
     shutdown_s: int = Field(default=15, ge=0)
+    log_requests: bool = False
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
 
     @field_validator("models", mode="before")

@@ -33,6 +33,7 @@ class Watcher:
         self._refresh_s = refresh_s
         self._patience_s = patience_s
         self._tried: set[str] = set()
+        self._looking = anyio.Lock()
 
     async def run(self) -> None:
         """Watches until it is cancelled."""
@@ -44,6 +45,10 @@ class Watcher:
 
     async def refresh(self) -> None:
         """Looks at the registry once. Each model goes live as soon as it is ready, whatever becomes of the others."""
+        async with self._looking:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         try:
             models = await call_in_daemon(self._source.models)
         except Exception as error:  # noqa: BLE001 - whatever it is, the registry is of no use now

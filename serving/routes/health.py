@@ -8,18 +8,20 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from serving.access import Access
 from serving.metrics import Metrics
 from serving.models import Live, RouteTable
 
 
 def build_health_routes(
-    *, live: Live, metrics: Metrics, configured: tuple[str, ...], started_at: datetime
+    *, live: Live, metrics: Metrics, access: Access, configured: tuple[str, ...], started_at: datetime
 ) -> APIRouter:
     """Returns `/livez`, `/readyz`, `/status` and `/metrics`.
 
     Args:
         live: What is served.
         metrics: What is counted.
+        access: Who may call.
         configured: The models that the server was told to serve; empty for all in Production.
         started_at: When the server was made, in UTC.
     """
@@ -37,7 +39,8 @@ def build_health_routes(
     @router.get("/status", summary="What is served, since when, and what was refused")
     async def status() -> Response:
         server = {"started_at": _moment(started_at), "draining": live.draining, "configured": list(configured)}
-        return _json({"server": server} | describe(live.table))
+        keys = {"required": access.required, "problem": access.problem or None}
+        return _json({"server": server | {"api_keys": keys}} | describe(live.table))
 
     @router.get("/metrics", summary="Prometheus metrics")
     async def exposition() -> Response:
@@ -76,7 +79,7 @@ def describe(table: RouteTable) -> dict[str, Any]:
 
 
 def _model(table: RouteTable, name: str) -> dict[str, Any]:
-    loaded, refusal = table.loaded.get(name), table.refusals.get(name)
+    loaded, standby, refusal = table.loaded.get(name), table.standby.get(name), table.refusals.get(name)
     return {
         "version": loaded.version if loaded else None,
         "digest": loaded.digest if loaded else None,
@@ -84,6 +87,7 @@ def _model(table: RouteTable, name: str) -> dict[str, Any]:
         "engine": loaded.package.engine_name if loaded else None,
         "since": _moment(loaded.since if loaded else None),
         "origin": loaded.origin.value if loaded else None,
+        "standby": standby.version if standby else None,
         "refusal": None
         if refusal is None
         else {
