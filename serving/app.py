@@ -75,6 +75,7 @@ def create_app(settings: Settings, registry: Registry | None = None, *, clock: C
 
     app = FastAPI(title="Model serving", description=DESCRIPTION, version="1", lifespan=lifespan, redoc_url=None)
     app.state.live = live
+    app.state.metrics = metrics
     app.add_middleware(Edge, metrics=metrics)
     app.include_router(build_native_routes(live=live, engine=engine, settings=settings))
     pushes = Pushes(source=source, live=live, settle=watcher.settle)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from serving.exposition import exposition_of_all_workers
 from serving.models import Live, LoadedModel
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -37,7 +38,13 @@ class Metrics:
             ("model", "kind"),
             registry=self._registry,
         )
-        self._registry.register(_TableCollector(live))
+        self._cut = Counter(
+            "serving_connections_cut",
+            "Connections ended by a fault of their clients.",
+            ("reason",),
+            registry=self._registry,
+        )
+        self._table = _TableCollector(live)
 
     def request_answered(self, *, route: str, model: str, version: str, status: int, seconds: float) -> None:
         """Counts a request; model and version are empty where none answered."""
@@ -56,9 +63,13 @@ class Metrics:
         """Counts an attempt to take a version that ended in a refusal."""
         self._refusals.labels(model, kind).inc()
 
+    def connection_cut(self, reason: str) -> None:
+        """Counts a connection that was ended by a fault of its client."""
+        self._cut.labels(reason).inc()
+
     def exposition(self) -> bytes:
         """Returns all of it in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return exposition_of_all_workers(self._registry, self._table)
 
 
 class _TableCollector(Collector):
