@@ -1,25 +1,41 @@
-"""`python -m serving`: one server, configured by `SERVING_...`."""
+"""`python -m serving`: one server, configured by `SERVING_...`, in one process or several."""
 
+import logging.config
 import os
 import sys
+from collections.abc import Sequence
+
+from serving.logs import log_config
+from serving.settings import Settings
+from serving.workers import WRONG_CONFIGURATION, run_worker, supervise
 
 
-def main() -> int:
-    """Serves until SIGTERM or SIGINT; returns the exit status: 0, or 2 when the configuration is wrong."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit status: 0, or 2 when the configuration is wrong.
+
+    Args:
+        arguments: Nothing, or, for one worker of several, the number of the socket that it inherits.
+    """
     # Many small predictions at once: threads inside each of them only get in each other's way.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from serving.server import build_server
-    from serving.settings import Settings
-
     try:
-        server = build_server(Settings())
+        settings = Settings()
+        if settings.workers > 1 and not arguments:
+            logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
+            return supervise(settings, [sys.executable, "-m", "serving"])
+        from serving.server import build_server
+
+        server = build_server(settings)
     except ValueError as error:
         print(f"serving: {error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
-        return 2
-    server.run()
+        return WRONG_CONFIGURATION
+    if arguments:
+        run_worker(server, int(arguments[0]))
+    else:
+        server.run()
     return 0 if server.started else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

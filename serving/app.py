@@ -33,6 +33,7 @@ from serving.routes.health import build_health_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
 from serving.settings import Settings
+from serving.tracing import find_tracing
 from serving.watch import Watcher
 
 DESCRIPTION = """Answers from the versions that are in Production. Every answer names model, version, digest and epoch.
@@ -63,7 +64,8 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         clock: The time; None for the machine's.
 
     Raises:
-        ValueError: There is neither a registry nor an address of one.
+        ValueError: There is neither a registry nor an address of one, the file of API keys is not good, or traces are
+            configured and what sends them is not installed.
     """
     clock = clock or SystemClock()
     live = Live(RouteTable(known=frozenset(settings.models) if settings.models else None))
@@ -76,6 +78,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     )
     metrics.watch_queue(lambda: engine.n_waiting)
     access = Access(settings.api_keys, rate_per_minute=settings.rate_limit, clock=clock)
+    tracing = find_tracing()
     source = ModelSource(
         connect=_connector(settings, registry),
         cache=PackageCache(settings.cache_dir),
@@ -103,9 +106,12 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
             live.draining = True
             tasks.cancel_scope.cancel()
         engine.close()
+        if tracing is not None:
+            tracing.close()
 
     app = Application(title="Model serving", description=DESCRIPTION, version="1", lifespan=lifespan, redoc_url=None)
     app.state.live = live
+    app.state.metrics = metrics
     answering = Answering(
         live=live,
         engine=engine,
@@ -114,7 +120,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
-    app.edge = Edge(
+    edge = Edge(
         app.answer,
         answering=answering,
         access=access,
@@ -122,7 +128,9 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         routes=PREDICT_ROUTES,
         fast=settings.fast_path,
         logs=settings.log_requests,
+        tracing=tracing,
     )
+    app.edge = edge if tracing is None else tracing.around(edge)
     app.include_router(build_predict_routes(PREDICT_ROUTES, answering=answering))
     app.include_router(build_model_routes(live=live))
     pushes = Pushes(source=source, live=live, settle=watcher.settle)

@@ -19,6 +19,7 @@ from serving.metrics import Metrics
 from serving.permissions import needed
 from serving.predicting import Directory, Found, PredictRoute, respond, told
 from serving.requests import mark_served
+from serving.tracing import Tracing
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _LOG = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Edge:
         routes: The routes that predict.
         fast: Whether they are answered here; otherwise they go through `app`, to the same end.
         logs: Whether each request is logged, not only those that the server failed.
+        tracing: What makes spans of requests.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Edge:
         routes: Sequence[PredictRoute],
         fast: bool = True,
         logs: bool = False,
+        tracing: Tracing | None = None,
     ) -> None:
         self._app = app
         self._answering = answering
@@ -65,6 +68,7 @@ class Edge:
         self._find = Directory(routes).find
         self._fast = fast
         self._logs = logs
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -157,11 +161,20 @@ class Edge:
         self._metrics.request_answered(route=route, model=model, version=version, status=status, seconds=seconds)
         if problem:
             self._metrics.problem_told(model, problem)
-        if self._logs or status >= 500:
+        if self._logs or status >= 500 or self._tracing is not None:
             known = {"route": route, "model": model, "version": version, "problem": problem, "caller": caller}
-            noted = {"request_id": visit.request_id, "status": status, "ms": round(seconds * 1000, 3)}
-            trace = (visit.head.get(b"traceparent") or b"").decode("latin-1")[:55]
-            _LOG.info("answered", extra=noted | {k: v for k, v in (known | {"traceparent": trace}).items() if v})
+            self._tell(visit, status, seconds, {name: value for name, value in known.items() if value})
+
+    def _tell(self, visit: _Visit, status: int, seconds: float, known: dict[str, Any]) -> None:
+        noted = {"request_id": visit.request_id, "status": status, "ms": round(seconds * 1000, 3), **known}
+        if self._tracing is not None:
+            self._tracing.note(noted)
+        if self._logs or status >= 500:
+            trace = visit.head.get(b"traceparent")
+            if trace is not None:
+                noted["traceparent"] = trace[:55].decode("latin-1")
+            text = ("%s: %s answered %d in %.1f ms", visit.request_id, visit.scope["path"], status, seconds * 1000)
+            _LOG.info(*text, extra=noted)
 
 
 def _stopping() -> Problem:

@@ -3,6 +3,9 @@
 ```
 Problem                        status
 ├── RequestProblem             4xx  the request is at fault
+│   ├── InvalidHttp            400  not HTTP/1.1
+│   ├── HeadTimeout            408  the head did not arrive in time
+│   ├── HeadTooLarge           431
 │   ├── MalformedBody          400  not JSON, not UTF-8, nested too deep
 │   ├── DuplicateKey           400  a key stands twice in one object
 │   ├── ClientGone             400  the connection ended before the body did
@@ -20,6 +23,7 @@ Problem                        status
 ├── NotNow                     503  come again later
 │   ├── ModelNotLoaded              ... no verified version is loaded
 │   ├── NoCopy                      ... what was pushed is authorised, but its files are not to be had
+│   ├── TooManyConnections          ... too many connections are open
 │   ├── Overloaded                  ... too many requests wait already
 │   ├── DeadlinePassed              ... it waited too long for its turn
 │   ├── TooManyRequests        429  ... too many came with this API key
@@ -73,6 +77,29 @@ class RequestProblem(Problem):
     status = 400
     slug = "bad-request"
     title = "Bad request"
+
+
+class InvalidHttp(RequestProblem):
+    """What was sent is not HTTP/1.1."""
+
+    slug = "invalid-http"
+    title = "The request is not valid HTTP"
+
+
+class HeadTimeout(RequestProblem):
+    """The head of the request did not arrive in time."""
+
+    status = 408
+    slug = "head-timeout"
+    title = "The head of the request did not arrive in time"
+
+
+class HeadTooLarge(RequestProblem):
+    """The head of the request is larger than the server takes."""
+
+    status = 431
+    slug = "head-too-large"
+    title = "The head of the request is too large"
 
 
 class MalformedBody(RequestProblem):
@@ -224,6 +251,13 @@ class NoCopy(NotNow):
 
     slug = "no-copy"
     title = "No verified copy of the version is here"
+
+
+class TooManyConnections(NotNow):
+    """As many connections are open as the server holds."""
+
+    slug = "too-many-connections"
+    title = "Too many connections are open"
 
 
 class Overloaded(NotNow):

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from release_platform.domain.prediction import Predictions
+from serving.exposition import exposition_of_all_workers
 from serving.models import Live, LoadedModel
 
 _BUCKETS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -66,15 +67,20 @@ class Metrics:
             ("model",),
             registry=registry,
         )
-        registry.register(_TableCollector(live))
+        self._cut = Counter(
+            "serving_connections_cut",
+            "Connections ended by a fault of their clients.",
+            ("reason",),
+            registry=registry,
+        )
+        self._table = _TableCollector(live)
         # Looking a child up by its labels takes longer than counting; the same few are counted again and again.
         self._answered = lru_cache(maxsize=1024)(self._answered_children)
         self._predicted = lru_cache(maxsize=256)(self._predicted_children)
 
     def watch_queue(self, n_waiting: Callable[[], int]) -> None:
         """Shows from now on how many requests wait for a thread."""
-        queue = Gauge("serving_waiting_requests", "Requests that wait for a thread.", registry=self._registry)
-        queue.set_function(n_waiting)
+        self._table.n_waiting = n_waiting
 
     def request_answered(self, *, route: str, model: str, version: str, status: int, seconds: float) -> None:
         """Counts a request; model and version are empty where none answered."""
@@ -109,9 +115,13 @@ class Metrics:
         """Counts how long it took until a version could answer."""
         self._swaps.labels(model).observe(seconds)
 
+    def connection_cut(self, reason: str) -> None:
+        """Counts a connection that was ended by a fault of its client."""
+        self._cut.labels(reason).inc()
+
     def exposition(self) -> bytes:
         """Returns all of it in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return exposition_of_all_workers(self._registry, self._table)
 
     def _answered_children(self, route: str, model: str, version: str, status: int) -> tuple[Counter, Histogram]:
         return self._requests.labels(route, model, version, str(status)), self._seconds.labels(route, model, version)
@@ -142,6 +152,7 @@ class _TableCollector(Collector):
 
     def __init__(self, live: Live) -> None:
         self._live = live
+        self.n_waiting: Callable[[], int] = lambda: 0
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         table = self._live.table
@@ -157,6 +168,7 @@ class _TableCollector(Collector):
         for name in table.names:
             refused.add_metric((name,), float(name in table.troubled))
         yield from (info, since, refused)
+        yield GaugeMetricFamily("serving_waiting_requests", "Requests that wait for a thread.", value=self.n_waiting())
         contact = table.contact
         yield GaugeMetricFamily(
             "serving_registry_reachable",

@@ -19,6 +19,12 @@ class Settings(BaseSettings):
             version in Production.
         host: Address to listen on.
         port: Port to listen on; 0 for a free one.
+        workers: How many processes answer on the port.
+        max_connections: Most connections that one worker holds at the same time.
+        max_head_bytes: Most bytes that path, query and headers of one request may have.
+        header_timeout_s: Seconds within which a request's head must have arrived.
+        keep_alive_s: Seconds that a connection may rest between two requests.
+        send_timeout_s: Seconds within which a client must go on reading its answer.
         refresh_s: Seconds between two looks at the registry; each wait is between 0.8 and 1.2 times this.
         startup_patience_s: Seconds that the registry is waited for before the verified copies on disk are served.
         retry_max_s: Longest wait before a version that was refused is tried again.
@@ -40,6 +46,7 @@ class Settings(BaseSettings):
         drain_s: Seconds between SIGTERM and the end of listening, for load balancers to see `/readyz` say no.
         shutdown_s: Seconds that requests under way are given to end after that.
         log_requests: Whether each request is logged; otherwise only those that the server failed.
+        log_format: `text` for people, or `json`.
         log_level: Lowest level that is logged.
     """
 
@@ -51,6 +58,12 @@ class Settings(BaseSettings):
     models: Annotated[tuple[str, ...], NoDecode] = ()
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1)
+    max_connections: int = Field(default=4096, ge=1)
+    max_head_bytes: int = Field(default=64 * 1024, ge=1024)
+    header_timeout_s: float = Field(default=10.0, gt=0)
+    keep_alive_s: float = Field(default=10.0, gt=0)
+    send_timeout_s: float = Field(default=20.0, gt=0)
     refresh_s: float = Field(default=2.0, gt=0)
     startup_patience_s: float = Field(default=5.0, ge=0)
     retry_max_s: float = Field(default=60.0, gt=0)
@@ -70,6 +83,7 @@ class Settings(BaseSettings):
     drain_s: float = Field(default=0.0, ge=0)
     shutdown_s: int = Field(default=15, ge=0)
     log_requests: bool = False
+    log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
 
     @field_validator("models", mode="before")

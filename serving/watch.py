@@ -4,6 +4,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import perf_counter
 
 import anyio
 
@@ -59,9 +60,12 @@ class Watcher:
         for model in models:
             table = self._live.table
             look = partial(self._source.look, model, table.loaded.get(model), table.refusals.get(model))
+            begun = perf_counter()
             event = await call_in_daemon(look)
             if event is not None:
                 await self.settle(event)
+            if isinstance(event, Went):
+                self._metrics.version_live(model, perf_counter() - begun)
             if isinstance(event, Refused):
                 await self.restore((model,))
             if isinstance(event, Lost):

@@ -1,0 +1,178 @@
+"""Several workers are one server to whoever asks."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.fakes.packages import CANCER_INPUTS, build_linear_classifier
+from tests.fakes.raw_client import RawClient
+from tests.fakes.server import until
+from tests.fakes.serving_process import ROOT, running_process
+
+BODY = {"rows": [dict.fromkeys(CANCER_INPUTS, 1.5)]}
+PATH = "/v1/models/cancer/predict"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    return build_linear_classifier(tmp_path_factory.mktemp("package") / "1")
+
+
+@pytest.fixture
+def server(tmp_path):
+    with running_process(tmp_path, workers=2) as started:
+        until(lambda: len(answering(started)) == 2, within_s=60)
+        yield started
+
+
+def asked_together(server, n_asked=64):
+    """Opens connections at the same time, asks once on each, and returns who answered each."""
+    with ExitStack() as held:
+        clients = [held.enter_context(RawClient(server.port)) for _ in range(n_asked)]
+        return [int(client.get("/pid").body) for client in clients]
+
+
+def answering(server):
+    """Returns the process ids that answer on new connections."""
+    return set(asked_together(server))
+
+
+def refuses(server):
+    """Whether nobody listens any more."""
+    try:
+        with RawClient(server.port):
+            return False
+    except OSError:
+        return True
+
+
+def is_gone(pid):
+    try:
+        return (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        )  # nobody has waited for it yet
+    except FileNotFoundError:
+        return True
+
+
+def test_all_workers_answer_from_the_same_model(tmp_path, package):
+    with running_process(tmp_path, package=package, workers=2) as server:
+        until(lambda: len(answering(server)) == 2, within_s=60)
+
+        def all_ready():
+            return all(httpx.get(f"{server.url}/readyz").status_code == 200 for _ in range(40))
+
+        until(all_ready, within_s=30)
+        answers = [httpx.post(f"{server.url}{PATH}", json=BODY) for _ in range(40)]
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({answer.text for answer in answers}) == 1
+
+
+def test_connections_that_are_opened_together_are_shared_out(server):
+    pids = asked_together(server)
+    assert min(pids.count(pid) for pid in server.worker_ids()) >= 4
+
+
+def test_metrics_count_over_all_workers(server):
+    before = n_counted(server)
+    assert len(set(asked_together(server))) == 2
+    for _ in range(10):  # whoever is asked
+        assert n_counted(server) == before + 64
+        assert httpx.get(f"{server.url}/metrics").text.count("\nserving_registry_reachable ") == 1
+
+
+def n_counted(server):
+    text = httpx.get(f"{server.url}/metrics").text
+    lines = re.findall(r"^serving_requests_total{(.*)} (\S+)$", text, re.MULTILINE)
+    return sum(float(number) for labels, number in lines if 'route="/pid"' in labels)
+
+
+def test_a_worker_that_dies_is_started_again_and_what_it_counted_is_kept(server):
+    for _ in range(20):
+        httpx.get(f"{server.url}/pid")
+    counted = n_counted(server)
+    assert counted >= 20
+    victim, other = server.worker_ids()
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: is_gone(victim))
+    for _ in range(20):  # the other one goes on
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+    assert n_counted(server) == counted
+    until(lambda: len(answering(server) - {victim, other}) == 1, within_s=60)
+    assert other in answering(server)
+
+
+def test_a_worker_that_is_told_to_end_does_so_in_good_order_and_another_takes_its_place(server):
+    leaver, other = server.worker_ids()
+    failures, stop = [], threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            try:
+                if httpx.get(f"{server.url}/livez").status_code != 200:
+                    failures.append("status")
+            except httpx.TransportError as error:
+                failures.append(repr(error))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    os.kill(leaver, signal.SIGTERM)
+    until(lambda: is_gone(leaver), within_s=20)
+    until(lambda: len(answering(server) - {leaver, other}) == 1, within_s=60)
+    stop.set()
+    asking.join()
+    assert failures == []
+
+
+def test_when_the_supervisor_is_killed_the_workers_end_and_nobody_listens(server):
+    workers = server.worker_ids()
+    with RawClient(server.port) as client:
+        client.send(b"GET /slow?seconds=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.3)
+        os.kill(server.process.pid, signal.SIGKILL)
+        assert client.answer().status == 200  # in good order
+    until(lambda: refuses(server), within_s=10)
+    until(lambda: all(is_gone(pid) for pid in workers), within_s=20)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_all(server, how):
+    workers = server.worker_ids()
+    server.process.send_signal(how)
+    assert server.ended_within(20) < 20
+    assert server.process.returncode == 0
+    assert all(is_gone(pid) for pid in workers)
+    assert refuses(server)
+
+
+def test_a_worker_that_ignores_everything_is_killed_in_time(tmp_path):
+    with running_process(tmp_path, workers=2, shutdown_s=1) as server:
+        stopped = server.worker_ids()[0]
+        os.kill(stopped, signal.SIGSTOP)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.ended_within(20) < 10
+        assert server.process.returncode == 1
+        assert is_gone(stopped)
+
+
+def test_a_configuration_that_no_worker_can_start_with_ends_the_supervisor(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "serving"],
+        cwd=ROOT,
+        env={"SERVING_WORKERS": "2", "SERVING_PORT": "0", "SERVING_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "SERVING_TRACKING_URI" in done.stderr
