@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from release_platform.adapters.model_package import MATRIX, OnnxEngine
@@ -58,13 +58,6 @@ def test_numbers_are_one_matrix_in_the_order_of_the_plan(order: list[str]) -> No
     wanted = model.predict_proba(NUMBERS)
     for found in (served.predict(columns_of(NUMBERS)), served.predict_matrix(NUMBERS.to_numpy())):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-14)
-
-
-def test_a_pipeline_without_a_choice_of_columns_takes_a_matrix_too() -> None:
-    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(NUMBERS, LABELS)
-    served = load(to_onnx(model, types_of(NUMBERS)), types_of(NUMBERS))
-    found = served.predict_matrix(np.ascontiguousarray(NUMBERS))
-    np.testing.assert_allclose(found, model.predict_proba(NUMBERS), rtol=0, atol=1e-14)
 
 
 def test_a_graph_with_an_input_for_each_feature_answers_as_before() -> None:
