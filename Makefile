@@ -14,7 +14,7 @@ export REASON
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up down run-pipeline promote serve smoke-test dev test lint types arch check mutants chaos bench lock clean
+.PHONY: help install install-dev demo up down run-pipeline promote serve smoke-test dev test lint types arch check mutants chaos bench bench-install bench-serving lock clean
 
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -88,12 +88,28 @@ chaos: install-dev ## Crashes at every moment, races and random histories, SEEDS
 bench: install ## The platform's overhead against a plain script, side by side
 	@$(BIN)/python benchmarks/pipeline.py
 
+bench-install: install-dev ## The servers that ours is compared with, each in its own .bench/<peer>
+	@for peer in mlflow mlserver bentoml litserve kserve ray; do \
+	  echo "installing $$peer ..."; \
+	  { $(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .bench/$$peer && \
+	    $(BIN)/uv pip sync --quiet --require-hashes --python .bench/$$peer/bin/python requirements/bench/$$peer.txt; } \
+	  || { rm -rf .bench/$$peer; echo "LEFT OUT: $$peer could not be installed; the reason is above"; }; \
+	done
+
+bench-serving: install ## Our server against its peers and against no-op servers, side by side
+	@$(BIN)/python benchmarks/serving.py
+
 lock: install-dev ## Compile requirements/*.txt anew from pyproject.toml
 	@for extra in dev platform serving build; do \
 	  if [ $$extra = dev ]; then what="--extra platform --extra serving --extra build --extra dev"; else what="--extra $$extra --constraint requirements/dev.txt"; fi; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --no-strip-extras --no-annotate --no-header $$what pyproject.toml --output-file requirements/$$extra.txt || exit 1; \
 	done
+	@for peer in mlflow mlserver bentoml litserve kserve ray; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --no-strip-extras --no-annotate --no-header requirements/bench/$$peer.in \
+	    --output-file requirements/bench/$$peer.txt || exit 1; \
+	done
 
-clean: ## Remove the virtual environment, caches and everything in .release
-	rm -rf $(VENV) .release .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
+clean: ## Remove the virtual environments, caches and everything in .release
+	rm -rf $(VENV) .bench .release .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info

@@ -1,0 +1,23 @@
+-- Sends the requests of a file in turns. The file holds "<n bytes>\n<request>" again and again.
+local requests, turn = {}, 0
+
+function init(args)
+  local file = assert(io.open(args[1], "rb"))
+  for size in function() return file:read("*l") end do
+    requests[#requests + 1] = file:read(tonumber(size))
+  end
+  file:close()
+end
+
+function request()
+  turn = turn % #requests + 1
+  return requests[turn]
+end
+
+function done(summary, latency)
+  local errors = summary.errors
+  io.write(string.format(
+    '\nsummary {"requests": %d, "duration_us": %d, "p50_us": %d, "p99_us": %d, "n_errors": %d}\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
