@@ -116,7 +116,11 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         live=live,
         engine=engine,
         access=access,
-        limits=Limits(max_rows=settings.max_rows, ignore_extra=settings.extra_columns == "ignore"),
+        limits=Limits(
+            max_rows=settings.max_rows,
+            ignore_extra=settings.extra_columns == "ignore",
+            refuse_unknown=settings.unknown_categories == "refuse",
+        ),
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from release_platform.domain.features import (
+    MISSING,
     Column,
     ColumnType,
     FeaturePlan,
@@ -52,7 +53,7 @@ class Form:
         if quick is not None:
             return quick
         given = [self._named(row, limits, index) for index, row in enumerate(rows)]
-        return self._read({name: [row[name] for row in given] for name in self.names})
+        return self._read({name: [row[name] for row in given] for name in self.names}, limits)
 
     def from_columns(self, columns: Any, limits: Limits, *, field: str = "columns") -> Inputs:
         """Returns rows that came as an object of arrays. Raises as `from_rows`."""
@@ -65,7 +66,7 @@ class Form:
         n_rows = self._equal_lengths({name: len(columns[name]) for name in self.names})
         check_count(n_rows, limits, field)
         quick = self._quick_columns(columns)
-        return self._read(columns) if quick is None else quick
+        return self._read(columns, limits) if quick is None else quick
 
     def from_arrays(self, columns: Mapping[str, Column], limits: Limits) -> Inputs:
         """Returns rows that came as typed arrays, each of shape (n_rows,).
@@ -81,7 +82,8 @@ class Form:
         columns = self._named(columns, limits, None)
         n_rows = self._equal_lengths({name: len(columns[name]) for name in self.names})
         check_count(n_rows, limits, "columns")
-        return self._packed({column.name: _typed(column, columns[column.name]) for column in self._plan.inputs})
+        typed = {column.name: _typed(column, columns[column.name]) for column in self._plan.inputs}
+        return self._packed(typed, limits)
 
     def from_matrix(self, matrix: npt.NDArray[Any], limits: Limits) -> Inputs:
         """Returns rows that came as one array of numbers, shape (n_rows, n_inputs), columns in the plan's order.
@@ -172,10 +174,12 @@ class Form:
                 raise InvalidInput(f"'{name}' has {length} values, but '{first}' has {lengths[first]}", field=name)
         return lengths[first]
 
-    def _read(self, raw: Mapping[str, Sequence[Any]]) -> Inputs:
-        return self._packed({column.name: _column(column, raw[column.name]) for column in self._plan.inputs})
+    def _read(self, raw: Mapping[str, Sequence[Any]], limits: Limits) -> Inputs:
+        return self._packed({column.name: _column(column, raw[column.name]) for column in self._plan.inputs}, limits)
 
-    def _packed(self, columns: Mapping[str, Column]) -> Inputs:
+    def _packed(self, columns: Mapping[str, Column], limits: Limits) -> Inputs:
+        for column in self._plan.inputs if limits.refuse_unknown else ():
+            _check_known(column, columns[column.name])
         return self._plan.packed(columns)
 
 
@@ -207,6 +211,14 @@ def _column(column: Input, values: Sequence[Any]) -> Column:
         return as_column(column, values)
     except InputError as error:
         raise InvalidInput(str(error), field=error.field, row=error.row) from None
+
+
+def _check_known(column: Input, values: Column) -> None:
+    known = {*column.allowed, MISSING}
+    if column.allowed and not known.issuperset(values):
+        row = next(i for i, value in enumerate(values) if value not in known)
+        listed = ", ".join(f"'{value:.40}'" for value in column.allowed[:_SHOWN])
+        raise _at(column, row, f"'{values[row]:.40}' is not among the known: {listed}")
 
 
 def _typed(column: Input, values: Column) -> Column:

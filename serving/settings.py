@@ -37,6 +37,7 @@ class Settings(BaseSettings):
         cache_keep: How many copies of each model that are no longer served are kept, for a fast way back.
         max_rows: Most rows that one request may hold.
         extra_columns: `refuse` or `ignore` columns that a model does not take.
+        unknown_categories: `accept` or `refuse` categories that the model's contract does not list (`allowed`).
         max_body_bytes: Most bytes that the body of one request may have.
         body_timeout_s: Seconds within which a request's body must have arrived.
         predict_timeout_s: Seconds that a request may wait for its turn and its prediction.
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
     cache_keep: int = Field(default=4, ge=0)
     max_rows: int = Field(default=10_000, ge=1)
     extra_columns: Literal["refuse", "ignore"] = "refuse"
+    unknown_categories: Literal["accept", "refuse"] = "accept"
     max_body_bytes: int = Field(default=16 * 1024**2, ge=1)
     body_timeout_s: float = Field(default=10.0, gt=0)
     predict_timeout_s: float = Field(default=30.0, gt=0)

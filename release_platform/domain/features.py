@@ -61,11 +61,16 @@ _DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """A column that the model's clients send."""
+    """A column that the model's clients send.
+
+    Attributes:
+        allowed: The only texts that the contract knows, for a category; empty where it names none.
+    """
 
     name: str
     type: ColumnType
     nullable: bool = False
+    allowed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -178,7 +183,7 @@ class FeaturePlan:
     def to_json(self) -> dict[str, Any]:
         """Returns the plan as a JSON value."""
         return {
-            "inputs": [{"name": c.name, "type": c.type.value, "nullable": c.nullable} for c in self.inputs],
+            "inputs": [_input_json(column) for column in self.inputs],
             "derived": [{"name": d.name, "operation": d.operation.value, "of": list(d.of)} for d in self.derived],
             "features": list(self.features),
         }
@@ -188,7 +193,13 @@ class FeaturePlan:
         """Returns the plan that `to_json` wrote."""
         return FeaturePlan(
             inputs=tuple(
-                Input(name=c["name"], type=ColumnType(c["type"]), nullable=bool(c["nullable"])) for c in value["inputs"]
+                Input(
+                    name=c["name"],
+                    type=ColumnType(c["type"]),
+                    nullable=bool(c["nullable"]),
+                    allowed=tuple(c.get("allowed", ())),
+                )
+                for c in value["inputs"]
             ),
             derived=tuple(
                 Derived(name=d["name"], operation=Operation(d["operation"]), of=tuple(d["of"]))
@@ -196,6 +207,11 @@ class FeaturePlan:
             ),
             features=tuple(value["features"]),
         )
+
+
+def _input_json(column: Input) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": column.name, "type": column.type.value, "nullable": column.nullable}
+    return described | ({"allowed": list(column.allowed)} if column.allowed else {})
 
 
 def _check_type(step: Derived, source: str, found: ColumnType) -> None:

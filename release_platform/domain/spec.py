@@ -567,9 +567,19 @@ class ModelSpec:
                 )
         return FeaturePlan(
             inputs=tuple(
-                Input(name=name, type=columns[name].type, nullable=columns[name].nullable)
+                Input(
+                    name=name,
+                    type=columns[name].type,
+                    nullable=columns[name].nullable,
+                    allowed=_texts(columns[name]),
+                )
                 for name in dict.fromkeys(sources)
             ),
             derived=derived,
             features=tuple(f if isinstance(f, str) else f.name for f in self.features),
         )
+
+
+def _texts(column: ColumnContract) -> tuple[str, ...]:
+    allowed = column.allowed if column.type is ColumnType.CATEGORY and column.allowed else ()
+    return tuple(str(value) for value in allowed)

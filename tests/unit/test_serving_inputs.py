@@ -145,3 +145,60 @@ def test_an_object_with_very_many_keys_is_refused_in_linear_time(ending):
     with pytest.raises(RequestProblem):
         read(body)
     assert time.perf_counter() - begun < 5  # it takes 0.2 s; comparing each with each would take minutes
+
+
+LISTED = FeaturePlan(
+    inputs=(Input(name="city", type=ColumnType.CATEGORY, nullable=True, allowed=("Bern", "Basel")),),
+    derived=(),
+    features=("city",),
+)
+
+
+@pytest.mark.parametrize("form", ["rows", "columns"])
+def test_a_category_that_the_contract_does_not_list_is_refused_where_the_server_says_so(form):
+    def ask(*cities, refuse=True):
+        given = [{"city": city} for city in cities] if form == "rows" else {"city": list(cities)}
+        return read_json(json.dumps({form: given}).encode(), Form(LISTED), Limits(refuse_unknown=refuse))
+
+    assert list(ask("Bern", None, "Basel")["city"]) == ["Bern", "<missing>", "Basel"]
+    assert list(ask("Genf", refuse=False)["city"]) == ["Genf"]
+    with pytest.raises(InvalidInput) as caught:
+        ask("Bern", "Genf")
+    assert (caught.value.field, caught.value.row) == ("city", 1)
+    assert "'Bern', 'Basel'" in caught.value.detail
+
+
+@pytest.mark.parametrize("form", ["rows", "columns"])
+def test_an_extra_column_is_left_out_where_the_server_says_so(form):
+    row = {"a": 1, "b": 2, "city": "x", "more": [1]}
+    given = [row] if form == "rows" else {name: [value] for name, value in row.items()}
+    read_in = read_json(json.dumps({form: given}).encode(), Form(PLAN), Limits(ignore_extra=True))
+    assert set(read_in) == {"a", "b", "city"}
+    with pytest.raises(InvalidInput):
+        read({form: given})
+
+
+NUMBERS = FeaturePlan(
+    inputs=(Input(name="a", type=ColumnType.NUMBER, nullable=True), Input(name="n", type=ColumnType.INTEGER)),
+    derived=(),
+    features=("a", "n"),
+)
+
+
+@pytest.mark.parametrize("form", ["rows", "columns"])
+@pytest.mark.parametrize(
+    ("n", "problem"),
+    [(1, None), (2.0, None), (1.5, "whole"), (True, "number"), (None, "missing"), ("1", "number"), (10**400, "int")],
+)
+def test_a_plan_of_numbers_only_is_read_as_one_matrix_and_as_strictly(form, n, problem):
+    rows = [{"a": 0.5, "n": 3}, {"a": None, "n": n}]
+    given = rows if form == "rows" else {name: [row[name] for row in rows] for name in ("a", "n")}
+    body = json.dumps({form: given}).encode()
+    if problem is None:
+        np.testing.assert_array_equal(read_json(body, Form(NUMBERS), Limits()), [[0.5, 3], [np.nan, float(n)]])
+        return
+    with pytest.raises(RequestProblem) as caught:
+        read_json(body, Form(NUMBERS), Limits())
+    if not isinstance(caught.value, MalformedBody):
+        assert (caught.value.field, caught.value.row) == ("n", 1)
+        assert problem in caught.value.detail
