@@ -36,6 +36,9 @@ from serving.settings import Settings
 from serving.tracing import find_tracing
 from serving.watch import Watcher
 
+FOLLOW_S = 0.2
+"""Seconds between two looks of a worker at what the others took."""
+
 DESCRIPTION = """Answers from the versions that are in Production. Every answer names model, version, digest and epoch.
 
 `GET /v1/models` lists the models; `GET /v1/models/{model}` tells what one takes, with a row to try."""
@@ -95,6 +98,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         metrics=metrics,
         refresh_s=settings.refresh_s,
         patience_s=settings.startup_patience_s,
+        follow_s=FOLLOW_S if settings.workers > 1 else None,
     )
 
     @asynccontextmanager

@@ -118,6 +118,13 @@ class PackageCache:
         except (KeyError, TypeError) as error:
             raise ValueError(f"the note of what was served of '{model}' cannot be read: {error!r}") from error
 
+    def noted_at(self, model: str) -> int:
+        """Returns when the note of a model was written, in nanoseconds of the file system's clock; 0 for none."""
+        try:
+            return self._note(model).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
     def remembered(self) -> tuple[str, ...]:
         """Returns the models that there are notes of, in order."""
         return tuple(sorted(unquote(path.stem) for path in self._served.glob("*.json")))

@@ -127,7 +127,7 @@ class ModelSource:
                 return None
             if version is None or live is None:
                 return StoodBy(model=model, loaded=None)
-            if self._clock.now() < self._no_way_back.get(model, self._clock.now()):
+            if model in self._no_way_back and self._clock.now() < self._no_way_back[model]:
                 return None
             record = self._reach().get_version(model, version)
             proof = proof_of(record, ALIAS)
@@ -156,6 +156,24 @@ class ModelSource:
             _LOG.warning("the copy of %s on disk is refused: %s", model, error)
             return None
         return Went(loaded=self._loaded(package, certificate, note.proof, Origin.DISK))
+
+    def noted_at(self) -> dict[str, int]:
+        """Returns when the note of each model was written that this server, or one beside it, keeps."""
+        return {model: self._cache.noted_at(model) for model in self.remembered()}
+
+    def follow(self, model: str, live: LoadedModel | None) -> Went | None:
+        """Returns the version that a server beside this one took, if it took it later than the live one here."""
+        try:
+            note = self._cache.recall(model)
+            if note is None:
+                return None
+            certificate = self.authorise(note.proof, note.manifest, model, note.version)
+            if live is not None and certificate.epoch <= live.epoch:
+                return None
+            return Went(loaded=self.prepare(certificate, note.proof, note.manifest, live, Origin.PUSH))
+        except Exception as error:  # noqa: BLE001 - as above
+            _LOG.warning("what a server beside this one took of %s is refused: %s", model, error)
+            return None
 
     def confirm(self, loaded: LoadedModel) -> None:
         """Notes on disk that a version went live, unless a later move is noted already.

@@ -23,16 +23,25 @@ class Watcher:
     Args:
         refresh_s: Seconds between two looks; each wait is drawn from 0.8 to 1.2 times this, so that replicas spread.
         patience_s: Seconds that the registry is given at the start before the copies on disk are served.
+        follow_s: Seconds between two looks at what the servers beside this one note; None where there are none.
     """
 
     def __init__(
-        self, *, source: ModelSource, live: Live, metrics: Metrics, refresh_s: float, patience_s: float
+        self,
+        *,
+        source: ModelSource,
+        live: Live,
+        metrics: Metrics,
+        refresh_s: float,
+        patience_s: float,
+        follow_s: float | None = None,
     ) -> None:
         self._source = source
         self._live = live
         self._metrics = metrics
         self._refresh_s = refresh_s
         self._patience_s = patience_s
+        self._follow_s = follow_s
         self._tried: set[str] = set()
         self._looking = anyio.Lock()
 
@@ -40,6 +49,8 @@ class Watcher:
         """Watches until it is cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._restore_after, self._patience_s)
+            if self._follow_s is not None:
+                tasks.start_soon(self._follow, self._follow_s)
             while True:
                 await self._guarded(self.refresh)
                 await anyio.sleep(self._refresh_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
@@ -79,6 +90,21 @@ class Watcher:
         event = await call_in_daemon(look)
         if event is not None:
             self._apply(event)
+
+    async def _follow(self, every_s: float) -> None:
+        """Takes what is pushed to a server beside this one: only one of several workers is told of a move."""
+        seen = self._source.noted_at()
+        while True:
+            await anyio.sleep(every_s)
+            now = self._source.noted_at()
+            for model in (model for model, moment in now.items() if moment != seen.get(model)):
+                await self._guarded(partial(self._take_noted, model))
+            seen = now
+
+    async def _take_noted(self, model: str) -> None:
+        event = await call_in_daemon(partial(self._source.follow, model, self._live.table.loaded.get(model)))
+        if event is not None:
+            await self.settle(event)
 
     async def restore(self, models: tuple[str, ...]) -> None:
         """Serves, of these models, each that nothing is loaded of and that a verified copy is on disk of.

@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from release_platform.adapters.api_keys import ApiKeyFile
+from release_platform.domain.api_keys import Scope
 from tests.fakes.packages import CANCER_INPUTS, build_boosted_classifier, build_linear_classifier, build_regression
-from tests.fakes.registry import FakeRegistry
+from tests.fakes.registry import FakeRegistry, push_of
 from tests.fakes.server import running, settings_for, until, until_version
 
 ROOT = Path(__file__).parents[2]
@@ -288,3 +290,56 @@ def test_a_wrong_configuration_ends_with_status_2():
     )
     assert done.returncode == 2
     assert "SERVING_TRACKING_URI" in done.stderr
+
+
+def test_a_move_that_one_of_several_workers_is_told_of_reaches_the_others_without_the_registry(registry, cache):
+    settings = settings_for(cache, workers=2)
+    with (
+        running(settings, registry) as told,
+        running(settings, registry) as beside,
+        httpx.Client(base_url=told) as client,
+        httpx.Client(base_url=beside) as other,
+    ):
+        for version in ("2", "1"):
+            registry.set_alias("cancer", "production", version)
+            until_version(client, "cancer", version)
+            until_version(other, "cancer", version)
+        push = push_of(registry.get_version("cancer", "2"), epoch=registry.epoch + 1)
+        registry.down = True
+        assert client.post("/v1/models/cancer/certificate", json=push.to_json()).status_code == 200
+        until_version(other, "cancer", "2")
+        assert status_of(other)["origin"] == "push"
+        assert status_of(client)["epoch"] == status_of(other)["epoch"] == push.epoch
+
+
+def test_the_previous_version_answers_who_names_it_until_the_next_move(registry, cache):
+    with running(settings_for(cache), registry) as url, httpx.Client(base_url=url) as client:
+        until_version(client, "cancer", "1")
+        registry.set_alias("cancer", "production", "2")
+        registry.set_alias("cancer", "previous", "1")
+        until(lambda: status_of(client)["standby"] == "1")
+        named = {v: client.post(f"/v1/models/cancer/versions/{v}/predict", json=BODY) for v in ("1", "2", "3")}
+        assert [named[v].json().get("version") for v in ("1", "2")] == ["1", "2"]
+        assert named["3"].status_code == 404
+        assert named["3"].json()["type"].endswith("unknown-version")
+        n_fetches = registry.n_fetches
+        registry.set_alias("cancer", "previous", None)
+        registry.set_alias("cancer", "production", "1")
+        until_version(client, "cancer", "1")
+        until(lambda: status_of(client)["standby"] is None)
+        assert client.post("/v1/models/cancer/versions/2/predict", json=BODY).status_code == 404
+        assert registry.n_fetches == n_fetches, "the way back is not fetched: it was kept warm"
+
+
+def test_an_operator_has_the_registry_looked_at_now_and_nobody_else(registry, cache, tmp_path):
+    file = ApiKeyFile(tmp_path / "api-keys.json")
+    keys = {scope: file.create(scope.value, [scope])[1] for scope in (Scope.ADMIN, Scope.READ)}
+    settings = settings_for(cache, refresh_s=3600, api_keys=tmp_path / "api-keys.json")
+    with running(settings, registry) as url, httpx.Client(base_url=url) as client:
+        until(lambda: client.get("/readyz").status_code == 200)
+        registry.set_alias("cancer", "production", "2")
+        for key, status in ((None, 401), ("mrp_0_0", 401), (keys[Scope.READ], 403), (keys[Scope.ADMIN], 200)):
+            headers = {} if key is None else {"x-api-key": key}
+            answer = client.post("/admin/refresh", headers=headers)
+            assert answer.status_code == status, answer.text
+        assert answer.json()["models"]["cancer"]["version"] == "2"
