@@ -1,6 +1,8 @@
 """The model registry, read over MLflow's REST API: for a process that must start fast and stay small."""
 
 import os
+import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +39,8 @@ class RestRegistry:
     """The `RegistryReader` at the address of an MLflow server.
 
     The server hands files out itself where it proxies its artefacts (`mlflow-artifacts:`). Where it does not, it says
-    where they lie (`s3://`, `file:`, another server), and MLflow's own client fetches them: only then is it imported.
+    where they lie: a folder of this machine is copied from, and from elsewhere (`s3://`, another server) MLflow's own
+    client fetches them: only then is it imported.
 
     Raises:
         Unavailable: The address is none.
@@ -95,6 +98,9 @@ class RestRegistry:
             f"{API}/model-versions/get-download-uri", _Location, {"name": model, "version": version}
         ).artifact_uri
         place = urlsplit(uri)
+        if place.scheme in {"", "file"} and place.netloc in {"", "localhost"} and place.path.startswith("/"):
+            _copy(record, Path(unquote(place.path)), folder, of=of)
+            return record
         if place.scheme != "mlflow-artifacts" or place.netloc not in {"", self._http.netloc}:
             return _mlflow_registry(self._uri).fetch(model, version, folder)
         self._download(record, _plain_path(uri, place.path, of=of), folder, of=of)
@@ -136,6 +142,23 @@ class RestRegistry:
             token = page.next_page_token
             if not token:
                 return
+
+
+def _copy(record: VersionRecord, root: Path, folder: Path, *, of: str) -> None:
+    """Copies files from a folder of this machine; whether they are the registered ones is the loader's question."""
+    for entry in record.manifest.files:
+        try:
+            found = (root / entry.path).lstat()
+            if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size_bytes:
+                raise other_size(entry, found.st_size, of=of)
+            shutil.copyfile(root / entry.path, folder / entry.path)
+        except FileNotFoundError:
+            raise file_gone(entry, of=of) from None
+        except OSError as error:
+            raise Unavailable(
+                f"{of}: {entry.path} cannot be copied from {root}: {error}",
+                remedy="check that this user may read the artefacts, and that the disk has room",
+            ) from error
 
 
 def _mlflow_registry(tracking_uri: str) -> RegistryReader:

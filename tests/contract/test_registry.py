@@ -224,6 +224,24 @@ def test_files_that_the_server_does_not_hand_out_come_from_where_they_lie(places
     assert manifest_of(tmp_path) == record.manifest
 
 
+@pytest.mark.parametrize("fault", ["link", "longer", "gone"])
+def test_a_file_that_lies_elsewhere_otherwise_than_registered_is_not_copied(places, tmp_path: Path, fault: str) -> None:
+    home, url = places["server"]
+    kept = KeptInMlflow(home, url, model=f"elsewhere_{fault}")
+    stored = kept.path_of("1", "golden.json")
+    content = stored.read_bytes()
+    stored.unlink()
+    if fault == "link":
+        (tmp_path / "secret").write_bytes(content)
+        stored.symlink_to(tmp_path / "secret")
+    elif fault == "longer":
+        stored.write_bytes(content + b" ")
+    (tmp_path / "fetched").mkdir()
+    with pytest.raises(IntegrityError, match=r"golden\.json"):
+        RestRegistry(url).fetch(kept.model, "1", tmp_path / "fetched")
+    assert not (tmp_path / "fetched" / "golden.json").exists()
+
+
 @pytest.mark.parametrize("n_bytes", [-1, 1])
 def test_a_stored_file_of_another_size_is_not_fetched(places, tmp_path: Path, n_bytes: int) -> None:
     home, url = places["rest"]
