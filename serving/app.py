@@ -30,6 +30,7 @@ from serving.registry import ModelSource
 from serving.requests import mark_served, request_id_of
 from serving.routes.admin import build_admin_routes
 from serving.routes.health import build_health_routes
+from serving.routes.inference import INFER_ROUTES, build_inference_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
 from serving.settings import Settings
@@ -128,18 +129,20 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
+    predict_routes = (*PREDICT_ROUTES, *INFER_ROUTES)
     edge = Edge(
         app.answer,
         answering=answering,
         access=access,
         metrics=metrics,
-        routes=PREDICT_ROUTES,
+        routes=predict_routes,
         fast=settings.fast_path,
         logs=settings.log_requests,
         tracing=tracing,
     )
     app.edge = edge if tracing is None else tracing.around(edge)
-    app.include_router(build_predict_routes(PREDICT_ROUTES, answering=answering))
+    app.include_router(build_predict_routes(predict_routes, answering=answering))
+    app.include_router(build_inference_routes(live=live, configured=settings.models))
     app.include_router(build_model_routes(live=live))
     pushes = Pushes(source=source, live=live, settle=watcher.settle)
     app.include_router(build_move_routes(pushes=pushes, settings=settings))

@@ -67,7 +67,8 @@ class Door(Protocol):
     """One protocol.
 
     Attributes:
-        media_types: The content types that it reads, lower case, without parameters.
+        media_types: The content types that it reads, lower case, without parameters; with an empty one, none need be
+            given.
     """
 
     media_types: ClassVar[frozenset[bytes]]
@@ -100,7 +101,7 @@ def check_media_type(head: Head, accepted: frozenset[bytes]) -> None:
     given = head.get(b"content-type") or b""
     media, _, parameters = given.partition(b";")
     if media not in accepted and media.strip().lower() not in accepted:
-        wanted = " or ".join(sorted(name.decode() for name in accepted))
+        wanted = " or ".join(sorted(name.decode() for name in accepted if name))
         raise WrongMediaType(f"the content type is '{_shown(media.strip())}'; send {wanted}")
     if parameters:
         _check_charset(parameters)

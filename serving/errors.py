@@ -19,6 +19,7 @@ Problem                        status
 │   ├── UnprovenMove           403  what was pushed is not signed by a trusted key, or of something else
 │   ├── StaleMove              409  a later move was accepted already
 │   ├── UnknownModel           404
+│   ├── NotOffered             404  a call of a protocol that this server does not offer
 │   └── UnknownVersion         404  the version neither is in Production nor was so before
 ├── NotNow                     503  come again later
 │   ├── ModelNotLoaded              ... no verified version is loaded
@@ -224,6 +225,14 @@ class UnknownVersion(RequestProblem):
     status = 404
     slug = "unknown-version"
     title = "That version may not answer"
+
+
+class NotOffered(RequestProblem):
+    """A protocol has such a call, but this server does not offer it."""
+
+    status = 404
+    slug = "not-offered"
+    title = "The server does not offer this"
 
 
 class NotNow(Problem):

@@ -7,6 +7,7 @@ stands twice; counting them costs next to nothing. Where there are more (times h
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -14,8 +15,13 @@ import orjson
 from serving.errors import DuplicateKey, MalformedBody
 
 
-def parse(body: bytes) -> Any:
+def parse(body: bytes, n_members: Callable[[Any], int] | None = None) -> Any:
     """Returns the JSON value of a body.
+
+    Args:
+        body: The text.
+        n_members: Counts the members of a value of the shape that is expected; it must never count one that is not
+            there. None for the shape of our own protocol.
 
     Raises:
         MalformedBody: It is not valid JSON in UTF-8, or nested too deep.
@@ -25,7 +31,7 @@ def parse(body: bytes) -> Any:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise MalformedBody(f"the body is not valid JSON: {error}") from None
-    if body.count(b":") != _n_shallow_members(value):
+    if body.count(b":") != (n_members or _n_shallow_members)(value):
         _refuse_duplicates(body)
     return value
 
