@@ -103,7 +103,7 @@ def problem_of(told: Told, expected: Expected) -> str:
         return f"answers of shape {told.numbers.shape} instead of {wanted.shape}"
     if told.classes is not None and list(told.classes) != [str(label) for label in expected.golden.classes]:
         return f"the classes are {', '.join(told.classes)} in this order, but they should be {_classes(expected)}"
-    return _other_label(told, answers.values.tolist()) or _other_number(told.numbers, wanted, expected)
+    return _other_number(told.numbers, wanted, expected) or _other_label(told, answers.values.tolist())
 
 
 def difference_of(told: Told, expected: Expected) -> float:
