@@ -131,11 +131,13 @@ def test_every_request_goes_over_a_connection_of_its_own(url, cancer):
 def test_a_stale_server_is_found_and_the_right_one_beside_it_is_not_blamed(url, stale, cancer):
     reports = [verified(address, cancer) for address in (url, stale)]
     assert [report.passed for report in reports] == [True, False]
-    (found,) = reports[1].problems
-    assert found.startswith(f"{stale}, every protocol: the answer names version 1, but it should be 2; digest sha256:")
+    most, route = reports[1].problems
+    others = ", ".join(name for name in NAMES if name != "version route")
+    assert most.startswith(f"{stale}, {others}: the answer names version 1, but it should be 2; digest sha256:")
+    assert route.startswith(f"{stale}, version route: status 404: ")
     failure = failure_of(reports, "cancer")
     assert isinstance(failure, VerificationFailed)
-    assert failure.problem == found
+    assert failure.problem == f"{most}\n{route}"
     assert url not in failure.problem
 
 
@@ -186,9 +188,8 @@ def test_a_changed_preprocessing_step_is_found_by_its_digest(swapped, cancer):
 def test_a_changed_preprocessing_step_is_found_by_its_numbers_though_the_server_names_the_right_digest(swapped, cancer):
     address, digest = swapped
     found = problem(address, replace(cancer, digest=digest))
-    assert found.startswith(f"{address}, every protocol: row 0")
-    assert "'malignant': " in found
-    assert "the largest difference of a number is 0." in found
+    assert found.startswith(f"{address}, every protocol: row 3, 'malignant': ")
+    assert "; the largest difference of a number is 0." in found
 
 
 @pytest.mark.parametrize("place", range(len(PROTOCOLS)), ids=NAMES)
