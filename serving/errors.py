@@ -3,7 +3,7 @@
 ```
 Problem                        status
 ├── RequestProblem             4xx  the request is at fault
-│   ├── MalformedBody          400  not JSON, not UTF-8, nested too deep
+│   ├── MalformedBody          400  not JSON (CSV, Arrow), not UTF-8, nested too deep
 │   ├── DuplicateKey           400  a key stands twice in one object
 │   ├── ClientGone             400  the connection ended before the body did
 │   ├── BodyTimeout            408  the body did not arrive in time
@@ -72,10 +72,10 @@ class RequestProblem(Problem):
 
 
 class MalformedBody(RequestProblem):
-    """The body is no JSON text."""
+    """The body is not what its content type says."""
 
     slug = "malformed-body"
-    title = "The body is not valid JSON"
+    title = "The body cannot be read"
 
 
 class DuplicateKey(RequestProblem):
