@@ -28,6 +28,7 @@ from serving.requests import mark_served, request_id_of
 from serving.routes.health import build_health_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
+from serving.routes.scoring import SCORING_ROUTES, build_scoring_routes
 from serving.settings import Settings
 from serving.watch import Watcher
 
@@ -93,10 +94,12 @@ def create_app(settings: Settings, registry: Registry | None = None, *, clock: C
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
-    fast = PREDICT_ROUTES if settings.fast_path else ()
+    routes = (*PREDICT_ROUTES, *SCORING_ROUTES)
+    fast = routes if settings.fast_path else ()
     app.add_middleware(Edge, answering=answering, metrics=metrics, routes=fast)
-    app.include_router(build_predict_routes(PREDICT_ROUTES, answering=answering))
+    app.include_router(build_predict_routes(routes, answering=answering))
     app.include_router(build_model_routes(live=live))
+    app.include_router(build_scoring_routes(live=live, configured=settings.models))
     pushes = Pushes(source=source, live=live, settle=watcher.settle)
     app.include_router(build_move_routes(pushes=pushes, settings=settings))
     app.include_router(
