@@ -33,6 +33,7 @@ from serving.routes.health import build_health_routes
 from serving.routes.inference import INFER_ROUTES, build_inference_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
+from serving.routes.scoring import SCORING_ROUTES, build_scoring_routes
 from serving.settings import Settings
 from serving.tracing import find_tracing
 from serving.watch import Watcher
@@ -129,7 +130,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
-    predict_routes = (*PREDICT_ROUTES, *INFER_ROUTES)
+    predict_routes = (*PREDICT_ROUTES, *SCORING_ROUTES, *INFER_ROUTES)
     edge = Edge(
         app.answer,
         answering=answering,
@@ -144,6 +145,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     app.include_router(build_predict_routes(predict_routes, answering=answering))
     app.include_router(build_inference_routes(live=live, configured=settings.models))
     app.include_router(build_model_routes(live=live))
+    app.include_router(build_scoring_routes(live=live, configured=settings.models))
     pushes = Pushes(source=source, live=live, settle=watcher.settle)
     app.include_router(build_move_routes(pushes=pushes, settings=settings))
     app.include_router(build_admin_routes(watcher=watcher, live=live))

@@ -218,7 +218,7 @@ class RouteTable:
     def _only(self) -> LoadedModel | None:
         if len(self.loaded) > 1:
             served = ", ".join(sorted(self.loaded))
-            raise UnknownModel(f"several models are served, so name one of them: {served}")
+            raise UnknownModel(f"several models are served, so name one in the path, `/v1/models/...`: {served}")
         if not self.loaded:
             raise ModelNotLoaded("no model is loaded yet")
         return next(iter(self.loaded.values()))

@@ -102,6 +102,7 @@ def answers(success: type[BaseModel] | None, *problems: int) -> dict[int | str, 
 _VALUE = {"anyOf": [{"type": "number"}, {"type": "boolean"}, {"type": "string"}, {"type": "null"}]}
 _ROW = {"type": "object", "additionalProperties": _VALUE}
 _COLUMN = {"type": "array", "items": _VALUE, "minItems": 1}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 PREDICT_BODY: dict[str, Any] = {
     "required": True,
@@ -130,7 +131,9 @@ PREDICT_BODY: dict[str, Any] = {
                 "rows": {"value": {"rows": [{"age": 41, "city": "Bern"}, {"age": None, "city": "Basel"}]}},
                 "columns": {"value": {"columns": {"age": [41, None], "city": ["Bern", "Basel"]}}},
             },
-        }
+        },
+        "application/vnd.apache.arrow.stream": _BINARY,
+        "application/vnd.apache.arrow.file": _BINARY,
     },
 }
 
@@ -245,5 +248,47 @@ INFER_BODY: dict[str, Any] = {
             },
         },
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+
+
+class Scored(BaseModel):
+    """Predictions as MLflow's scoring server gives them."""
+
+    predictions: list[float] | list[list[float]] = Field(
+        description="One per row: the value of a regression, or one probability per class."
+    )
+
+
+SCORING_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "Rows in one of the forms of MLflow's scoring protocol. Columns that the model does not take are "
+    "left out, and so are other members, `params` too. Lists without names are in the order of the model's inputs.",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "minProperties": 1,
+                "properties": {
+                    "dataframe_split": {
+                        "type": "object",
+                        "required": ["data"],
+                        "properties": {
+                            "columns": {"type": "array", "items": {"type": "string"}},
+                            "index": {"type": "array"},
+                            "data": {"type": "array", "items": {"type": "array", "items": _VALUE}, "minItems": 1},
+                        },
+                    },
+                    "dataframe_records": {"type": "array", "items": _ROW, "minItems": 1},
+                    "instances": {"description": "Records, lists, or columns."},
+                    "inputs": {"description": "Columns, lists, or records."},
+                },
+            },
+            "examples": {
+                "dataframe_split": {"value": {"dataframe_split": {"columns": ["age", "city"], "data": [[41, "Bern"]]}}},
+                "dataframe_records": {"value": {"dataframe_records": [{"age": 41, "city": "Bern"}]}},
+                "instances": {"value": {"instances": [{"age": 41, "city": "Bern"}, {"age": None, "city": "Basel"}]}},
+                "inputs": {"value": {"inputs": {"age": [41, None], "city": ["Bern", "Basel"]}}},
+            },
+        },
+        "text/csv": {"schema": {"type": "string"}, "example": "age,city\n41,Bern\n,Basel\n"},
     },
 }
