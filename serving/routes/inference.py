@@ -23,13 +23,14 @@ from serving.inference_bodies import (
     read_inference,
     write_inference,
 )
+from serving.inference_schemas import INFER_BODY, InferAnswer, InferMetadata, InferReady, InferServer
 from serving.limits import Limits
 from serving.models import Live, LoadedModel, RouteTable
 from serving.parsing import parse
 from serving.predicting import PredictRoute
 from serving.requests import mark_served, request_id_of
 from serving.routes.health import not_ready
-from serving.schemas import INFER_BODY, InferAnswer, InferMetadata, InferReady, InferServer, answers
+from serving.schemas import answers
 
 _STATUSES = (400, 404, 408, 413, 415, 422, 500, 503)
 _DISTRIBUTION = "model-release-platform"
