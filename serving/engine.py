@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import isfinite
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -83,9 +84,7 @@ class Engine:
     def compute(self, loaded: LoadedModel, inputs: Inputs) -> Predictions:
         """Returns the predictions of one request, computed here. Raises as `predict`."""
         try:
-            # Derived features and linear models may overflow; what comes of it is judged by the answer.
-            with np.errstate(all="ignore"):
-                predictions = _checked(loaded, inputs, _predict(loaded, inputs))
+            predictions = _checked(loaded, inputs, _predict(loaded, inputs))
         except ModelFailed as error:
             self._metrics.model_failed(loaded, error.slug)
             raise
@@ -113,8 +112,7 @@ class Engine:
         if len(asked) == 1:
             return [self._try(*asked[0])]
         try:
-            with np.errstate(all="ignore"):
-                together = _predict(asked[0][0], _joined([inputs for _, inputs in asked]))
+            together = _predict(asked[0][0], _joined([inputs for _, inputs in asked]))
         except Problem:  # one of them is at fault; the others must not suffer
             return [self._try(*one) for one in asked]
         return self._shared_out(asked, together)
@@ -179,8 +177,7 @@ def _predict(loaded: LoadedModel, inputs: Inputs) -> Predictions:
 
 def _checked(loaded: LoadedModel, inputs: Inputs, predictions: Predictions) -> Predictions:
     numbers = predictions.values if predictions.probabilities is None else predictions.probabilities
-    finite = np.isfinite(numbers)
-    if not finite.all():
+    if not isfinite(np.add.reduce(numbers, axis=None)) and not (finite := np.isfinite(numbers)).all():
         _blame_input(loaded, inputs)
         row = int(np.argmin(finite.reshape(len(numbers), -1).all(axis=1)))
         detail = f"version {loaded.version} of '{loaded.model}' has no finite answer to row {row}"

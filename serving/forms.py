@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
+from math import isfinite
 from operator import itemgetter
 from typing import Any
 
@@ -144,8 +145,9 @@ class Form:
             numbers = np.array(values, dtype=np.float64)
         except OverflowError:  # a whole number of hundreds of digits
             return None
-        sound = ~np.isinf(numbers) if type(None) in types else np.isfinite(numbers)
-        return numbers if sound.all() else None
+        total = np.add.reduce(numbers, axis=None)  # quicker than to look at each; it may overflow, then each is
+        sound = isfinite(total) or (~np.isinf(numbers) if type(None) in types else np.isfinite(numbers)).all()
+        return numbers if sound else None
 
     def _if_whole(self, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
         """Returns the matrix itself, or None when a whole number is wanted where there is none."""

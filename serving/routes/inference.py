@@ -158,7 +158,7 @@ def _add_server_routes(router: APIRouter, live: Live, configured: tuple[str, ...
 
     @router.post("/v2/repository/index", summary="Every version that answers, and models of which none does")
     async def index(request: Request) -> Response:
-        head = Head(request.scope["headers"])
+        head = dict(request.scope["headers"])
         body = await read_body(request.receive, head, max_bytes=_INDEX_BYTES, within_s=_INDEX_WITHIN_S)
         only_ready = _only_ready(body)
         return _json([one for one in _index(live.table) if not only_ready or one["state"] == "READY"])
