@@ -108,6 +108,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         access.announce()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watcher.run)
+            tasks.start_soon(_count_each_second, metrics)
             yield
             live.draining = True
             tasks.cancel_scope.cancel()
@@ -158,6 +159,12 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     return app
+
+
+async def _count_each_second(metrics: Metrics) -> None:
+    while True:
+        await anyio.sleep(1.0)
+        metrics.count()
 
 
 def _connector(settings: Settings, registry: RegistryReader | None) -> Callable[[], RegistryReader]:
