@@ -29,6 +29,8 @@ class NativeDoor:
 
     def read(self, body: bytes, head: Head, loaded: LoadedModel, limits: Limits) -> Ask:
         """See `Door`."""
+        if head.get(b"content-type") == JSON and b"accept" not in head:  # the usual request
+            return Ask(read_json(body, loaded.form, limits))
         media_type = media_type_of(head)
         if media_type in arrow.MEDIA_TYPES:
             inputs = arrow.read_arrow(body, media_type, loaded.form, limits)
