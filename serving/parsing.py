@@ -6,12 +6,15 @@ stands twice; counting them costs next to nothing. Where there are more (times h
 """
 
 import json
+import math
 from collections import Counter
 from typing import Any
 
 import orjson
 
 from serving.errors import DuplicateKey, MalformedBody
+
+_LONGEST_NUMBER = 400  # digits; a longer one is beyond double precision, and int() refuses one of thousands
 
 
 def parse(body: bytes) -> Any:
@@ -39,9 +42,13 @@ def parse_leniently(body: bytes) -> Any:
         ValueError: It cannot be read that way either.
     """
     try:
-        return json.loads(body.decode())
+        return json.loads(body.decode(), parse_int=_whole)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _LONGEST_NUMBER else math.inf
 
 
 def _n_shallow_members(value: Any) -> int:
