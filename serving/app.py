@@ -32,12 +32,16 @@ from serving.routes.admin import build_admin_routes
 from serving.routes.health import build_health_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
+from serving.schemas import answers
 from serving.settings import Settings
 from serving.watch import Watcher
 
 DESCRIPTION = """Answers from the versions that are in Production. Every answer names model, version, digest and epoch.
 
 `GET /v1/models` lists the models; `GET /v1/models/{model}` tells what one takes, with a row to try."""
+
+_OF_ACCESS = (401, 403, 429)
+"""The problems that any route may tell: those of the API key."""
 
 
 class Application(FastAPI):
@@ -104,7 +108,14 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
             tasks.cancel_scope.cancel()
         engine.close()
 
-    app = Application(title="Model serving", description=DESCRIPTION, version="1", lifespan=lifespan, redoc_url=None)
+    app = Application(
+        title="Model serving",
+        description=DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        redoc_url=None,
+        responses=answers(None, *_OF_ACCESS),
+    )
     app.state.live = live
     answering = Answering(
         live=live,
