@@ -104,7 +104,7 @@ def test_a_slow_model_takes_what_may_wait_refuses_the_rest_at_once_and_loses_not
 
     async def scenario() -> tuple[list[Any], list[Any]]:
         tasks = [asyncio.create_task(engine.predict(loaded, np.full((1, 2), 0.01 * n))) for n in range(20)]
-        done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0)
         refused = [task for task in tasks if task.done()]
         assert not gate.free.is_set()
