@@ -34,6 +34,7 @@ from serving.routes.inference import INFER_ROUTES, build_inference_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
 from serving.routes.scoring import SCORING_ROUTES, build_scoring_routes
+from serving.schemas import answers
 from serving.settings import Settings
 from serving.tracing import find_tracing
 from serving.watch import Watcher
@@ -44,6 +45,9 @@ FOLLOW_S = 0.2
 DESCRIPTION = """Answers from the versions that are in Production. Every answer names model, version, digest and epoch.
 
 `GET /v1/models` lists the models; `GET /v1/models/{model}` tells what one takes, with a row to try."""
+
+_OF_ACCESS = (401, 403, 429)
+"""The problems that any route may tell: those of the API key."""
 
 
 class Application(FastAPI):
@@ -116,7 +120,14 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         if tracing is not None:
             tracing.close()
 
-    app = Application(title="Model serving", description=DESCRIPTION, version="1", lifespan=lifespan, redoc_url=None)
+    app = Application(
+        title="Model serving",
+        description=DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        redoc_url=None,
+        responses=answers(None, *_OF_ACCESS),
+    )
     app.state.live = live
     app.state.metrics = metrics
     answering = Answering(

@@ -16,6 +16,7 @@ import orjson
 from serving.errors import DuplicateKey, MalformedBody
 
 _CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
+_LONGEST_NUMBER = 400  # digits; a longer one is beyond double precision, and int() refuses one of thousands
 
 
 def parse(body: bytes, n_members: Callable[[Any], int] | None = None) -> Any:
@@ -48,7 +49,7 @@ def parse_leniently(body: bytes) -> Any:
         ValueError: It cannot be read that way either.
     """
     try:
-        return json.loads(body.decode())
+        return json.loads(body.decode(), parse_int=_whole)
     except RecursionError:
         raise ValueError("nested too deep") from None
 
@@ -69,6 +70,10 @@ def parse_with_nan(body: bytes) -> Any:
             raise
     _refuse_duplicates(body)
     return value
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _LONGEST_NUMBER else math.inf
 
 
 def _n_shallow_members(value: Any) -> int:

@@ -128,7 +128,7 @@ PREDICT_BODY: dict[str, Any] = {
                 ]
             },
             "examples": {
-                "rows": {"value": {"rows": [{"age": 41, "city": "Bern"}, {"age": None, "city": "Basel"}]}},
+                "rows": {"value": {"rows": [{"age": 41, "city": "Bern"}, {"age": 35, "city": "Basel"}]}},
                 "columns": {"value": {"columns": {"age": [41, None], "city": ["Bern", "Basel"]}}},
             },
         },
@@ -137,10 +137,13 @@ PREDICT_BODY: dict[str, Any] = {
     },
 }
 
+_PUSH: dict[str, Any] = PushBody.model_json_schema()
+_PUSH["properties"]["manifest"]["items"] = _PUSH.pop("$defs")["PushedFile"]  # a reference would not resolve in OpenAPI
+
 PUSH_BODY: dict[str, Any] = {
     "required": True,
     "description": "It needs no login: both signatures are checked, and the epoch must be later than the accepted one.",
-    "content": {"application/json": {"schema": PushBody.model_json_schema()}},
+    "content": {"application/json": {"schema": _PUSH}},
 }
 
 
