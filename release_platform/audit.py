@@ -66,12 +66,12 @@ def with_lineage(seen: Observation, tracking: MlflowTracking, snapshots: Snapsho
     return replace(seen, runs=runs, snapshots_of=uris_of, snapshots={uri: _snapshot(snapshots, uri) for uri in uris})
 
 
-def with_servers(seen: Observation, urls: Sequence[str]) -> tuple[Observation, tuple[str, ...]]:
+def with_servers(seen: Observation, urls: Sequence[str], api_key: str = "") -> tuple[Observation, tuple[str, ...]]:
     """Returns the observation with the servers that answer, and a sentence for each that does not."""
     servers, away = [], []
     for url in urls:
         try:
-            with ServingClient(url, timeout_s=5.0) as client:
+            with ServingClient(url, timeout_s=5.0, api_key=api_key) as client:
                 servers.append(_server(url, client.status(), seen.model))
         except (ReleaseError, KeyError, TypeError, AttributeError) as error:
             away.append(error.problem if isinstance(error, ReleaseError) else f"{url} gives no status of models")

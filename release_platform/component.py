@@ -16,6 +16,7 @@ from release_platform.defs.registration import build_registered_version, build_s
 from release_platform.defs.reproduction import build_reproduced_check, check_key
 from release_platform.defs.resources import build_fluent_tracking
 from release_platform.defs.training import build_trained_model
+from release_platform.defs.verification import build_served_check
 from release_platform.project import SPEC, Project, parse_spec
 from release_platform.settings import Settings
 
@@ -103,6 +104,7 @@ def build_model(project: Project) -> dg.Definitions:
             build_registry_check(project),
             build_ready_check(project),
             build_audit_check(project),
+            build_served_check(project),
             build_reproduced_check(project),
         ],
         jobs=[

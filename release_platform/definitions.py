@@ -12,6 +12,7 @@ from release_platform.component import ModelRelease, build_model
 from release_platform.defs.audit import build_audit
 from release_platform.defs.promotion import build_jobs, build_run_closers, build_sensor
 from release_platform.defs.resources import Platform, Records, release_progress
+from release_platform.defs.verification import build_verification
 from release_platform.domain.errors import SpecError
 from release_platform.project import Project
 from release_platform.settings import Settings
@@ -50,7 +51,7 @@ def _shared(projects: Mapping[str, Project]) -> dg.Definitions:
         loggers={"release_progress": release_progress},
         executor=dg.in_process_executor,
     )
-    return dg.Definitions.merge(own, build_audit(projects))
+    return dg.Definitions.merge(own, build_audit(projects), build_verification(projects))
 
 
 def _built(trees: Sequence[dg.ComponentTree]) -> list[dg.Definitions]:

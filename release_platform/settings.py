@@ -33,6 +33,7 @@ class Settings(BaseSettings):
             made on first use.
         api_keys: The file of the API keys that callers show to the servers; empty: `api-keys.json` in `keys`.
         serving_url: Where the serving application answers; several servers separated by commas.
+        serving_api_key: The API key that these servers ask for, with the scopes predict and read; empty for none.
         dagster_url: Where Dagster's web server answers, for links.
         mlflow_url: Where MLflow's web server answers, for links.
         actor: Who acts; empty: the user of the operating system.
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
     signing_key: SecretStr = SecretStr("")
     api_keys: Path | None = None
     serving_url: str = "http://127.0.0.1:8000"
+    serving_api_key: SecretStr = SecretStr("")
     dagster_url: str = "http://127.0.0.1:3000"
     mlflow_url: str = "http://127.0.0.1:5050"
     actor: str = ""

@@ -63,7 +63,7 @@ def parse_with_nan(body: bytes) -> Any:
         return parse(body)
     except MalformedBody:
         try:
-            value = json.loads(body.decode(), parse_constant=_CONSTANTS.__getitem__)
+            value = json.loads(body.decode(), parse_constant=_CONSTANTS.__getitem__, parse_int=_whole)
         except (ValueError, RecursionError):
             value = None
         if value is None:

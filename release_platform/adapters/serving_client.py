@@ -1,57 +1,23 @@
-"""Talks to a server over HTTP, as any client would, and verifies that it answers as the registry's model does."""
+"""Talks to a server over HTTP, as any client would."""
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import httpx
-import numpy as np
-import numpy.typing as npt
 
 from release_platform.adapters.loopback import is_loopback
-from release_platform.adapters.model_package import ModelPackage
+from release_platform.adapters.serving_protocols import Asked
 from release_platform.domain.errors import Unavailable, VerificationFailed
-from release_platform.domain.features import as_column
-from release_platform.domain.prediction import Predictions
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedAnswer:
-    """What a live server said of some rows.
-
-    Attributes:
-        predictions: As `Predictions.to_json` writes them.
-        latency_ms: From sending the request to having the whole answer.
-    """
-
-    model: str
-    version: str
-    digest: str
-    engine: str
-    predictions: Mapping[str, Any]
-    latency_ms: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
-    """A live server answered the golden rows, as rows and as columns, exactly as the registry's own model does.
-
-    Attributes:
-        n_rows: How many golden rows were asked.
-        largest_difference: Of any number in the answers: 0.0, as they are equal bit for bit.
-        latency_ms: Of the slower one of the two requests.
-    """
-
-    n_rows: int
-    largest_difference: float
-    version: str
-    digest: str
-    engine: str
-    latency_ms: float
+_REFUSED: dict[int, str] = {
+    httpx.codes.UNAUTHORIZED: "asks for an API key that is good",
+    httpx.codes.FORBIDDEN: "does not let this API key do it",
+}
+_LATER = frozenset({httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS})
 
 
 class ServingClient:
@@ -61,7 +27,11 @@ class ServingClient:
         base_url: Its address, e.g. `http://127.0.0.1:8000`.
         timeout_s: Seconds that each step of a request may take.
         connect_s: Seconds that connecting may take; None for `timeout_s`.
+        api_key: The API key that is shown with every request; empty for none. It is never printed.
         transport: How requests travel; None for the network.
+
+    Raises:
+        Unavailable: The address is none, or the key cannot be one.
     """
 
     def __init__(
@@ -70,6 +40,7 @@ class ServingClient:
         timeout_s: float = 10.0,
         *,
         connect_s: float | None = None,
+        api_key: str = "",
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
@@ -78,7 +49,11 @@ class ServingClient:
             trust_env = not is_loopback(httpx.URL(self.base_url).host)
             timeout = httpx.Timeout(timeout_s, connect=timeout_s if connect_s is None else connect_s)
             self._client = httpx.Client(
-                base_url=self.base_url, timeout=timeout, trust_env=trust_env, transport=transport
+                base_url=self.base_url,
+                headers=_shown(api_key),
+                timeout=timeout,
+                trust_env=trust_env,
+                transport=transport,
             )
 
     def __enter__(self) -> "ServingClient":
@@ -107,31 +82,23 @@ class ServingClient:
         """
         return self._read(self._request("GET", "/status"))
 
-    def predict(self, model: str, inputs: Mapping[str, Sequence[Any]], *, as_rows: bool = False) -> ServedAnswer:
-        """Returns the live answer to some rows.
+    def ask(self, asked: Asked) -> tuple[bytes, Mapping[str, str], float]:
+        """Returns body and headers (lower-case names) of an answer, and the milliseconds until all of it was there.
 
-        Args:
-            model: The model's name.
-            inputs: JSON values of each input, by name, all of one length.
-            as_rows: Whether they are sent as records instead of columns.
+        It goes over a connection of its own, so that any of several workers behind one port may take it.
 
         Raises:
-            Unavailable: The server does not answer, or has no version of the model loaded.
-            VerificationFailed: It refused the rows, or its answer cannot be read.
+            Unavailable: The server does not answer, asks for an API key, or has no version of the model loaded.
+            VerificationFailed: It refuses what was asked.
         """
-        body: dict[str, Any] = {"rows": _rows(inputs)} if as_rows else {"columns": dict(inputs)}
+        headers = {"content-type": asked.media_type, "connection": "close", **asked.headers}
         begun = time.perf_counter()
-        response = self._request("POST", f"/v1/models/{quote(model, safe='')}/predict", json=body)
+        response = self._request("POST", asked.path, content=asked.body, headers=headers)
         latency_ms = (time.perf_counter() - begun) * 1000
-        answer = self._read(response)
-        try:
-            return ServedAnswer(
-                **{name: str(answer[name]) for name in ("model", "version", "digest", "engine")},
-                predictions={name: answer[name] for name in ("predictions", "probabilities") if name in answer},
-                latency_ms=latency_ms,
-            )
-        except KeyError as error:
-            raise self._failed(f"the answer has no {error}") from None
+        if response.status_code != httpx.codes.OK:
+            self._read(response)
+            raise self._failed(f"status {response.status_code}")
+        return response.content, response.headers, latency_ms
 
     def push_certificate(self, model: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
         """Returns status and content of the server's answer to a pushed move; empty content where it is no object.
@@ -155,56 +122,28 @@ class ServingClient:
             value = response.json()
         except (json.JSONDecodeError, UnicodeDecodeError):
             value = None
-        if not isinstance(value, dict):
-            raise self._failed(f"status {response.status_code}, and the answer is no JSON object")
-        if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        detail = value.get("detail") if isinstance(value, dict) else None
+        if response.status_code in _REFUSED:
             raise Unavailable(
-                f"{self.base_url}: {value.get('detail', 'not ready')}",
+                f"{self.base_url} {_REFUSED[response.status_code]}: {detail or f'status {response.status_code}'}",
+                remedy="make one with `release api-key create NAME --scope predict --scope read`, then give it in "
+                "RELEASE_SERVING_API_KEY",
+            )
+        if response.status_code in _LATER:
+            raise Unavailable(
+                f"{self.base_url}: {detail or 'not ready'}",
                 remedy=f"look at {self.base_url}/status for the reason, then try again",
             )
+        if not isinstance(value, dict):
+            raise self._failed(f"status {response.status_code}, and the answer is no JSON object")
         if response.is_error:
-            raise self._failed(f"status {response.status_code}: {value.get('detail', value)}")
+            raise self._failed(f"status {response.status_code}: {detail or value}")
         return value
 
     def _failed(self, problem: str) -> VerificationFailed:
         return VerificationFailed(
             f"{self.base_url}: {problem}", remedy=f"look at {self.base_url}/status and at the server's log"
         )
-
-
-def verify_live(client: ServingClient, package: ModelPackage, model: str, version: str) -> Verification:
-    """Returns the proof that a server answers the golden rows exactly as the registry's own model does.
-
-    Args:
-        client: The server.
-        package: The version, loaded from the registry.
-        model: The model's name.
-        version: The number of the version that must answer.
-
-    Raises:
-        Unavailable: The server does not answer, or has no version of the model loaded.
-        VerificationFailed: Another version, digest or engine answered, or a number differs in any bit.
-    """
-    golden: Mapping[str, Sequence[Any]] = package.golden["inputs"]
-    wanted = package.predict({column.name: as_column(column, golden[column.name]) for column in package.plan.inputs})
-    answers = [client.predict(model, golden, as_rows=as_rows) for as_rows in (True, False)]
-    for answer in answers:
-        _check_identity(client, answer, package, model, version)
-    largest = max(_difference(answer, wanted) for answer in answers)
-    if not all(_equal(answer, wanted) for answer in answers):
-        raise VerificationFailed(
-            f"{client.base_url}: {model} version {version} answers otherwise than the registry's model: "
-            f"the largest difference of a number is {largest:.3g}",
-            remedy=f"restart that server; if it stays so, compare its libraries with `release lineage {model}`",
-        )
-    return Verification(
-        n_rows=len(wanted.values),
-        largest_difference=largest,
-        version=version,
-        digest=package.digest,
-        engine=package.engine_name,
-        latency_ms=max(answer.latency_ms for answer in answers),
-    )
 
 
 def await_version(
@@ -252,44 +191,16 @@ def _look(client: ServingClient, model: str) -> tuple[str | None, str | None]:
     return entry.get("version"), (entry.get("refusal") or {}).get("reason")
 
 
-def _check_identity(
-    client: ServingClient, answer: ServedAnswer, package: ModelPackage, model: str, version: str
-) -> None:
-    wanted = {"model": model, "version": version, "digest": package.digest, "engine": package.engine_name}
-    for name, value in wanted.items():
-        found = getattr(answer, name)
-        if found != value:
-            raise VerificationFailed(
-                f"{client.base_url}: the answer names {name} {found}, but it should be {value}",
-                remedy=f"wait until {client.base_url}/status shows version {version}, or see there why it was refused",
-            )
-
-
-def _numbers(answer: ServedAnswer, wanted: Predictions) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    name = "predictions" if wanted.probabilities is None else "probabilities"
-    expected = wanted.values if wanted.probabilities is None else wanted.probabilities
-    try:
-        found = np.array(answer.predictions.get(name), dtype=np.float64)
-    except (TypeError, ValueError):
-        found = np.empty(0)
-    return found, np.asarray(expected, dtype=np.float64)
-
-
-def _equal(answer: ServedAnswer, wanted: Predictions) -> bool:
-    found, expected = _numbers(answer, wanted)
-    labels = answer.predictions.get("predictions") == wanted.values.tolist()
-    return labels and found.shape == expected.shape and found.tobytes() == expected.tobytes()
-
-
-def _difference(answer: ServedAnswer, wanted: Predictions) -> float:
-    found, expected = _numbers(answer, wanted)
-    if found.shape != expected.shape:
-        return float("inf")
-    return float(np.max(np.abs(found - expected), initial=0.0))
-
-
-def _rows(inputs: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(inputs, values, strict=True)) for values in zip(*inputs.values(), strict=True)]
+def _shown(api_key: str) -> dict[str, str]:
+    """Returns the header that shows an API key."""
+    if not api_key:
+        return {}
+    if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
+        raise Unavailable(
+            "what was given as the API key of the servers is none: it holds blanks, line ends or letters beyond ASCII",
+            remedy="give the whole line that `release api-key create` printed, in RELEASE_SERVING_API_KEY",
+        )
+    return {"authorization": f"Bearer {api_key}"}
 
 
 @contextmanager

@@ -55,6 +55,7 @@ def _say(number: int, what: str) -> None:
 
 
 def _summary(registration: Registration, row: LedgerRow, verified: dict[str, Any], spent_s: float) -> None:
+    (server,) = verified["servers"]
     out.print()
     show_gates(registration)
     show_pairs(
@@ -64,9 +65,9 @@ def _summary(registration: Registration, row: LedgerRow, verified: dict[str, Any
             "digest": registration.digest,
             "data fingerprint": registration.fingerprint,
             "promoted by": f"{row.actor}: {row.reason}",
-            "served at": f"{verified['url']}/v1/models/{row.model}/predict (stopped again)",
-            "smoke test": f"passed: {verified['n_rows']} golden rows of version {verified['version']}, "
-            f"largest difference {verified['largest_difference']:g}",
+            "served at": f"{server['url']}/v1/models/{row.model}/predict (stopped again)",
+            "smoke test": f"passed: {verified['n_rows']} golden rows of version {verified['version']} equal to the "
+            f"last bit through {len(server['protocols'])} protocols",
             "look next": f"release lineage {row.model} | release history {row.model} | make dev",
         },
     )

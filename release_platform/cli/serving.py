@@ -2,20 +2,21 @@
 
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from release_platform.cli.console import err, out, show_json
 from release_platform.cli.options import Json, Model
-from release_platform.domain.errors import NotFound, ReleaseError, Unavailable, VerificationFailed
-from release_platform.domain.lifecycle import Alias
+from release_platform.domain.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from release_platform.adapters.model_package import ModelPackage
+    from release_platform.adapters.live_verification import ServerReport
+    from release_platform.verification import Verification
 
 Port = Annotated[int, typer.Option("--port", help="Port on the loopback interface.")]
 
@@ -57,93 +58,118 @@ def verify(
     version: Annotated[
         str | None, typer.Option("--version", help="The version that must be in Production; default: any.")
     ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option("--api-key-file", help="File with the API key of the servers; default: RELEASE_SERVING_API_KEY."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Ask every live server the model's golden inputs and compare with the registry's own model (smoke test).
+    """Ask every live server the model's golden inputs through every protocol, and compare bit by bit (smoke test).
 
-    Example:
+    The registry's own model answers them in a clean process. Version, digest and epoch must be those of the ledger.
+    Exit code 7: an answer is wrong; 6: a server does not answer, or asks for an API key; 5: nothing is in Production.
+
+    Examples:
 
         release verify breast_cancer --url http://127.0.0.1:8000
+
+        release verify breast_cancer --json
     """
     from release_platform.cli import running
 
-    addresses = (url,) if url else running.services().settings.serving_urls
+    settings = running.services().settings
+    addresses = (url,) if url else settings.serving_urls
     if not addresses:
         raise NotFound("RELEASE_SERVING_URL names no server", remedy="set it, or give the address with --url")
-    found, failed = _verified(addresses, production_package(model, version), model)
-    for one in found if not json else ():
-        out.print(
-            f"[green]passed[/]: {model} version {one['version']} at {one['url']}: {one['n_rows']} golden rows, "
-            f"largest difference {one['largest_difference']:g}, {one['latency_ms']:.1f} ms",
-            soft_wrap=True,
-        )
-    _raise(failed)
+    key = settings.serving_api_key.get_secret_value() if api_key_file is None else _key_in(api_key_file)
+    found = _verified(model, addresses, key, version)
+    for report in found.servers if not json else ():
+        if report.passed:
+            out.print(f"[green]passed[/]: {escape(_said(found, report))}", soft_wrap=True, highlight=False)
+            for name, reason in report.left_out.items():
+                out.print(f"  {name} was not asked: {reason}", markup=False, soft_wrap=True, highlight=False)
     if json:
-        show_json({**found[0], "servers": found})
+        show_json(as_json(found))
+    if (failure := found.failure) is not None:
+        raise failure
 
 
 def verify_model(model: str, url: str) -> dict[str, Any]:
-    """Verifies the Production version of a model on a live server and returns what was found.
+    """Verifies the Production version of a model on a live server and returns what was found, as `as_json` does.
 
     Raises:
         NotFound: Nothing is in Production.
-        VerificationFailed: The answers, the version or the digest differ.
+        VerificationFailed: An answer differs, or names something else.
         Unavailable: The server does not answer.
     """
-    found, failed = _verified((url,), production_package(model), model)
-    _raise(failed)
-    return found[0]
-
-
-def production_package(model: str, expected: str | None = None) -> "tuple[str, ModelPackage]":
-    """Returns number and package of the version in Production, fetched from the registry and authorised.
-
-    Raises:
-        NotFound: Nothing is in Production.
-        VerificationFailed: Another version than the expected one is.
-    """
-    from release_platform.adapters.model_package import load_package
-    from release_platform.adapters.trust import Trust, proof_of
     from release_platform.cli import running
 
+    found = _verified(model, (url,), running.services().settings.serving_api_key.get_secret_value())
+    if (failure := found.failure) is not None:
+        raise failure
+    return as_json(found)
+
+
+def as_json(found: "Verification") -> dict[str, Any]:
+    """Returns a verification as a JSON value; a difference that cannot be told is null."""
+    expected = found.expected
+    differences = [report.difference for report in found.servers]
+    return {
+        **expected.names,
+        "epoch": expected.epoch,
+        "passed": found.failure is None,
+        "n_rows": expected.golden.n_rows,
+        "largest_difference": _finite(max(differences, default=0.0)),
+        "servers": [_server_json(report) for report in found.servers],
+    }
+
+
+def _server_json(report: "ServerReport") -> dict[str, Any]:
+    return {
+        "url": report.url,
+        "passed": report.passed,
+        "unavailable": report.unavailable and report.unavailable.problem,
+        "latency_ms": report.latency_ms,
+        "protocols": [
+            {
+                "protocol": one.protocol,
+                "passed": not one.problem,
+                "problem": one.problem or None,
+                "largest_difference": _finite(one.difference),
+                "latency_ms": one.latency_ms,
+            }
+            for one in report.checked
+        ],
+        "left_out": report.left_out,
+    }
+
+
+def _finite(number: float) -> float | None:
+    return number if isfinite(number) else None
+
+
+def _said(found: "Verification", report: "ServerReport") -> str:
+    expected = found.expected
+    return (
+        f"{expected.model} version {expected.version} of epoch {expected.epoch} at {report.url}: "
+        f"{expected.golden.n_rows} golden rows equal to the last bit through {len(report.checked)} protocols "
+        f"({', '.join(one.protocol for one in report.checked)}), slowest {report.latency_ms:.1f} ms"
+    )
+
+
+def _verified(model: str, addresses: Sequence[str], api_key: str, version: str | None = None) -> "Verification":
+    from release_platform.cli import running
+    from release_platform.verification import verify_production
+
     running.project(model)
-    services = running.services()
-    version = services.store.head(model).production
-    if version is None:
-        raise NotFound(f"{model}: nothing is in Production", remedy=f"`release promote {model} --reason ...` first")
-    if expected not in {None, version}:
-        raise VerificationFailed(
-            f"{model}: version {version} is in Production, not {expected}", remedy=f"see `release status {model}`"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        record = services.registry.fetch(model, version, Path(folder))
-        Trust.in_folder(services.keys.folder).authorise(
-            proof_of(record, Alias.PRODUCTION), record.manifest, model=model, version=version, alias=Alias.PRODUCTION
-        )
-        return version, load_package(Path(folder), record.manifest)
+    return verify_production(running.services().releases, model, addresses, api_key=api_key, version=version)
 
 
-def _verified(
-    addresses: Sequence[str], package: "tuple[str, ModelPackage]", model: str
-) -> tuple[list[dict[str, Any]], list[ReleaseError]]:
-    """Returns what was found at each server, and what is wrong with the others; one that is wrong hides no other."""
-    from release_platform.adapters.serving_client import ServingClient, verify_live
-
-    found: list[dict[str, Any]] = []
-    failed: list[ReleaseError] = []
-    for address in addresses:
-        try:
-            with ServingClient(address) as client:
-                one = verify_live(client, package[1], model, package[0])
-        except (Unavailable, VerificationFailed) as error:
-            failed.append(error)
-        else:
-            found.append({"model": model, "url": address, **{name: getattr(one, name) for name in one.__slots__}})
-    return found, failed
-
-
-def _raise(failed: Sequence[ReleaseError]) -> None:
-    """Raises one error for all of them; a wrong answer weighs more than none."""
-    if failed:
-        worst = max(failed, key=lambda error: error.exit_code)
-        raise type(worst)("\n".join(error.problem for error in failed), remedy=worst.remedy)
+def _key_in(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unavailable(
+            f"the API key cannot be read from {file}: {type(error).__name__}",
+            remedy="give a file that holds nothing but the key that `release api-key create` printed",
+        ) from None

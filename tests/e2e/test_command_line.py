@@ -168,7 +168,7 @@ def test_what_is_in_production_is_served_and_verified(release: Command, home: Pa
             until(lambda: is_ready(url), within_s=60)
             found = release(home, "verify", MODEL, "--url", url, "--json").json
             assert (found["version"], found["largest_difference"]) == ("1", 0)
-            assert "passed: breast_cancer version 1" in release(home, "verify", MODEL, "--url", url).out
+            assert "passed: breast_cancer version 1 of epoch " in release(home, "verify", MODEL, "--url", url).out
         finally:
             os.killpg(server.pid, signal.SIGINT)
     assert server.returncode is not None

@@ -5,7 +5,8 @@ from tests.mutants.defect import Defect
 _MODELS = "serving/models.py"
 _REGISTRY = "serving/registry.py"
 _PUSHES = "serving/pushes.py"
-_CLIENT = "release_platform/adapters/serving_client.py"
+_VERIFICATION = "release_platform/domain/verification.py"
+_PROTOCOLS = "release_platform/adapters/serving_protocols.py"
 _OF_MODELS = "tests/unit/test_serving_models.py::"
 _OF_REGISTRY = "tests/unit/test_serving_registry.py::"
 _OF_PUSHES = "tests/unit/test_serving_pushes.py::"
@@ -14,20 +15,41 @@ _OF_VERIFY = "tests/integration/test_serving_verify.py::"
 DEFECTS = (
     Defect(
         name="verify compares no answers",
-        file=_CLIENT,
-        old="return labels and found.shape == expected.shape and found.tobytes() == expected.tobytes()",
-        new="return bool(answer.predictions)",
+        file=_VERIFICATION,
+        old="places = np.argwhere(bits[0] != bits[1])",
+        new="places = np.argwhere(np.isnan(found))",
         tests=(
-            f"{_OF_VERIFY}test_a_difference_in_the_last_bit_is_found",
-            f"{_OF_VERIFY}test_a_changed_preprocessing_step_is_found",
+            f"{_OF_VERIFY}test_one_bit_in_one_protocol_is_found_and_nothing_else_is_blamed[csv]",
+            f"{_OF_VERIFY}test_a_changed_preprocessing_step_is_found_by_its_numbers_though_the_server_names_the_right_digest",
         ),
     ),
     Defect(
         name="verify does not compare the digest",
-        file=_CLIENT,
-        old='wanted = {"model": model, "version": version, "digest": package.digest, "engine": package.engine_name}',
-        new='wanted = {"model": model, "version": version, "engine": package.engine_name}',
+        file=_VERIFICATION,
+        old='names = {"model": self.model, "version": self.version, "digest": self.digest, "epoch": str(self.epoch)}',
+        new='names = {"model": self.model, "version": self.version, "epoch": str(self.epoch)}',
         tests=(f"{_OF_VERIFY}test_other_bytes_under_the_same_number_are_found",),
+    ),
+    Defect(
+        name="verify does not compare the epoch",
+        file=_VERIFICATION,
+        old='names = {"model": self.model, "version": self.version, "digest": self.digest, "epoch": str(self.epoch)}',
+        new='names = {"model": self.model, "version": self.version, "digest": self.digest}',
+        tests=(f"{_OF_VERIFY}test_another_epoch_is_found_though_version_and_digest_are_right",),
+    ),
+    Defect(
+        name="verify asks one worker only",
+        file="release_platform/adapters/live_verification.py",
+        old="n_times = 1 if checked else N_CONNECTIONS",
+        new="n_times = 1",
+        tests=(f"{_OF_VERIFY}test_a_stale_worker_behind_the_port_of_a_right_one_is_found",),
+    ),
+    Defect(
+        name="verify does not ask in bytes",
+        file=_PROTOCOLS,
+        old='    Protocol(name="v2 binary", ask=_ask_v2_binary, read=_read_v2),\n',
+        new="",
+        tests=(f"{_OF_VERIFY}test_one_bit_in_one_protocol_is_found_and_nothing_else_is_blamed[v2 binary]",),
     ),
     Defect(
         name="the route table goes back to an earlier epoch",

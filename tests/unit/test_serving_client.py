@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from release_platform.adapters.serving_client import ServingClient, await_version
+from release_platform.adapters.serving_protocols import Asked
 from release_platform.domain.errors import Unavailable, VerificationFailed
 
 URL = "http://127.0.0.1:1"
@@ -58,36 +59,60 @@ def test_an_address_that_is_none_is_refused(url):
         client.status()
 
 
+ASKED = Asked(path="/p", body=b"x", media_type="text/csv", headers={"x-more": "1"})
+
+
 @pytest.mark.parametrize(
     ("response", "error"),
     [
         (httpx.Response(503, json={"detail": "not loaded"}), Unavailable),
+        (httpx.Response(503, text="<html>"), Unavailable),
+        (httpx.Response(429, json={"detail": "too many"}), Unavailable),
+        (httpx.Response(401, json={"detail": "not valid"}), Unavailable),
+        (httpx.Response(403, text="<html>"), Unavailable),
         (httpx.Response(404, json={"detail": "there is no model"}), VerificationFailed),
-        (httpx.Response(200, text="<html>"), VerificationFailed),
-        (httpx.Response(200, content=b"\xff"), VerificationFailed),
-        (httpx.Response(200, json=[]), VerificationFailed),
-        (httpx.Response(200, json={"model": "m"}), VerificationFailed),
+        (httpx.Response(500, text="<html>"), VerificationFailed),
+        (httpx.Response(400, content=b"\xff"), VerificationFailed),
+        (httpx.Response(422, json=[]), VerificationFailed),
+        (httpx.Response(302, json={}), VerificationFailed),
     ],
-    ids=["503", "404", "html", "bytes", "list", "incomplete"],
 )
-def test_an_answer_that_is_no_prediction_is_refused(response, error):
-    with client_that(lambda request: response) as client, pytest.raises(error):
-        client.predict("m", {"a": [1]})
+def test_an_answer_of_another_status_is_an_error(response, error):
+    with client_that(lambda request: response) as client, pytest.raises(error) as caught:
+        client.ask(ASKED)
+    assert type(caught.value) is error
+    assert caught.value.problem.startswith(URL)
+    assert caught.value.remedy
 
 
-def test_rows_and_columns_are_sent_as_asked():
-    bodies = []
+@pytest.mark.parametrize(
+    "response", [httpx.Response(200, text="<html>"), httpx.Response(200, content=b"\xff"), httpx.Response(200, json=[])]
+)
+def test_an_answer_that_is_no_status_is_refused(response):
+    with client_that(lambda request: response) as client, pytest.raises(VerificationFailed):
+        client.status()
+
+
+def test_what_is_asked_is_sent_as_it_is_with_the_api_key_and_the_answer_comes_with_its_headers():
+    requests = []
 
     def answer(request):
-        bodies.append(request.content)
-        named = {"model": "m", "version": "1", "digest": "d", "engine": "skops"}
-        return httpx.Response(200, json=named | {"predictions": [1.0, 2.0]})
+        requests.append(request)
+        return httpx.Response(200, content=b"said", headers={"X-Model-Epoch": "3"})
 
-    with client_that(answer) as client:
-        client.predict("m", {"a": [1, 2], "b": [3, None]})
-        served = client.predict("m", {"a": [1, 2], "b": [3, None]}, as_rows=True)
-    assert bodies == [b'{"columns":{"a":[1,2],"b":[3,null]}}', b'{"rows":[{"a":1,"b":3},{"a":2,"b":null}]}']
-    assert served.predictions == {"predictions": [1.0, 2.0]}
+    with ServingClient(URL, api_key="mrp_key", transport=httpx.MockTransport(answer)) as client:
+        body, headers, latency_ms = client.ask(ASKED)
+    (request,) = requests
+    assert (request.method, request.url.path, request.content) == ("POST", "/p", b"x")
+    sent = {name: request.headers[name] for name in ("content-type", "x-more", "authorization", "connection")}
+    assert sent == {
+        "content-type": "text/csv",
+        "x-more": "1",
+        "authorization": "Bearer mrp_key",
+        "connection": "close",
+    }
+    assert (body, headers["x-model-epoch"]) == (b"said", "3")
+    assert latency_ms > 0
 
 
 def test_a_version_is_awaited_until_it_is_live_or_the_time_is_over():

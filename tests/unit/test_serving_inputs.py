@@ -192,7 +192,7 @@ NUMBERS = FeaturePlan(
 @pytest.mark.parametrize("form", ["rows", "columns"])
 @pytest.mark.parametrize(
     ("n", "problem"),
-    [(1, None), (2.0, None), (1.5, "whole"), (True, "number"), (None, "missing"), ("1", "number"), (10**400, "int")],
+    [(1, None), (2.0, None), (1.5, "whole"), (True, "number"), (None, "missing"), ("1", "number"), (10**400, "finite")],
 )
 def test_a_plan_of_numbers_only_is_read_as_one_matrix_and_as_strictly(form, n, problem):
     rows = [{"a": 0.5, "n": 3}, {"a": None, "n": n}]

@@ -1,0 +1,130 @@
+"""Asks one server the golden rows through every protocol, and says where it answers otherwise than it should."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from release_platform.adapters.serving_client import ServingClient
+from release_platform.adapters.serving_protocols import PROTOCOLS, CannotAsk, Protocol
+from release_platform.domain.errors import ReleaseError, Unavailable, VerificationFailed
+from release_platform.domain.verification import Expected, difference_of, problem_of
+
+N_CONNECTIONS = 4
+"""How often the first protocol is asked, at the same time: several workers may answer behind one port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """How a server answered through one protocol.
+
+    Attributes:
+        protocol: Its name.
+        latency_ms: From connecting to having the whole answer; of the slowest request.
+        difference: The largest difference of a number: 0 when all is equal, infinite where it cannot be told.
+        problem: What is wrong; empty when the answer is right to the last bit.
+    """
+
+    protocol: str
+    latency_ms: float = 0.0
+    difference: float = 0.0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerReport:
+    """How one server answered.
+
+    Attributes:
+        url: Its address.
+        checked: A line for each protocol that was asked.
+        left_out: Why others were not, by name.
+        unavailable: Why it does not answer any further; None when it answered everything.
+    """
+
+    url: str
+    checked: tuple[Checked, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    unavailable: Unavailable | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every answer was right."""
+        return self.unavailable is None and not any(one.problem for one in self.checked)
+
+    @property
+    def latency_ms(self) -> float:
+        """Of the slowest answer."""
+        return max((one.latency_ms for one in self.checked), default=0.0)
+
+    @property
+    def difference(self) -> float:
+        """The largest one of any protocol."""
+        return max((one.difference for one in self.checked), default=0.0)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with its answers: a sentence for each problem, which names the server and the protocols."""
+        protocols: dict[str, list[str]] = {}
+        for one in self.checked:
+            if one.problem:
+                protocols.setdefault(one.problem, []).append(one.protocol)
+        whole = len(self.checked)
+        return tuple(
+            f"{self.url}, {'every protocol' if len(names) == whole > 1 else ', '.join(names)}: {problem}"
+            for problem, names in protocols.items()
+        )
+
+
+def verify_live(client: ServingClient, expected: Expected) -> ServerReport:
+    """Returns how a server answers; it stops at the first request to which it gives no answer."""
+    checked: list[Checked] = []
+    left_out: dict[str, str] = {}
+    try:
+        for protocol in PROTOCOLS:
+            n_times = 1 if checked else N_CONNECTIONS
+            try:
+                checked.append(_check(client, protocol, expected, n_times))
+            except CannotAsk as reason:
+                left_out[protocol.name] = str(reason)
+    except Unavailable as error:
+        return ServerReport(url=client.base_url, checked=tuple(checked), left_out=left_out, unavailable=error)
+    return ServerReport(url=client.base_url, checked=tuple(checked), left_out=left_out)
+
+
+def failure_of(reports: Sequence[ServerReport], model: str) -> ReleaseError | None:
+    """Returns one error for all that is wrong, or None; a wrong answer weighs more than none."""
+    problems = [problem for report in reports for problem in report.problems]
+    away = [report.unavailable for report in reports if report.unavailable is not None]
+    lines = "\n".join([*problems, *(error.problem for error in away)])
+    if problems:
+        return VerificationFailed(
+            lines,
+            remedy="wait until /status of that server shows the version in Production, or see there why it was "
+            f"refused; if the version is right, restart it and compare its libraries with `release lineage {model}`",
+        )
+    return Unavailable(lines, remedy=away[0].remedy) if away else None
+
+
+def _check(client: ServingClient, protocol: Protocol, expected: Expected, n_times: int) -> Checked:
+    """Returns the worst of some answers; they are asked for at the same time, so that no one worker takes them all."""
+    with ThreadPoolExecutor(n_times, thread_name_prefix="verify") as threads:
+        found = list(threads.map(lambda _: _check_once(client, protocol, expected), range(n_times)))
+    wrong = [one for one in found if one.problem]
+    worst = max(wrong or found, key=lambda one: one.difference)
+    some = f" (over {len(wrong)} of {n_times} connections)" if 0 < len(wrong) < n_times else ""
+    return replace(worst, latency_ms=max(one.latency_ms for one in found), problem=worst.problem + some)
+
+
+def _check_once(client: ServingClient, protocol: Protocol, expected: Expected) -> Checked:
+    asked = protocol.ask(expected)
+    try:
+        body, headers, latency_ms = client.ask(asked)
+    except VerificationFailed as error:
+        said = error.problem.removeprefix(f"{client.base_url}: ")
+        return Checked(protocol=protocol.name, difference=float("inf"), problem=said)
+    try:
+        told = protocol.read(body, headers, expected)
+        difference, problem = difference_of(told, expected), problem_of(told, expected)
+    except Exception as error:  # noqa: BLE001 - what a server says may break a reader in any way
+        difference, problem = float("inf"), f"the answer cannot be read ({type(error).__name__}: {str(error)[:200]})"
+    return Checked(protocol=protocol.name, latency_ms=latency_ms, difference=difference, problem=problem)

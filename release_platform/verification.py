@@ -1,0 +1,100 @@
+"""Compares live servers with what is in Production: by the ledger, by the registry, and by a clean process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from release_platform.adapters.golden_answers import run_golden
+from release_platform.adapters.live_verification import ServerReport, failure_of, verify_live
+from release_platform.adapters.serving_client import ServingClient
+from release_platform.adapters.trust import Trust, proof_of
+from release_platform.domain.errors import IntegrityError, NotFound, ReleaseError, Unavailable, VerificationFailed
+from release_platform.domain.ledger import LedgerRow, alias_of, standing
+from release_platform.domain.lifecycle import Alias
+from release_platform.domain.verification import Expected
+from release_platform.releases import Releases
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """How all servers answered for one model.
+
+    Attributes:
+        expected: What they must answer.
+        servers: How each one did, in the order of the addresses.
+    """
+
+    expected: Expected
+    servers: tuple[ServerReport, ...]
+
+    @property
+    def failure(self) -> ReleaseError | None:
+        """`VerificationFailed` when an answer is wrong, `Unavailable` when only some are missing, else None."""
+        return failure_of(self.servers, self.expected.model)
+
+
+def verify_production(
+    releases: Releases, model: str, urls: Sequence[str], *, api_key: str = "", version: str | None = None
+) -> Verification:
+    """Returns how each server answers the golden rows of the version in Production; one that fails hides no other.
+
+    Args:
+        releases: Where the version is.
+        model: The model's name.
+        urls: The servers' addresses.
+        api_key: What they ask for; empty for none.
+        version: The version that must be in Production; None for any.
+
+    Raises:
+        NotFound: Nothing is in Production.
+        VerificationFailed: Another version than the given one is.
+        IntegrityError: The version in the registry is not the one that the ledger put there, or may not be loaded.
+        Unavailable: The release store or the registry does not answer.
+    """
+    expected = get_expected(releases, model, version)
+    return Verification(expected=expected, servers=tuple(_verify(url, expected, api_key) for url in urls))
+
+
+def get_expected(releases: Releases, model: str, version: str | None = None) -> Expected:
+    """Returns what a server must answer. Raises as `verify_production`."""
+    row = _production_row(releases, model, version)
+    with TemporaryDirectory() as place:
+        folder = Path(place) / f"{model} version {row.version}"
+        folder.mkdir()
+        record = releases.registry.fetch(model, row.version, folder)
+        Trust(releases.keys.trusted).authorise(
+            proof_of(record, Alias.PRODUCTION),
+            record.manifest,
+            model=model,
+            version=row.version,
+            alias=Alias.PRODUCTION,
+        )
+        if record.digest != row.digest:
+            raise IntegrityError(
+                f"{model} version {row.version}: its files in the registry are {record.digest}, but {row.digest} was "
+                "put into Production",
+                remedy=f"see `release audit {model}`",
+            )
+        golden = run_golden(folder, record.manifest)
+    return Expected(model=model, version=row.version, digest=row.digest, epoch=row.epoch, golden=golden)
+
+
+def _production_row(releases: Releases, model: str, version: str | None) -> LedgerRow:
+    rows = standing(releases.store.ledger(model))
+    row = next((row for row in rows if alias_of(row.move) is Alias.PRODUCTION), None)
+    if row is None:
+        raise NotFound(f"{model}: nothing is in Production", remedy=f"`release promote {model} --reason ...` first")
+    if version not in {None, row.version}:
+        raise VerificationFailed(
+            f"{model}: version {row.version} is in Production, not {version}", remedy=f"see `release status {model}`"
+        )
+    return row
+
+
+def _verify(url: str, expected: Expected, api_key: str) -> ServerReport:
+    try:
+        with ServingClient(url, api_key=api_key) as client:
+            return verify_live(client, expected)
+    except Unavailable as error:
+        return ServerReport(url=url, unavailable=error)
