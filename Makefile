@@ -14,7 +14,7 @@ export REASON
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up down run-pipeline promote serve smoke-test dev test lint types arch check mutants chaos bench bench-install bench-serving lock clean
+.PHONY: help install install-dev demo up down run-pipeline promote serve smoke-test dev test lint types arch check mutants chaos fuzz soak bench bench-install bench-serving lock clean
 
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -84,6 +84,12 @@ mutants: install-dev ## Plant defects in a copy of the code; each must be caught
 
 chaos: install-dev ## Crashes at every moment, races and random histories, SEEDS of each; prints what it tried
 	@CHAOS_SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/chaos -s --timeout 7200
+
+fuzz: install-dev ## 10,000 cases of the server's own schema and 100,000 spoilt bodies; FUZZ_SEED= for others
+	@FUZZ_CASES=$${FUZZ_CASES:-10000} FUZZ_BODIES=$${FUZZ_BODIES:-100000} $(BIN)/python -m pytest tests/fuzz -s --timeout 7200
+
+soak: install-dev ## 200 swaps of Production under 1,000,000 requests, each answer checked; prints times and memory
+	@SOAK_REQUESTS=$${SOAK_REQUESTS:-1000000} SOAK_SWAPS=$${SOAK_SWAPS:-200} $(BIN)/python -m pytest tests/soak -s --timeout 7200
 
 bench: install ## The platform's overhead against a plain script, side by side
 	@$(BIN)/python benchmarks/pipeline.py

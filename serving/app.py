@@ -33,6 +33,8 @@ from serving.routes.health import build_health_routes
 from serving.routes.inference import INFER_ROUTES, build_inference_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
+from serving.routes.scoring import SCORING_ROUTES, build_scoring_routes
+from serving.schemas import answers
 from serving.settings import Settings
 from serving.tracing import find_tracing
 from serving.watch import Watcher
@@ -43,6 +45,9 @@ FOLLOW_S = 0.2
 DESCRIPTION = """Answers from the versions that are in Production. Every answer names model, version, digest and epoch.
 
 `GET /v1/models` lists the models; `GET /v1/models/{model}` tells what one takes, with a row to try."""
+
+_OF_ACCESS = (401, 403, 429)
+"""The problems that any route may tell: those of the API key."""
 
 
 class Application(FastAPI):
@@ -107,6 +112,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         access.announce()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watcher.run)
+            tasks.start_soon(_count_each_second, metrics)
             yield
             live.draining = True
             tasks.cancel_scope.cancel()
@@ -114,7 +120,14 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         if tracing is not None:
             tracing.close()
 
-    app = Application(title="Model serving", description=DESCRIPTION, version="1", lifespan=lifespan, redoc_url=None)
+    app = Application(
+        title="Model serving",
+        description=DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        redoc_url=None,
+        responses=answers(None, *_OF_ACCESS),
+    )
     app.state.live = live
     app.state.metrics = metrics
     answering = Answering(
@@ -129,7 +142,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
-    predict_routes = (*PREDICT_ROUTES, *INFER_ROUTES)
+    predict_routes = (*PREDICT_ROUTES, *SCORING_ROUTES, *INFER_ROUTES)
     edge = Edge(
         app.answer,
         answering=answering,
@@ -144,6 +157,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     app.include_router(build_predict_routes(predict_routes, answering=answering))
     app.include_router(build_inference_routes(live=live, configured=settings.models))
     app.include_router(build_model_routes(live=live))
+    app.include_router(build_scoring_routes(live=live, configured=settings.models))
     pushes = Pushes(source=source, live=live, settle=watcher.settle)
     app.include_router(build_move_routes(pushes=pushes, settings=settings))
     app.include_router(build_admin_routes(watcher=watcher, live=live))
@@ -156,6 +170,12 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     return app
+
+
+async def _count_each_second(metrics: Metrics) -> None:
+    while True:
+        await anyio.sleep(1.0)
+        metrics.count()
 
 
 def _connector(settings: Settings, registry: RegistryReader | None) -> Callable[[], RegistryReader]:

@@ -68,7 +68,9 @@ class Batcher(Generic[_Item, _Result]):
             DeadlinePassed: It waited too long.
             Problem: The one that was computed for it.
         """
-        if len(self._queue) >= self._max_waiting and self._n_running >= self._n_at_once:
+        if self._is_full:  # who went away holds no place
+            self._queue = deque(waiting for waiting in self._queue if not waiting.done.cancelled())
+        if self._is_full:
             raise Overloaded(f"{self._max_waiting} requests are waiting already; come again")
         waiting: _Waiting[_Item, _Result] = _Waiting(item, n_rows)
         self._queue.append(waiting)
@@ -78,6 +80,10 @@ class Batcher(Generic[_Item, _Result]):
                 return await waiting.done  # cancelled with its caller, and then left out of its batch
         except TimeoutError:
             raise DeadlinePassed(f"the request was not computed within {self._within_s:g} s") from None
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._queue) >= self._max_waiting and self._n_running >= self._n_at_once
 
     def _start(self) -> None:
         while self._n_running < self._n_at_once and (batch := self._next()):

@@ -6,7 +6,7 @@ bytes --read--> Ask --engine--> Predictions --write--> Reply
 Each protocol is a `Door`, pure and without state; `answering` does everything between, the same for all of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -19,20 +19,8 @@ from serving.models import LoadedModel
 JSON = b"application/json"
 
 
-class Head:
-    """The headers of a request, by lower-case name."""
-
-    __slots__ = ("_raw",)
-
-    def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
-        self._raw = raw
-
-    def get(self, name: bytes) -> bytes | None:
-        """Returns the first header of a name, or None."""
-        for key, value in self._raw:
-            if key == name:
-                return value
-        return None
+Head = Mapping[bytes, bytes]
+"""The headers of a request, by lower-case name; of several of one name the last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         begun = perf_counter()
-        head = Head(scope["headers"])
+        head = dict(scope["headers"])
         visit = _Visit(scope, head, _request_id(head), begun)
         found = self._find(scope["path"]) if scope["method"] == "POST" else None
         if found is not None and self._fast:
@@ -143,7 +143,8 @@ class Edge:
                 raise
         else:
             return
-        answer = problem_response(problem, instance=scope["path"], request_id=visit.request_id)
+        more = {"error": problem.detail} if scope["path"].startswith("/v2") else None
+        answer = problem_response(problem, instance=scope["path"], request_id=visit.request_id, more=more)
         await answer(scope, receive, send_marked)
 
     def _admit(self, visit: _Visit) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import isfinite
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,7 @@ More rows gain nothing from company; and a request of its own is computed exactl
 it, while BLAS may add in another order when rows stand in another batch.
 """
 
+_FEW = 16
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -83,9 +85,7 @@ class Engine:
     def compute(self, loaded: LoadedModel, inputs: Inputs) -> Predictions:
         """Returns the predictions of one request, computed here. Raises as `predict`."""
         try:
-            # Derived features and linear models may overflow; what comes of it is judged by the answer.
-            with np.errstate(all="ignore"):
-                predictions = _checked(loaded, inputs, _predict(loaded, inputs))
+            predictions = _checked(loaded, inputs, _predict(loaded, inputs))
         except ModelFailed as error:
             self._metrics.model_failed(loaded, error.slug)
             raise
@@ -113,8 +113,7 @@ class Engine:
         if len(asked) == 1:
             return [self._try(*asked[0])]
         try:
-            with np.errstate(all="ignore"):
-                together = _predict(asked[0][0], _joined([inputs for _, inputs in asked]))
+            together = _predict(asked[0][0], _joined([inputs for _, inputs in asked]))
         except Problem:  # one of them is at fault; the others must not suffer
             return [self._try(*one) for one in asked]
         return self._shared_out(asked, together)
@@ -179,6 +178,8 @@ def _predict(loaded: LoadedModel, inputs: Inputs) -> Predictions:
 
 def _checked(loaded: LoadedModel, inputs: Inputs, predictions: Predictions) -> Predictions:
     numbers = predictions.values if predictions.probabilities is None else predictions.probabilities
+    if numbers.size <= _FEW and all(map(isfinite, numbers.ravel().tolist())):  # NumPy takes longer for so few
+        return predictions
     finite = np.isfinite(numbers)
     if not finite.all():
         _blame_input(loaded, inputs)

@@ -6,7 +6,7 @@ Problem                        status
 │   ├── InvalidHttp            400  not HTTP/1.1
 │   ├── HeadTimeout            408  the head did not arrive in time
 │   ├── HeadTooLarge           431
-│   ├── MalformedBody          400  not JSON, not UTF-8, nested too deep
+│   ├── MalformedBody          400  not JSON (CSV, Arrow), not UTF-8, nested too deep
 │   ├── DuplicateKey           400  a key stands twice in one object
 │   ├── ClientGone             400  the connection ended before the body did
 │   ├── Unauthenticated        401  no API key, or none that is good
@@ -104,10 +104,10 @@ class HeadTooLarge(RequestProblem):
 
 
 class MalformedBody(RequestProblem):
-    """The body is no JSON text."""
+    """The body is not what its content type says."""
 
     slug = "malformed-body"
-    title = "The body is not valid JSON"
+    title = "The body cannot be read"
 
 
 class DuplicateKey(RequestProblem):

@@ -1,7 +1,7 @@
 """What Prometheus is told. Each server has its own collector registry, so that two in one process do not mix."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ _BUCKETS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2
 _BUCKETS_ITEMS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _BUCKETS_SCORE = tuple(round(0.05 * step, 2) for step in range(1, 21))
 _SERVED = ("model", "version")
+_MOST_PUT_DOWN = 1000
+
+_Answer = tuple[str, str, str, int]
 
 
 class Metrics:
@@ -74,9 +77,9 @@ class Metrics:
             registry=registry,
         )
         self._table = _TableCollector(live)
-        # Looking a child up by its labels takes longer than counting; the same few are counted again and again.
-        self._answered = lru_cache(maxsize=1024)(self._answered_children)
-        self._predicted = lru_cache(maxsize=256)(self._predicted_children)
+        # What comes with each request is only put down here; counting it takes longer, and is quicker for many at once.
+        self._answers: deque[tuple[_Answer, float]] = deque()
+        self._predictions: deque[tuple[str, str, Predictions]] = deque()
 
     def watch_queue(self, n_waiting: Callable[[], int]) -> None:
         """Shows from now on how many requests wait for a thread."""
@@ -84,9 +87,9 @@ class Metrics:
 
     def request_answered(self, *, route: str, model: str, version: str, status: int, seconds: float) -> None:
         """Counts a request; model and version are empty where none answered."""
-        requests, histogram = self._answered(route, model, version, status)
-        requests.inc()
-        histogram.observe(seconds)
+        self._answers.append(((route, model, version, status), seconds))
+        if len(self._answers) >= _MOST_PUT_DOWN:
+            self.count()
 
     def problem_told(self, model: str, kind: str) -> None:
         """Counts a problem that a client was told; the model is empty where none was asked."""
@@ -94,10 +97,26 @@ class Metrics:
 
     def predicted(self, loaded: LoadedModel, predictions: Predictions) -> None:
         """Counts rows that got an answer, and the probabilities of their answers."""
-        rows, scores = self._predicted(loaded.model, loaded.version)
-        rows.inc(len(predictions.values))
-        if predictions.probabilities is not None:
-            observe_all(scores, _scores(predictions.probabilities))
+        self._predictions.append((loaded.model, loaded.version, predictions))
+
+    def count(self) -> None:
+        """Counts what was put down since; to be called now and then, as others may read the counters."""
+        seconds: dict[_Answer, list[float]] = {}
+        while self._answers:
+            answer, taken = self._answers.popleft()
+            seconds.setdefault(answer, []).append(taken)
+        for (route, model, version, status), values in seconds.items():
+            self._requests.labels(route, model, version, str(status)).inc(len(values))
+            observe_all(self._seconds.labels(route, model, version), np.array(values))
+        rows: dict[tuple[str, str], list[Predictions]] = {}
+        while self._predictions:
+            model, version, predictions = self._predictions.popleft()
+            rows.setdefault((model, version), []).append(predictions)
+        for served, several in rows.items():
+            self._rows.labels(*served).inc(sum(len(one.values) for one in several))
+            scores = [_scores(one.probabilities) for one in several if one.probabilities is not None]
+            if scores:
+                observe_all(self._scores.labels(*served), np.concatenate(scores))
 
     def batch_computed(self, loaded: LoadedModel, n_requests: int) -> None:
         """Counts requests that one call of the model answered."""
@@ -121,13 +140,8 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Returns all of it in Prometheus' text format."""
+        self.count()
         return exposition_of_all_workers(self._registry, self._table)
-
-    def _answered_children(self, route: str, model: str, version: str, status: int) -> tuple[Counter, Histogram]:
-        return self._requests.labels(route, model, version, str(status)), self._seconds.labels(route, model, version)
-
-    def _predicted_children(self, model: str, version: str) -> tuple[Counter, Histogram]:
-        return self._rows.labels(model, version), self._scores.labels(model, version)
 
 
 def observe_all(histogram: Histogram, values: npt.NDArray[np.float64]) -> None:

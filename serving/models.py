@@ -216,9 +216,11 @@ class RouteTable:
         raise UnknownModel(f"there is no model '{model:.100}' here; served are: {served}")
 
     def _only(self) -> LoadedModel | None:
-        if len(self.loaded) > 1:
-            served = ", ".join(sorted(self.loaded))
-            raise UnknownModel(f"several models are served, so name one of them: {served}")
+        absent = {name for name, refusal in self.refusals.items() if refusal.kind == UNASSIGNED} - self.loaded.keys()
+        names = sorted({*self.names} - absent)
+        if len(names) > 1:
+            paths = ", ".join(f"/v1/models/{name}" for name in names)
+            raise UnknownModel(f"several models are served, so name one of them in the path: {paths}")
         if not self.loaded:
             raise ModelNotLoaded("no model is loaded yet")
         return next(iter(self.loaded.values()))

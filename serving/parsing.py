@@ -6,6 +6,7 @@ stands twice; counting them costs next to nothing. Where there are more (times h
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 import orjson
 
 from serving.errors import DuplicateKey, MalformedBody
+
+_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
+_LONGEST_NUMBER = 400  # digits; a longer one is beyond double precision, and int() refuses one of thousands
 
 
 def parse(body: bytes, n_members: Callable[[Any], int] | None = None) -> Any:
@@ -45,9 +49,31 @@ def parse_leniently(body: bytes) -> Any:
         ValueError: It cannot be read that way either.
     """
     try:
-        return json.loads(body.decode())
+        return json.loads(body.decode(), parse_int=_whole)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def parse_with_nan(body: bytes) -> Any:
+    """Returns the JSON value of a body in which NaN stands for null, as Python's `json` writes it. Raises as `parse`.
+
+    Infinities and lone surrogates are left in, so that whoever reads the values names the field and row.
+    """
+    try:
+        return parse(body)
+    except MalformedBody:
+        try:
+            value = json.loads(body.decode(), parse_constant=_CONSTANTS.__getitem__, parse_int=_whole)
+        except (ValueError, RecursionError):
+            value = None
+        if value is None:
+            raise
+    _refuse_duplicates(body)
+    return value
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _LONGEST_NUMBER else math.inf
 
 
 def _n_shallow_members(value: Any) -> int:

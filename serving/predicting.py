@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.answering import Answering, Call
-from serving.doors import Door, Head
+from serving.doors import Door
 from serving.errors import Problem, problem_response
 from serving.requests import mark_served, request_id_of
 
@@ -118,7 +118,7 @@ def _endpoint(route: PredictRoute, answering: Answering) -> Any:
             route=route.template,
             model=request.path_params.get("model", ""),
             version=request.path_params.get("version"),
-            head=Head(request.scope["headers"]),
+            head=dict(request.scope["headers"]),
             receive=request.receive,
             request_id=request_id_of(request.scope),
         )

@@ -102,6 +102,7 @@ def answers(success: type[BaseModel] | None, *problems: int) -> dict[int | str, 
 _VALUE = {"anyOf": [{"type": "number"}, {"type": "boolean"}, {"type": "string"}, {"type": "null"}]}
 _ROW = {"type": "object", "additionalProperties": _VALUE}
 _COLUMN = {"type": "array", "items": _VALUE, "minItems": 1}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 PREDICT_BODY: dict[str, Any] = {
     "required": True,
@@ -127,123 +128,64 @@ PREDICT_BODY: dict[str, Any] = {
                 ]
             },
             "examples": {
-                "rows": {"value": {"rows": [{"age": 41, "city": "Bern"}, {"age": None, "city": "Basel"}]}},
+                "rows": {"value": {"rows": [{"age": 41, "city": "Bern"}, {"age": 35, "city": "Basel"}]}},
                 "columns": {"value": {"columns": {"age": [41, None], "city": ["Bern", "Basel"]}}},
             },
-        }
+        },
+        "application/vnd.apache.arrow.stream": _BINARY,
+        "application/vnd.apache.arrow.file": _BINARY,
     },
 }
+
+_PUSH: dict[str, Any] = PushBody.model_json_schema()
+_PUSH["properties"]["manifest"]["items"] = _PUSH.pop("$defs")["PushedFile"]  # a reference would not resolve in OpenAPI
 
 PUSH_BODY: dict[str, Any] = {
     "required": True,
     "description": "It needs no login: both signatures are checked, and the epoch must be later than the accepted one.",
-    "content": {"application/json": {"schema": PushBody.model_json_schema()}},
+    "content": {"application/json": {"schema": _PUSH}},
 }
 
 
-class InferTensor(BaseModel):
-    """An input or output of a model."""
+class Scored(BaseModel):
+    """Predictions as MLflow's scoring server gives them."""
 
-    name: str
-    datatype: str = Field(description="FP64, INT64, BOOL or BYTES.")
-    shape: list[int] = Field(description="-1 stands for the number of rows.")
-
-
-class InferMetadata(BaseModel):
-    """What a model takes and gives."""
-
-    name: str
-    versions: list[str] = Field(description="Those that answer: the live one and, if it is warm, the one before it.")
-    platform: str = Field(examples=["onnx_onnxv1", "sklearn_skops"])
-    inputs: list[InferTensor]
-    outputs: list[InferTensor]
+    predictions: list[float] | list[list[float]] = Field(
+        description="One per row: the value of a regression, or one probability per class."
+    )
 
 
-class InferServer(BaseModel):
-    """What the server is."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class InferReady(BaseModel):
-    """That a model answers."""
-
-    name: str
-    ready: bool
-
-
-class InferOutput(InferTensor):
-    """A tensor of an answer."""
-
-    data: list[Label] | None = Field(None, description="Row by row; absent when it is in bytes behind the JSON.")
-    parameters: dict[str, int] | None = Field(None, description="`binary_data_size`, when it is in bytes.")
-
-
-class InferAnswer(BaseModel):
-    """Predictions as tensors."""
-
-    model_name: str
-    model_version: str
-    id: str | None = None
-    parameters: dict[str, str | int] = Field(description="`digest`, `epoch` and `prediction_id`.")
-    outputs: list[InferOutput]
-
-
-_PARAMETERS = {"type": "object"}
-_INFER_REQUEST: dict[str, Any] = {
-    "type": "object",
-    "required": ["inputs"],
-    "properties": {
-        "id": {"type": "string"},
-        "parameters": _PARAMETERS,
-        "inputs": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "required": ["name", "shape", "datatype"],
-                "properties": {
-                    "name": {"type": "string"},
-                    "shape": {"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 2},
-                    "datatype": {"type": "string"},
-                    "parameters": _PARAMETERS,
-                    "data": {"type": "array"},
-                },
-            },
-        },
-        "outputs": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["name"],
-                "properties": {"name": {"type": "string"}, "parameters": _PARAMETERS},
-            },
-        },
-    },
-}
-
-INFER_BODY: dict[str, Any] = {
+SCORING_BODY: dict[str, Any] = {
     "required": True,
-    "description": "A tensor for each input, or one of shape [rows, inputs]. In bytes: the binary tensor extension.",
+    "description": "Rows in one of the forms of MLflow's scoring protocol. Columns that the model does not take are "
+    "left out, and so are other members, `params` too. Lists without names are in the order of the model's inputs.",
     "content": {
         "application/json": {
-            "schema": _INFER_REQUEST,
-            "examples": {
-                "one tensor": {
-                    "value": {"inputs": [{"name": "x", "shape": [2, 2], "datatype": "FP64", "data": [1, 2, 3, 4]}]}
-                },
-                "a tensor for each input": {
-                    "value": {
-                        "inputs": [
-                            {"name": "age", "shape": [2], "datatype": "INT64", "data": [41, None]},
-                            {"name": "city", "shape": [2], "datatype": "BYTES", "data": ["Bern", "Basel"]},
-                        ]
-                    }
+            "schema": {
+                "type": "object",
+                "minProperties": 1,
+                "properties": {
+                    "dataframe_split": {
+                        "type": "object",
+                        "required": ["data"],
+                        "properties": {
+                            "columns": {"type": "array", "items": {"type": "string"}},
+                            "index": {"type": "array"},
+                            "data": {"type": "array", "items": {"type": "array", "items": _VALUE}, "minItems": 1},
+                        },
+                    },
+                    "dataframe_records": {"type": "array", "items": _ROW, "minItems": 1},
+                    "instances": {"description": "Records, lists, or columns."},
+                    "inputs": {"description": "Columns, lists, or records."},
                 },
             },
+            "examples": {
+                "dataframe_split": {"value": {"dataframe_split": {"columns": ["age", "city"], "data": [[41, "Bern"]]}}},
+                "dataframe_records": {"value": {"dataframe_records": [{"age": 41, "city": "Bern"}]}},
+                "instances": {"value": {"instances": [{"age": 41, "city": "Bern"}, {"age": None, "city": "Basel"}]}},
+                "inputs": {"value": {"inputs": {"age": [41, None], "city": ["Bern", "Basel"]}}},
+            },
         },
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "text/csv": {"schema": {"type": "string"}, "example": "age,city\n41,Bern\n,Basel\n"},
     },
 }

@@ -82,8 +82,7 @@ class Bench:
             measured.empty_start_s.append(self._empty_start_s(server, served))
         port = free_port()
         with self._start(server, served, port, self.cores.server) as running:
-            first = running.wait_for(lambda: self._is_right(server, served, port), timeout_s=START_S)
-            measured.first_answer_s.append(first)
+            measured.first_answer_s.append(self._first_answer_s(running, server, served, port))
             offered = self._offered(server, served, port)
             for setting in offered:
                 difference = self._difference(server, served, port, setting)
@@ -107,7 +106,7 @@ class Bench:
             for measured, workers in ((one, "1"), (two, "2")):
                 port = free_port()
                 with self._start(server, served, port, self.cores.workers, SERVING_WORKERS=workers) as running:
-                    running.wait_for(lambda port=port: self._is_right(server, served, port), timeout_s=START_S)
+                    self._first_answer_s(running, server, served, port)
                     load = self._drive(server, served, port, "row", SETTINGS[AT_64][1], self.cores.load)
                     n_processes[workers] = len(running.tree())
                     measured.loads.setdefault(AT_64, []).append(load)
@@ -127,10 +126,13 @@ class Bench:
         shutil.rmtree(server.variables["SERVING_CACHE_DIR"], ignore_errors=True)
         port = free_port()
         with self._start(server, served, port, self.cores.server) as running:
-            return running.wait_for(lambda: self._is_right(server, served, port), timeout_s=START_S)
+            return self._first_answer_s(running, server, served, port)
 
-    def _is_right(self, server: Server, served: Served, port: int) -> bool:
-        return self._compare(server, served, port, "row", served.golden[:1]) <= TOLERANCE
+    def _first_answer_s(self, running: Running, server: Server, served: Served, port: int) -> float:
+        def is_right() -> bool:
+            return self._compare(server, served, port, "row", served.golden[:1]) <= TOLERANCE
+
+        return running.wait_for(is_right, timeout_s=START_S)
 
     def _offered(self, server: Server, served: Served, port: int) -> list[str]:
         """Returns what a server can be sent, and records what ours answers for the limits."""

@@ -9,8 +9,10 @@ import ray
 from ray import serve
 from starlette.requests import Request
 
+QUIET = {"enable_access_log": False}
 
-@serve.deployment(num_replicas=1, max_ongoing_requests=128, ray_actor_options={"num_cpus": 1})
+
+@serve.deployment(num_replicas=1, max_ongoing_requests=128, ray_actor_options={"num_cpus": 1}, logging_config=QUIET)
 class Model:
     """Answers `{"rows": [[...], ...]}` with the probabilities of each row."""
 
@@ -30,8 +32,7 @@ class Model:
 
 
 if __name__ == "__main__":
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    serve.start(
-        http_options={"host": "127.0.0.1", "port": int(sys.argv[2])}, logging_config={"enable_access_log": False}
-    )
+    # Ray would end its workers when other programs fill the machine's memory.
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _system_config={"memory_monitor_refresh_ms": 0})
+    serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])}, logging_config=QUIET)
     serve.run(Model.bind(sys.argv[1]), route_prefix="/predict", blocking=True)

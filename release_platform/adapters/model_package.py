@@ -198,7 +198,8 @@ class SkopsEngine:
         import pandas as pd
 
         frame = pd.DataFrame(dict(features))
-        raw = self._pipeline.predict(frame) if self._regression else self._pipeline.predict_proba(frame)
+        with np.errstate(all="ignore"):  # linear models may overflow; what comes of it is judged by the answer
+            raw = self._pipeline.predict(frame) if self._regression else self._pipeline.predict_proba(frame)
         return np.asarray(raw, dtype=np.float64)
 
 

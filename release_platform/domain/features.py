@@ -176,8 +176,9 @@ class FeaturePlan:
             KeyError: An input is absent.
         """
         have: dict[str, Column] = {column.name: columns[column.name] for column in self.inputs}
-        for step in self.derived:
-            have[step.name] = _OPERATIONS[step.operation](*(have[name] for name in step.of))
+        with np.errstate(all="ignore"):  # what overflows is judged by the answer
+            for step in self.derived:
+                have[step.name] = _OPERATIONS[step.operation](*(have[name] for name in step.of))
         return {name: have[name] for name in self.features}
 
     def to_json(self) -> dict[str, Any]:

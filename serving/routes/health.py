@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from serving.access import Access
 from serving.metrics import Metrics
@@ -42,7 +42,7 @@ def build_health_routes(
         keys = {"required": access.required, "problem": access.problem or None}
         return _json({"server": server | {"api_keys": keys}} | describe(live.table))
 
-    @router.get("/metrics", summary="Prometheus metrics")
+    @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def exposition() -> Response:
         return Response(metrics.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
 

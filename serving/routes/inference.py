@@ -23,13 +23,14 @@ from serving.inference_bodies import (
     read_inference,
     write_inference,
 )
+from serving.inference_schemas import INFER_BODY, InferAnswer, InferMetadata, InferReady, InferServer
 from serving.limits import Limits
 from serving.models import Live, LoadedModel, RouteTable
 from serving.parsing import parse
 from serving.predicting import PredictRoute
 from serving.requests import mark_served, request_id_of
 from serving.routes.health import not_ready
-from serving.schemas import INFER_BODY, InferAnswer, InferMetadata, InferReady, InferServer, answers
+from serving.schemas import answers
 
 _STATUSES = (400, 404, 408, 413, 415, 422, 500, 503)
 _DISTRIBUTION = "model-release-platform"
@@ -157,7 +158,7 @@ def _add_server_routes(router: APIRouter, live: Live, configured: tuple[str, ...
 
     @router.post("/v2/repository/index", summary="Every version that answers, and models of which none does")
     async def index(request: Request) -> Response:
-        head = Head(request.scope["headers"])
+        head = dict(request.scope["headers"])
         body = await read_body(request.receive, head, max_bytes=_INDEX_BYTES, within_s=_INDEX_WITHIN_S)
         only_ready = _only_ready(body)
         return _json([one for one in _index(live.table) if not only_ready or one["state"] == "READY"])

@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.bodies import read_body
-from serving.doors import JSON, Head, check_media_type
+from serving.doors import JSON, check_media_type
 from serving.pushes import MAX_BODY_BYTES, Pushes
 from serving.routes.native import summary_response
 from serving.schemas import PUSH_BODY, ModelSummary, answers
@@ -23,7 +23,7 @@ def build_move_routes(*, pushes: Pushes, settings: Settings) -> APIRouter:
         responses=answers(ModelSummary, 400, 403, 404, 408, 409, 413, 415, 422, 503),
     )
     async def push(model: str, request: Request) -> Response:
-        head = Head(request.scope["headers"])
+        head = dict(request.scope["headers"])
         check_media_type(head, frozenset({JSON}))
         body = await read_body(request.receive, head, max_bytes=MAX_BODY_BYTES, within_s=settings.body_timeout_s)
         return summary_response(await pushes.accept(model, body))

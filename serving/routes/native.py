@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from release_platform.domain.metrics import Task
 from release_platform.domain.prediction import Predictions
-from serving.doors import JSON, Ask, Head, Reply
+from serving import arrow
+from serving.doors import JSON, Ask, Head, Reply, media_type_of
 from serving.errors import Problem
 from serving.inputs import read_json
 from serving.limits import Limits
@@ -22,16 +23,25 @@ _STATUSES = (400, 404, 408, 413, 415, 422, 500, 503)
 
 
 class NativeDoor:
-    """Rows or columns in JSON; the answer names the version, and what it is called by later."""
+    """Rows or columns in JSON, or Arrow IPC; the answer names the version, and what it is called by later."""
 
-    media_types: ClassVar[frozenset[bytes]] = frozenset({JSON})
+    media_types: ClassVar[frozenset[bytes]] = frozenset({JSON}) | arrow.MEDIA_TYPES
 
     def read(self, body: bytes, head: Head, loaded: LoadedModel, limits: Limits) -> Ask:
         """See `Door`."""
-        return Ask(read_json(body, loaded.form, limits))
+        if head.get(b"content-type") == JSON and b"accept" not in head:  # the usual request
+            return Ask(read_json(body, loaded.form, limits))
+        media_type = media_type_of(head)
+        if media_type in arrow.MEDIA_TYPES:
+            inputs = arrow.read_arrow(body, media_type, loaded.form, limits)
+        else:
+            inputs = read_json(body, loaded.form, limits)
+        return Ask(inputs, arrow.wanted(head, media_type))
 
     def write(self, ask: Ask, loaded: LoadedModel, predictions: Predictions, prediction_id: str) -> Reply:
         """See `Door`."""
+        if ask.options is not None:
+            return Reply(arrow.write_arrow(ask.options, loaded, predictions, prediction_id), ask.options)
         members = orjson.dumps(said(loaded, predictions), option=orjson.OPT_SERIALIZE_NUMPY)
         return Reply(b'%s"prediction_id":"%s",%s' % (loaded.members, prediction_id.encode(), members[1:]))
 

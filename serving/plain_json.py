@@ -1,0 +1,84 @@
+"""Reads the JSON of rows that are numbers only, straight into a matrix: the usual request, in a few microseconds.
+
+msgspec is given the names and types of one model, so that parsing and checking are one pass in compiled code. Whatever
+it does not take as it is, is left to the reader that names field and row (`inputs`).
+"""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import UNSET, Struct, UnsetType
+
+from release_platform.domain.features import ColumnType, FeaturePlan
+
+_as_tuple = msgspec.structs.astuple
+
+
+class PlainJson:
+    """Reads the rows of a plan whose inputs are numbers and whole numbers only.
+
+    Args:
+        plan: A plain plan without booleans.
+    """
+
+    def __init__(self, plan: FeaturePlan) -> None:
+        names = [column.name for column in plan.inputs]
+        row = _struct(plan, {column.name: float | None if column.nullable else float for column in plan.inputs})
+        columns = _struct(
+            plan, {column.name: list[float | None] if column.nullable else list[float] for column in plan.inputs}
+        )
+        body = msgspec.defstruct(
+            "Body",
+            [("rows", list[row] | UnsetType, UNSET), ("columns", columns | UnsetType, UNSET)],  # type: ignore[valid-type]
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(body)
+        self._n_colons = len(names) + sum(name.count(":") for name in names)
+        self._whole = [place for place, column in enumerate(plan.inputs) if column.type is ColumnType.INTEGER]
+
+    def read(self, body: bytes, max_rows: int) -> npt.NDArray[np.float64] | None:
+        """Returns rows, shape (n_rows, n_inputs), NaN for null; None for whatever needs a closer look.
+
+        Args:
+            body: The JSON text.
+            max_rows: Most rows that are taken.
+        """
+        try:
+            asked = self._decoder.decode(body)
+        except (msgspec.DecodeError, ValueError):  # a ValueError: it is no UTF-8
+            return None
+        if (asked.rows is UNSET) == (asked.columns is UNSET):
+            return None
+        matrix = self._rows(asked.rows, max_rows) if asked.columns is UNSET else self._columns(asked.columns, max_rows)
+        # Each member has one colon: where there are more, a key stands twice.
+        n_objects = 1 if asked.rows is UNSET else len(asked.rows)
+        if matrix is None or body.count(b":") != 1 + n_objects * self._n_colons:
+            return None
+        return matrix if not self._whole or _is_whole(matrix[:, self._whole]) else None
+
+    @staticmethod
+    def _rows(rows: list[Struct], max_rows: int) -> npt.NDArray[np.float64] | None:
+        if not 0 < len(rows) <= max_rows:
+            return None
+        return np.array([_as_tuple(row) for row in rows], dtype=np.float64)
+
+    @staticmethod
+    def _columns(columns: Struct, max_rows: int) -> npt.NDArray[np.float64] | None:
+        values = _as_tuple(columns)
+        n_rows = len(values[0])
+        if not 0 < n_rows <= max_rows or any(len(column) != n_rows for column in values):
+            return None
+        return np.ascontiguousarray(np.array(values, dtype=np.float64).T)
+
+
+def _struct(plan: FeaturePlan, types: dict[str, Any]) -> type[Struct]:
+    names = {f"f{place}": column.name for place, column in enumerate(plan.inputs)}
+    fields = [(field, types[name]) for field, name in names.items()]
+    return msgspec.defstruct("Given", fields, rename=names, forbid_unknown_fields=True, gc=False)
+
+
+def _is_whole(values: npt.NDArray[np.float64]) -> bool:
+    return bool(((np.floor(values) == values) | np.isnan(values)).all())
