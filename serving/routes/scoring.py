@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import orjson
 from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from release_platform.domain.prediction import Predictions
 from serving.doors import JSON, Ask, Head, Reply, media_type_of
@@ -88,13 +88,19 @@ def build_scoring_routes(*, live: Live, configured: tuple[str, ...]) -> APIRoute
         reasons = not_ready(live.table, configured=configured, draining=live.draining)
         if reasons:
             raise ModelNotLoaded("; ".join(reasons))
-        return Response("\n", media_type="application/json")
+        return PlainTextResponse("\n")
 
     for path in ("/ping", "/health"):
-        router.add_api_route(path, ping, summary="Requests can be answered", responses={503: {"description": "No."}})
+        router.add_api_route(
+            path,
+            ping,
+            summary="Requests can be answered",
+            response_class=PlainTextResponse,
+            responses={503: {"description": "No."}},
+        )
 
-    @router.get("/version", summary="Version of this server")
+    @router.get("/version", summary="Version of this server", response_class=PlainTextResponse)
     async def tell_version() -> Response:
-        return Response(own, media_type="text/plain")
+        return PlainTextResponse(own)
 
     return router

@@ -50,11 +50,25 @@ class Operation:
     told: int | None
 
 
-def attempt(store: ReleaseStore, name: str, chance: random.Random, head: Head | None = None) -> Operation:
-    """Reads the head, unless it is given, and tries one move from there."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A head, and the moments before and after it was read."""
+
+    head: Head
+    began_s: float
+    read_s: float
+
+
+def read_head(store: ReleaseStore) -> Reading:
+    """Reads the head."""
     began_s = time.monotonic()
-    head = head or store.head(MODEL)
-    read_s = time.monotonic()
+    return Reading(head=store.head(MODEL), began_s=began_s, read_s=time.monotonic())
+
+
+def attempt(store: ReleaseStore, name: str, chance: random.Random, read: Reading | None = None) -> Operation:
+    """Reads the head, unless it was read already, and tries one move from there."""
+    read = read or read_head(store)
+    head = read.head
     back = bool(head.previous) and chance.random() < ROLLBACKS
     won = told = None
     try:
@@ -74,8 +88,8 @@ def attempt(store: ReleaseStore, name: str, chance: random.Random, head: Head | 
         told = stale.found
     return Operation(
         request_id=name,
-        began_s=began_s,
-        read_s=read_s,
+        began_s=read.began_s,
+        read_s=read.read_s,
         ended_s=time.monotonic(),
         expected=head.epoch,
         won=won,
@@ -88,16 +102,16 @@ def run_rounds(url: str, *, n_movers: int, n_rounds: int, seed: int) -> list[lis
     stores = [ReleaseStore(url) for _ in range(n_movers)]
     start = Barrier(n_movers)
 
-    def move(number: int, head: Head) -> Operation:
+    def move(number: int, read: Reading) -> Operation:
         start.wait()
-        chance = random.Random(f"{seed}-{head.epoch}-{number}")
-        return attempt(stores[number], f"r{head.epoch}-{number}", chance, head)
+        chance = random.Random(f"{seed}-{read.head.epoch}-{number}")
+        return attempt(stores[number], f"r{read.head.epoch}-{number}", chance, read)
 
     rounds = []
     with ThreadPoolExecutor(n_movers) as pool:
         for _ in range(n_rounds):
-            head = stores[0].head(MODEL)
-            rounds.append(list(pool.map(move, range(n_movers), [head] * n_movers)))
+            read = read_head(stores[0])
+            rounds.append(list(pool.map(move, range(n_movers), [read] * n_movers)))
     for store in stores:
         store.close()
     return rounds

@@ -84,12 +84,12 @@ def read_inference(body: bytes, json_length: bytes | None, inputs: Sequence[Inpu
         _need(all(type(n) is int and n > 0 for n in shape) and len(shape) in (1, 2), "shape")
         _need(int(np.prod(shape, dtype=object)) == len(values), "shape")
         values = [_cast(str(tensor.get("datatype")), value) for value in values]
-        _need(tensor.get("name") not in columns, "name")
+        _need(type(tensor.get("name")) is str and tensor["name"] not in columns, "name")
         if len(tensors) == 1 and len(shape) == 2 and shape[1] == len(names) and shape[1] > 1:
             columns = {name: values[place :: len(names)] for place, name in enumerate(names)}
         else:
             _need(len(shape) == 1 or shape[1] == 1, "shape")
-            columns[tensor.get("name")] = values
+            columns[tensor["name"]] = values
     _need(not tail and set(columns) == set(names), "tensors")
     return _columns(columns, inputs)
 

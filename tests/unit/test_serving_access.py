@@ -3,7 +3,7 @@
 import hmac
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -153,6 +153,16 @@ def test_a_revocation_and_a_new_key_are_seen_within_seconds(
     assert isinstance(refusal(access, key), Unauthenticated)
     assert access.admit(None, fresh, Scope.PREDICT) is not None
     assert access.problem == ""
+
+
+@pytest.fixture(autouse=True)
+def logs_are_heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undoes what a server in the same process set up: its logs go to standard error alone."""
+    monkeypatch.setattr(logging.getLogger("serving"), "propagate", True)
+    before = logging.getLogger("serving").level
+    logging.getLogger("serving").setLevel(logging.NOTSET)
+    yield
+    logging.getLogger("serving").setLevel(before)
 
 
 @pytest.mark.parametrize("harm", ["malformed", "gone", "a folder"])

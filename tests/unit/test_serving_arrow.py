@@ -15,7 +15,6 @@ import pytest
 
 from release_platform.domain.features import ColumnType, FeaturePlan, Input
 from serving.arrow import FILE, STREAM, read_arrow, wanted
-from serving.doors import Head
 from serving.errors import InvalidInput, MalformedBody, RequestProblem
 from serving.forms import Form
 from serving.limits import Limits
@@ -264,7 +263,7 @@ def test_no_change_to_the_bytes_leads_to_anything_but_rows_or_a_problem_of_the_r
     ],
 )
 def test_the_answer_has_the_type_that_is_accepted_or_else_that_was_sent(accept, sent, answer):
-    head = Head([] if accept is None else [(b"accept", accept)])
+    head = {} if accept is None else {b"accept": accept}
     assert wanted(head, sent) == answer
 
 
@@ -277,7 +276,7 @@ from serving.errors import WrongMediaType
 from serving.limits import Limits
 assert "pyarrow" not in sys.modules, "it is imported before anybody asks for it"
 sys.modules["pyarrow"] = None
-assert arrow.wanted(Head([(b"accept", arrow.STREAM)]), b"application/json") is None
+assert arrow.wanted({b"accept": arrow.STREAM}, b"application/json") is None
 try:
     arrow.read_arrow(b"", arrow.STREAM, None, Limits())
 except WrongMediaType as problem:
