@@ -247,6 +247,8 @@ class Connection(HttpToolsProtocol):
 
     def cut(self) -> None:
         """Ends the connection at once, whatever is unsent."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # what is still to be written goes nowhere, as when the client has left
         self._raw.abort()
 
     def _refuse(self, transport: asyncio.Transport) -> None:
@@ -366,8 +368,9 @@ class _Wire:
 
 
 def _raw_answer(problem: Problem, lobby: Lobby) -> bytes:
-    response = problem_response(problem, instance="", request_id=uuid4().hex)
-    headers = [*lobby.default_headers, *response.raw_headers]
+    request_id = uuid4().hex
+    response = problem_response(problem, instance="", request_id=request_id)
+    headers = [*lobby.default_headers, *response.raw_headers, (b"x-request-id", request_id.encode())]
     if not any(name == b"connection" for name, _ in headers):
         headers.append((b"connection", b"close"))
     lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)

@@ -39,7 +39,7 @@ class Oracle:
 
     def judge(self, case: Case, fast: Answer, slow: Answer) -> None:
         """Raises AssertionError if an answer is not what it must be."""
-        assert _without_ids(fast) == _without_ids(slow), "the two paths differ"
+        assert _without_ids(fast) == _without_ids(slow), f"the two paths differ: {fast} {slow}"
         self.seen[case.protocol, fast.status] += 1
         if not case.sound:
             assert fast.status != 200 or fast.get("x-model-version"), fast
