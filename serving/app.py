@@ -20,7 +20,7 @@ from serving.answering import Answering
 from serving.cache import PackageCache
 from serving.edge import Edge
 from serving.engine import Engine
-from serving.errors import InvalidInput, Problem, document, problem_response
+from serving.errors import InvalidInput, Problem, document, problem_response, unforeseen
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.models import Live, RouteTable
@@ -169,6 +169,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(RequestValidationError, _answer_validation)
+    app.add_exception_handler(Exception, _answer_unforeseen)
     return app
 
 
@@ -204,6 +205,10 @@ async def _answer_http(request: Request, error: Exception) -> Response:
         request_id=request_id_of(request.scope),
         headers=error.headers,
     )
+
+
+async def _answer_unforeseen(request: Request, error: Exception) -> Response:
+    return await _answer_problem(request, unforeseen(request_id_of(request.scope)))
 
 
 async def _answer_validation(request: Request, error: Exception) -> Response:

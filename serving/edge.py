@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.access import Access
 from serving.answering import Answering, Call, new_id
 from serving.doors import Head
-from serving.errors import Problem, Stopping, problem_response
+from serving.errors import Problem, Stopping, problem_response, unforeseen
 from serving.metrics import Metrics
 from serving.permissions import needed
 from serving.predicting import Directory, Found, PredictRoute, respond, told
@@ -100,8 +100,6 @@ class Edge:
             sent = await respond(self._answering, call, path)
         except asyncio.CancelledError:  # uvicorn's last resort when the time to stop is over
             sent = told(_stopping(), call, path)
-        except Exception:  # noqa: BLE001 - it is logged, and the client is told
-            sent = told(_unforeseen(visit), call, path)
         served = ("", "") if call.served is None else (call.served.model, call.served.version)
         caller = "" if call.caller is None else call.caller.key_id
         self._count(visit, route.template, served, sent.status, call.problem, caller)
@@ -138,7 +136,7 @@ class Edge:
                 raise
             problem = _stopping()
         except Exception:
-            problem = _unforeseen(visit)
+            problem = unforeseen(visit.request_id)
             if started:
                 raise
         else:
@@ -180,11 +178,6 @@ class Edge:
 
 def _stopping() -> Problem:
     return Stopping("the server is stopping; send the request again")
-
-
-def _unforeseen(visit: _Visit) -> Problem:
-    _LOG.exception("request %s failed in an unforeseen way", visit.request_id)
-    return Problem(f"the server failed; its log has the cause under request id {visit.request_id}")
 
 
 def _request_id(head: Head) -> str:

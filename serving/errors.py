@@ -35,6 +35,7 @@ Problem                        status
 ```
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -45,6 +46,7 @@ from starlette.responses import Response
 MEDIA_TYPE = "application/problem+json"
 _URN = "urn:model-release:problem:"
 _LONGEST_TEXT = 500
+_LOG = logging.getLogger(__name__)
 
 
 class Problem(Exception):
@@ -331,6 +333,12 @@ class NonFinitePrediction(ModelFailed):
 
     slug = "non-finite-prediction"
     title = "The model's answer is not a finite number"
+
+
+def unforeseen(request_id: str) -> Problem:
+    """Returns the problem that a client is told when an error is raised that nobody foresaw, which is logged here."""
+    _LOG.exception("request %s failed in an unforeseen way", request_id)
+    return Problem(f"the server failed; its log has the cause under request id {request_id}")
 
 
 def problem_response(

@@ -9,12 +9,13 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from serving.errors import DuplicateKey, MalformedBody
 
+_T = TypeVar("_T")
 _CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 _LONGEST_NUMBER = 400  # digits; a longer one is beyond double precision, and int() refuses one of thousands
 
@@ -54,22 +55,36 @@ def parse_leniently(body: bytes) -> Any:
         raise ValueError("nested too deep") from None
 
 
-def parse_with_nan(body: bytes) -> Any:
-    """Returns the JSON value of a body in which NaN stands for null, as Python's `json` writes it. Raises as `parse`.
+def parse_with_nan(body: bytes, read: Callable[[Any], _T]) -> _T:
+    """Returns what is read from the JSON value of a body in which NaN stands for null, as Python's `json` writes it.
 
-    Infinities and lone surrogates are left in, so that whoever reads the values names the field and row.
+    Args:
+        body: The text.
+        read: Reads the value. Infinities and lone surrogates may be in it, so that their field and row are named; where
+            it does not look at them, they are refused here.
+
+    Raises:
+        MalformedBody: It is not valid JSON in UTF-8 but for NaN, or nested too deep.
+        DuplicateKey: A key stands twice in one object.
+        RequestProblem: What `read` raises.
     """
     try:
-        return parse(body)
-    except MalformedBody:
+        strict = parse(body)
+    except MalformedBody as malformed:
         try:
             value = json.loads(body.decode(), parse_constant=_CONSTANTS.__getitem__, parse_int=_whole)
         except (ValueError, RecursionError):
             value = None
         if value is None:
             raise
-    _refuse_duplicates(body)
-    return value
+        _refuse_duplicates(body)
+        found = read(value)
+        try:
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        except ValueError:
+            raise malformed from None
+        return found
+    return read(strict)
 
 
 def _whole(digits: str) -> int | float:
@@ -108,7 +123,7 @@ def _refuse_duplicates(body: bytes) -> None:
         return marked
 
     try:
-        value = json.loads(body, object_pairs_hook=make)
+        value = json.loads(body, object_pairs_hook=make, parse_int=_whole)
     except RecursionError:
         raise MalformedBody("the body is nested too deep") from None
     if repeating:

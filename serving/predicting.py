@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from serving.answering import Answering, Call
 from serving.doors import Door
-from serving.errors import Problem, problem_response
+from serving.errors import Problem, problem_response, unforeseen
 from serving.requests import mark_served, request_id_of
 
 Found = tuple["PredictRoute", str, str | None]
@@ -83,6 +83,8 @@ async def respond(answering: Answering, call: Call, path: str) -> Sent:
         reply = await answering.answer(call)
     except Problem as problem:
         return told(problem, call, path)
+    except Exception:  # noqa: BLE001 - it is logged, and the client is told
+        return told(unforeseen(call.request_id), call, path)
     length = (b"content-length", b"%d" % len(reply.body))
     return Sent(200, [(b"content-type", reply.media_type), length, *reply.headers], reply.body)
 

@@ -7,6 +7,7 @@ clients of MLflow rely on both. Lists without names are in the order of the mode
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from io import StringIO
 from itertools import islice
 from typing import Any
@@ -30,7 +31,10 @@ def read_scoring_json(body: bytes, form: Form, limits: Limits) -> Inputs:
     Raises:
         RequestProblem: The body is not JSON, not of the protocol, or not what the form takes.
     """
-    value = parse_with_nan(body)
+    return parse_with_nan(body, partial(_read, form=form, limits=limits))
+
+
+def _read(value: Any, form: Form, limits: Limits) -> Inputs:
     if not isinstance(value, dict):
         raise InvalidInput(f"the body is {kind(value)}; {_ONE_OF}")
     given = [name for name in FORMS if name in value]

@@ -12,7 +12,7 @@ _READ = [
     b'application/json;charset="UTF-8"',
 ]
 _UNREAD = [
-    b"", b"text/plain", b"application/jsonx", b"application", b"application/json, text/plain", b"*/*", b"\xff\xfe",
+    b"text/plain", b"application/jsonx", b"application", b"application/json, text/plain", b"*/*", b"\xff\xfe",
     b"application/json; charset=latin-1", b"application/json;charset=utf-16", b"application/json; charset=",
     b"multipart/form-data; boundary=x", b"application/x-www-form-urlencoded", b"x" * 5000,
 ]  # fmt: skip

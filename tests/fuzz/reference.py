@@ -73,7 +73,7 @@ def read_inference(body: bytes, json_length: bytes | None, inputs: Sequence[Inpu
     tail, columns, names = body[length:], {}, [one.name for one in inputs]
     tensors = _list(_object(read(body[:length])).get("inputs"))
     for tensor in map(_object, tensors):
-        size = (tensor.get("parameters") or {}).get("binary_data_size")
+        size = _object(tensor.get("parameters") or {}).get("binary_data_size")
         _need((size is None) != (tensor.get("data") is None), "data")
         if size is None:
             values = _flat(tensor["data"])
