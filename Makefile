@@ -88,8 +88,9 @@ chaos: install-dev ## Crashes at every moment, races and random histories, SEEDS
 fuzz: install-dev ## 10,000 cases of the server's own schema and 100,000 spoilt bodies; FUZZ_SEED= for others
 	@FUZZ_CASES=$${FUZZ_CASES:-10000} FUZZ_BODIES=$${FUZZ_BODIES:-100000} $(BIN)/python -m pytest tests/fuzz -s --timeout 7200
 
-soak: install-dev ## 200 swaps of Production under 1,000,000 requests, each answer checked; prints times and memory
-	@SOAK_REQUESTS=$${SOAK_REQUESTS:-1000000} SOAK_SWAPS=$${SOAK_SWAPS:-200} $(BIN)/python -m pytest tests/soak -s --timeout 7200
+soak: install-dev ## 200 swaps of Production under 1,000,000 requests, each answer checked; then 2,000 slow sockets
+	@SOAK_REQUESTS=$${SOAK_REQUESTS:-1000000} SOAK_SWAPS=$${SOAK_SWAPS:-200} SLOW_SOCKETS=2000 \
+	  $(BIN)/python -m pytest tests/soak tests/integration/test_serving_slow_clients.py -s --timeout 7200
 
 bench: install ## The platform's overhead against a plain script, side by side
 	@$(BIN)/python benchmarks/pipeline.py
