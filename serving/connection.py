@@ -358,7 +358,11 @@ class _Wire:
         self._transport = transport
         self._connection = connection
         self.close = connection.end
-        self.write = transport.write
+
+    def write(self, data: bytes) -> None:
+        """Writes, unless the connection is over: what the application answers then goes nowhere."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def is_closing(self) -> bool:
         return self._connection.is_ending or self._transport.is_closing()

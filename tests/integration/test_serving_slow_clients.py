@@ -98,7 +98,7 @@ def test_slow_clients_are_gone_after_their_time_and_the_server_holds_as_few_file
         files = Path(f"/proc/{server.process.pid}/fd")
         before = len(list(files.iterdir()))
         with crowd(server.port):
-            assert len(list(files.iterdir())) > before + N_SLOW * 0.5
+            assert len(list(files.iterdir())) > before + N_SLOW * 0.2
             end = time.monotonic() + 20
             while len(list(files.iterdir())) > before + 5:
                 assert time.monotonic() < end
