@@ -82,10 +82,12 @@ class Engine:
             batcher = self._batchers[loaded.package] = self._batcher(self._compute_together, max_rows=2 * BATCHED_ROWS)
         return await batcher.run((loaded, inputs), n_rows)
 
-    def compute(self, loaded: LoadedModel, inputs: Inputs) -> Predictions:
-        """Returns the predictions of one request, computed here. Raises as `predict`."""
+    def compute(self, loaded: LoadedModel, inputs: Inputs, predictions: Predictions | None = None) -> Predictions:
+        """Returns the predictions of one request, computed here unless they are given. Raises as `predict`."""
         try:
-            predictions = _checked(loaded, inputs, _predict(loaded, inputs))
+            if predictions is None:
+                predictions = _predict(loaded, inputs)
+            _check(loaded, inputs, predictions)
         except ModelFailed as error:
             self._metrics.model_failed(loaded, error.slug)
             raise
@@ -129,26 +131,17 @@ class Engine:
                 values=together.values[begin:end],
                 probabilities=None if together.probabilities is None else together.probabilities[begin:end],
             )
-            results.append(self._settle(loaded, inputs, own))
+            results.append(self._try(loaded, inputs, own))
             begin = end
         return results
 
-    def _try(self, loaded: LoadedModel, inputs: Inputs) -> Predictions | Problem:
+    def _try(
+        self, loaded: LoadedModel, inputs: Inputs, predictions: Predictions | None = None
+    ) -> Predictions | Problem:
         try:
-            return self.compute(loaded, inputs)
+            return self.compute(loaded, inputs, predictions)
         except Problem as problem:
             return problem
-
-    def _settle(self, loaded: LoadedModel, inputs: Inputs, own: Predictions) -> Predictions | Problem:
-        try:
-            _checked(loaded, inputs, own)
-        except ModelFailed as error:
-            self._metrics.model_failed(loaded, error.slug)
-            return error
-        except Problem as problem:
-            return problem
-        self._metrics.predicted(loaded, own)
-        return own
 
 
 def _each(calls: Sequence[Callable[[], object]]) -> Sequence[object]:
@@ -176,17 +169,16 @@ def _predict(loaded: LoadedModel, inputs: Inputs) -> Predictions:
         raise PredictionFailed(detail) from error
 
 
-def _checked(loaded: LoadedModel, inputs: Inputs, predictions: Predictions) -> Predictions:
+def _check(loaded: LoadedModel, inputs: Inputs, predictions: Predictions) -> None:
     numbers = predictions.values if predictions.probabilities is None else predictions.probabilities
     if numbers.size <= _FEW and all(map(isfinite, numbers.ravel().tolist())):  # NumPy takes longer for so few
-        return predictions
+        return
     finite = np.isfinite(numbers)
     if not finite.all():
         _blame_input(loaded, inputs)
         row = int(np.argmin(finite.reshape(len(numbers), -1).all(axis=1)))
         detail = f"version {loaded.version} of '{loaded.model}' has no finite answer to row {row}"
         raise NonFinitePrediction(detail, row=row)
-    return predictions
 
 
 def _blame_input(loaded: LoadedModel, inputs: Inputs) -> None:

@@ -22,7 +22,7 @@ from release_platform.domain.features import (
 )
 from serving.errors import InvalidInput
 from serving.limits import Limits
-from serving.plain_json import PlainJson
+from serving.plain_json import PlainJson, is_whole
 
 _SCALARS = frozenset({int, float, str, bool, type(None)})
 _NUMBERS: frozenset[type] = frozenset({int, float})
@@ -157,10 +157,7 @@ class Form:
 
     def _if_whole(self, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
         """Returns the matrix itself, or None when a whole number is wanted where there is none."""
-        if not self._whole:
-            return matrix
-        whole = matrix[:, self._whole]
-        return matrix if ((np.floor(whole) == whole) | np.isnan(whole)).all() else None
+        return matrix if not self._whole or is_whole(matrix[:, self._whole]) else None
 
     def _is_clean(self, matrix: npt.NDArray[Any]) -> bool:
         sound = ~np.isinf(matrix) if type(None) in self._types else np.isfinite(matrix)

@@ -57,7 +57,7 @@ class PlainJson:
         n_objects = 1 if asked.rows is UNSET else len(asked.rows)
         if matrix is None or body.count(b":") != 1 + n_objects * self._n_colons:
             return None
-        return matrix if not self._whole or _is_whole(matrix[:, self._whole]) else None
+        return matrix if not self._whole or is_whole(matrix[:, self._whole]) else None
 
     @staticmethod
     def _rows(rows: list[Struct], max_rows: int) -> npt.NDArray[np.float64] | None:
@@ -80,5 +80,6 @@ def _struct(plan: FeaturePlan, types: dict[str, Any]) -> type[Struct]:
     return msgspec.defstruct("Given", fields, rename=names, forbid_unknown_fields=True, gc=False)
 
 
-def _is_whole(values: npt.NDArray[np.float64]) -> bool:
+def is_whole(values: npt.NDArray[np.float64]) -> bool:
+    """Returns whether every number is whole, or missing."""
     return bool(((np.floor(values) == values) | np.isnan(values)).all())
