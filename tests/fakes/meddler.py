@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
-from threading import Thread
 from typing import Any
 
 import httpx
@@ -13,7 +12,7 @@ import pyarrow as pa
 import uvicorn
 
 from release_platform.adapters.serving_protocols import ARROW, JSON_LENGTH, Asked
-from tests.fakes.server import DEADLINE_S, address_of, until
+from tests.fakes.server import on_a_thread
 
 Change = Callable[[httpx.Response], tuple[dict[str, str], bytes]]
 
@@ -35,15 +34,8 @@ def meddling(*urls: str, change: Change = as_it_is, only: Asked | None = None) -
     server = uvicorn.Server(
         uvicorn.Config(_forwarder(urls, change, only), port=0, log_level="critical", lifespan="off", ws="none")
     )
-    thread = Thread(target=server.run, name="meddler")
-    thread.start()
-    try:
-        until(lambda: server.started)
-        yield address_of(server)
-    finally:
-        server.should_exit = True
-        thread.join(DEADLINE_S)
-        assert not thread.is_alive(), "the server did not stop"
+    with on_a_thread(server) as address:
+        yield address
 
 
 def _forwarder(urls: Sequence[str], change: Change, only: Asked | None) -> Any:

@@ -8,9 +8,10 @@ from threading import Thread
 from typing import Any
 
 import httpx
+import uvicorn
 
 from release_platform.domain.ports import Registry
-from serving.server import Server, build_server
+from serving.server import build_server
 from serving.settings import Settings
 from tests.fakes.registry import trust_signer
 
@@ -27,7 +28,13 @@ def settings_for(cache_dir: Path, **given: Any) -> Settings:
 @contextmanager
 def running(settings: Settings, registry: Registry) -> Iterator[str]:
     """Yields the address of a server that listens; it is stopped at the end."""
-    server = build_server(settings, registry)
+    with on_a_thread(build_server(settings, registry)) as address:
+        yield address
+
+
+@contextmanager
+def on_a_thread(server: uvicorn.Server) -> Iterator[str]:
+    """Yields the address of a server that runs on a thread of its own; it is stopped at the end."""
     thread = Thread(target=server.run, name="server")
     thread.start()
     try:
@@ -39,7 +46,7 @@ def running(settings: Settings, registry: Registry) -> Iterator[str]:
         assert not thread.is_alive(), "the server did not stop"
 
 
-def address_of(server: Server) -> str:
+def address_of(server: uvicorn.Server) -> str:
     """Returns where a started server listens."""
     host, port = server.servers[0].sockets[0].getsockname()
     return f"http://{host}:{port}"
