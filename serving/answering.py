@@ -1,6 +1,7 @@
 """What is done for every request for predictions, whichever protocol it comes by.
 
-admit the caller -> find the version -> read the body -> door.read -> engine -> door.write
+begin: admit the caller, find the version -> the body -> at_once: door.read, engine, door.write
+                                                      or later: the same on threads, or in a batch
 """
 
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from secrets import token_hex
 from starlette.types import Receive
 
 from release_platform.domain.api_keys import Scope
+from release_platform.domain.prediction import Predictions
 from serving.access import Access, Caller
 from serving.bodies import read_body
-from serving.doors import Door, Head, Reply, check_media_type
+from serving.doors import Ask, Door, Head, Reply, check_media_type
 from serving.engine import Engine
 from serving.limits import Limits
 from serving.models import Live, LoadedModel
@@ -37,30 +39,37 @@ class Call:
     Attributes:
         door: The protocol.
         route: The template of its path, for metrics.
+        path: Its path.
         model: The name of the model; empty for the one that the server has.
         version: The version that must answer; None for the one in Production.
         head: Its headers.
-        receive: Gives its body.
         request_id: The id that its client or this server gave it.
+        begun: When it came, in seconds of `perf_counter`.
         served: The version that answers, once it was found.
         caller: Whose API key it came with.
         problem: The kind of problem that it was told of; empty for none.
+        ask: What its body asks, once that was read.
     """
 
     door: Door
     route: str
+    path: str
     model: str
     version: str | None
     head: Head
-    receive: Receive
     request_id: str
+    begun: float
     served: LoadedModel | None = None
     caller: Caller | None = None
     problem: str = ""
+    ask: Ask | None = None
 
 
 class Answering:
     """Answers calls.
+
+    Attributes:
+        inline_bytes: Largest body that may be answered at once.
 
     Args:
         live: What is served.
@@ -79,32 +88,53 @@ class Answering:
         self._access = access
         self._limits = limits
         self._max_body_bytes = max_body_bytes
+        self.inline_bytes = min(INLINE_BYTES, max_body_bytes)
         self._body_timeout_s = body_timeout_s
 
-    async def answer(self, call: Call) -> Reply:
-        """Returns the answer to a call, naming the version that gave it.
+    async def answer(self, call: Call, receive: Receive) -> Reply:
+        """Returns the answer to a call, naming the version that gave it; goes on from `at_once` where that gave none.
 
         Raises:
             Problem: There is no answer.
+        """
+        loaded = call.served or self.begin(call)
+        body = await read_body(receive, call.head, max_bytes=self._max_body_bytes, within_s=self._body_timeout_s)
+        reply = None if call.ask else self.at_once(call, loaded, body)
+        return await self._later(call, loaded, body) if reply is None else reply
+
+    def begin(self, call: Call) -> LoadedModel:
+        """Lets a caller in and returns the version that answers.
+
+        Raises:
+            Problem: There is none, or it will not answer this.
         """
         head = call.head
         call.caller = self._access.admit(head.get(b"authorization"), head.get(b"x-api-key"), Scope.PREDICT)
         loaded = call.served = self._live.table.get_model(call.model, call.version)
         check_media_type(head, call.door.media_types)
-        body = await read_body(call.receive, call.head, max_bytes=self._max_body_bytes, within_s=self._body_timeout_s)
-        prediction_id = new_id()
-        if len(body) > INLINE_BYTES:
-            return await self._engine.run(partial(self._answer_at_once, call, loaded, body, prediction_id))
-        ask = call.door.read(body, head, loaded, self._limits)
-        predictions = await self._engine.predict(loaded, ask.inputs)
-        return _named(call.door.write(ask, loaded, predictions, prediction_id), loaded, prediction_id)
+        return loaded
 
-    def _answer_at_once(self, call: Call, loaded: LoadedModel, body: bytes, prediction_id: str) -> Reply:
+    def at_once(self, call: Call, loaded: LoadedModel, body: bytes) -> Reply | None:
+        """Returns the answer to a call that has begun, or None where that would take long. Raises as `answer`."""
+        if len(body) > self.inline_bytes:
+            return None
+        ask = call.ask = call.door.read(body, call.head, loaded, self._limits)
+        if not self._engine.is_quick(loaded, ask.inputs):
+            return None
+        return _written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
+
+    async def _later(self, call: Call, loaded: LoadedModel, body: bytes) -> Reply:
+        if call.ask is None:
+            return await self._engine.run(partial(self._on_a_thread, call, loaded, body))
+        return _written(call, call.ask, loaded, await self._engine.predict(loaded, call.ask.inputs))
+
+    def _on_a_thread(self, call: Call, loaded: LoadedModel, body: bytes) -> Reply:
         ask = call.door.read(body, call.head, loaded, self._limits)
-        predictions = self._engine.compute(loaded, ask.inputs)
-        return _named(call.door.write(ask, loaded, predictions, prediction_id), loaded, prediction_id)
+        return _written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
 
 
-def _named(reply: Reply, loaded: LoadedModel, prediction_id: str) -> Reply:
+def _written(call: Call, ask: Ask, loaded: LoadedModel, predictions: Predictions) -> Reply:
+    prediction_id = new_id()
+    reply = call.door.write(ask, loaded, predictions, prediction_id)
     own = (*reply.headers, *loaded.headers, (b"x-prediction-id", prediction_id.encode()))
     return Reply(reply.body, reply.media_type, own)

@@ -7,6 +7,9 @@
   | too late, too large, not HTTP: answered as such       | too late
   +------------------------> ENDING <---------------------+
 ```
+A POST that is whole before the next byte is waited for is first offered to `AtOnce`, which answers most predictions
+right here; the application is given what remains, as by uvicorn itself.
+
 In HEAD, IDLE and ENDING the connection has a deadline, and so has each time that its client does not read what was
 written. While the application works it has none: that one has limits of its own for the body and the queue.
 """
@@ -24,6 +27,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from serving.doors import Headers
 from serving.errors import (
     HeadTimeout,
     HeadTooLarge,
@@ -33,6 +37,7 @@ from serving.errors import (
     TooManyConnections,
     problem_response,
 )
+from serving.predicting import Sent
 from serving.settings import Settings
 
 LAST_CHANCE_S = 1.0
@@ -42,6 +47,9 @@ _NEVER = math.inf
 _LINGER_S = 2.0
 _MOST_PIPELINED = 32
 _CHUNK_FRAME_BYTES = 16
+
+AtOnce = Callable[[bytes, Headers, bytes, dict[str, Any]], Sent | None]
+"""Answers a request without a wait, or leaves it to the application: see `Edge.at_once`."""
 
 
 class Lobby(ServerState):
@@ -86,8 +94,12 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         settings: Settings,
+        at_once: AtOnce,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._at_once = at_once
+        self._held: bytearray | None = None  # the body of a request that the application does not know of yet
+        self._may_hold = False
         self._lobby = cast(Lobby, server_state)
         self._settings = settings
         self._max_head_bytes = settings.max_head_bytes
@@ -124,8 +136,9 @@ class Connection(HttpToolsProtocol):
         if self._deaf:
             return
         self._n_overhead_bytes += len(data)
+        self._may_hold = True
         try:
-            self.parser.feed_data(data)
+            self._feed(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._decline_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
@@ -134,8 +147,15 @@ class Connection(HttpToolsProtocol):
         else:
             if self._n_overhead_bytes > self._max_head_bytes:
                 self._fail(self._too_much())
-            elif self._waits is _IDLE and self._due < _NEVER:
+            elif self._waits is _IDLE and self._in_head:
                 self._expect(_HEAD, self._settings.header_timeout_s)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        finally:
+            if self._held is not None:
+                self._hand_over()
 
     # What the parser calls
 
@@ -154,19 +174,24 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= _MOST_PIPELINED:
             self.cycle.keep_alive, self._deaf = False, True  # the answers end here; the client may ask the rest again
             raise ValueError("too many requests were sent ahead of their answers")
-        HttpToolsProtocol.on_headers_complete(self)
-        self.headers = []  # what follows the body is no part of the head
+        self.headers = []  # what follows the body is no part of the head, which the scope has
         self._in_head = False
         self._due = _NEVER
         self._n_overhead_bytes = 0
-        if self._lobby.stopping:
-            self.cycle.keep_alive = False
+        if self._may_hold and self._is_plain:
+            self._may_hold = False  # others that came with it wait for their turn, as other connections do
+            self._held = bytearray()
+        else:
+            self._start()
 
     def on_body(self, body: bytes) -> None:
         """Takes a part of the body; what frames it may not be much more than it."""
         self._n_overhead_bytes -= 2 * len(body) + _CHUNK_FRAME_BYTES
         if self._n_overhead_bytes < 0:
             self._n_overhead_bytes = 0
+        if self._held is not None:
+            self._held += body
+            return
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.body += body
@@ -180,10 +205,53 @@ class Connection(HttpToolsProtocol):
             return
         self._receiving = False
         self._n_overhead_bytes = 0
+        if self._held is not None and self._is_answered(bytes(self._held)):
+            self._held = None
+            return
+        if self._held is not None:
+            self._hand_over()
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.more_body = False
             cycle.message_event.set()
+
+    # The two ways to an answer
+
+    def _start(self) -> None:
+        """Hands the request to the application."""
+        HttpToolsProtocol.on_headers_complete(self)
+        if self._lobby.stopping:
+            self.cycle.keep_alive = False
+
+    def _hand_over(self) -> None:
+        """Hands over a request that was held, with what came of its body."""
+        body, self._held = self._held, None
+        self._start()
+        if body:
+            self.on_body(bytes(body))
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the request is a POST that nothing is special about."""
+        return (
+            self.parser.get_method() == b"POST"
+            and not self._is_busy
+            and not self.expect_100_continue
+            and not self.flow.write_paused
+            and not self._lobby.stopping
+            and not self.config.access_log
+            and self.parser.should_keep_alive()
+            and self.parser.get_http_version() == "1.1"
+        )
+
+    def _is_answered(self, body: bytes) -> bool:
+        sent = self._at_once(self.url, self.scope["headers"], body, self.scope["state"])
+        if sent is None:
+            return False
+        lines = b"".join([b"%b: %b\r\n" % pair for pair in (*self._lobby.default_headers, *sent.headers)])
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[sent.status], lines, sent.body))
+        self.on_response_complete()
+        return True
 
     # What the application's answer calls
 

@@ -6,7 +6,7 @@ bytes --read--> Ask --engine--> Predictions --write--> Reply
 Each protocol is a `Door`, pure and without state; `answering` does everything between, the same for all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -18,6 +18,8 @@ from serving.models import LoadedModel
 
 JSON = b"application/json"
 
+Headers = Iterable[tuple[bytes, bytes]]
+"""The headers of a request as they came, lower-case names."""
 
 Head = Mapping[bytes, bytes]
 """The headers of a request, by lower-case name; of several of one name the last."""

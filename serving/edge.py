@@ -13,23 +13,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.access import Access
 from serving.answering import Answering, Call, new_id
-from serving.doors import Head
+from serving.doors import Head, Headers
 from serving.errors import Problem, Stopping, problem_response, unforeseen
 from serving.metrics import Metrics
 from serving.permissions import needed
-from serving.predicting import Directory, Found, PredictRoute, respond, told
+from serving.predicting import Directory, Found, PredictRoute, Sent, respond, respond_at_once, told
 from serving.requests import mark_served
 from serving.tracing import Tracing
 
+_BEGUN = "call"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Visit:
-    """A request, while it is here."""
+    """A request that is passed on, while it is here."""
 
-    scope: Scope
+    path: str
     head: Head
     request_id: str
     begun: float
@@ -65,7 +66,8 @@ class Edge:
         self._answering = answering
         self._access = access
         self._metrics = metrics
-        self._find = Directory(routes).find
+        directory = Directory(routes)
+        self._find, self._find_url = directory.find, directory.find_url
         self._fast = fast
         self._logs = logs
         self._tracing = tracing
@@ -75,40 +77,56 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = perf_counter()
-        head = dict(scope["headers"])
-        visit = _Visit(scope, head, _request_id(head), begun)
         found = self._find(scope["path"]) if scope["method"] == "POST" else None
         if found is not None and self._fast:
-            await self._predict(visit, found, receive, send)
+            call = scope.get("state", {}).get(_BEGUN) or _call(found, scope["path"], scope["headers"])
+            await self._predict(call, receive, send)
         else:
-            await self._pass_on(visit, receive, send, predicts=found is not None)
+            head = dict(scope["headers"])
+            visit = _Visit(scope["path"], head, _request_id(head), perf_counter())
+            await self._pass_on(visit, scope, receive, send, predicts=found is not None)
 
-    async def _predict(self, visit: _Visit, found: Found, receive: Receive, send: Send) -> None:
-        route, model, version = found
-        call = Call(
-            door=route.door,
-            route=route.template,
-            model=model,
-            version=version,
-            head=visit.head,
-            receive=receive,
-            request_id=visit.request_id,
-        )
-        path = visit.scope["path"]
+    def at_once(self, url: bytes, headers: Headers, body: bytes, state: dict[str, Any]) -> Sent | None:
+        """Answers a request to predict, for a server that has read it whole and would otherwise have to make a task.
+
+        Args:
+            url: What the request names: path and query.
+            headers: Its headers, lower-case names.
+            body: All of its body.
+            state: The ASGI state of the request; where it was begun here, it goes on from there.
+
+        Returns:
+            The answer; None where it takes longer, or this is no such request: it is then to be passed to `__call__`.
+        """
+        if not self._fast or self._tracing is not None or len(body) > self._answering.inline_bytes:
+            return None
+        found = self._find_url(url)
+        if found is None:
+            return None
+        call = _call(found, url.decode("ascii"), headers)
+        sent = respond_at_once(self._answering, call, body)
+        if sent is None:
+            state[_BEGUN] = call
+            return None
+        return self._done(call, sent)
+
+    async def _predict(self, call: Call, receive: Receive, send: Send) -> None:
         try:
-            sent = await respond(self._answering, call, path)
+            sent = await respond(self._answering, call, receive)
         except asyncio.CancelledError:  # uvicorn's last resort when the time to stop is over
-            sent = told(_stopping(), call, path)
-        served = ("", "") if call.served is None else (call.served.model, call.served.version)
-        caller = "" if call.caller is None else call.caller.key_id
-        self._count(visit, route.template, served, sent.status, call.problem, caller)
-        sent.headers.append((b"x-request-id", visit.request_id.encode()))
+            sent = told(_stopping(), call)
+        self._done(call, sent)
         await send({"type": "http.response.start", "status": sent.status, "headers": sent.headers})
         await send({"type": "http.response.body", "body": sent.body})
 
-    async def _pass_on(self, visit: _Visit, receive: Receive, send: Send, *, predicts: bool) -> None:
-        scope = visit.scope
+    def _done(self, call: Call, sent: Sent) -> Sent:
+        served = ("", "") if call.served is None else (call.served.model, call.served.version)
+        caller = "" if call.caller is None else call.caller.key_id
+        self._count(call, call.route, served, sent.status, call.problem, caller)
+        sent.headers.append((b"x-request-id", call.request_id.encode()))
+        return sent
+
+    async def _pass_on(self, visit: _Visit, scope: Scope, receive: Receive, send: Send, *, predicts: bool) -> None:
         state = scope.setdefault("state", {})
         state["request_id"] = visit.request_id
         started = False
@@ -126,7 +144,7 @@ class Edge:
 
         try:
             if not predicts:
-                self._admit(visit)
+                self._admit(visit, scope)
             await self._app(scope, receive, send_marked)
         except Problem as refused:
             problem = refused
@@ -141,19 +159,19 @@ class Edge:
                 raise
         else:
             return
-        more = {"error": problem.detail} if scope["path"].startswith("/v2") else None
-        answer = problem_response(problem, instance=scope["path"], request_id=visit.request_id, more=more)
+        more = {"error": problem.detail} if visit.path.startswith("/v2") else None
+        answer = problem_response(problem, instance=visit.path, request_id=visit.request_id, more=more)
         await answer(scope, receive, send_marked)
 
-    def _admit(self, visit: _Visit) -> None:
-        wanted = needed(visit.scope["method"], visit.scope["path"])
+    def _admit(self, visit: _Visit, scope: Scope) -> None:
+        wanted = needed(scope["method"], visit.path)
         if wanted is not None:
             head = visit.head
             caller = self._access.admit(head.get(b"authorization"), head.get(b"x-api-key"), wanted)
-            mark_served(visit.scope, None, caller=caller)
+            mark_served(scope, None, caller=caller)
 
     def _count(
-        self, visit: _Visit, route: str, served: tuple[str, str], status: int, problem: str, caller: str
+        self, visit: Call | _Visit, route: str, served: tuple[str, str], status: int, problem: str, caller: str
     ) -> None:
         model, version = served
         seconds = perf_counter() - visit.begun
@@ -164,7 +182,7 @@ class Edge:
             known = {"route": route, "model": model, "version": version, "problem": problem, "caller": caller}
             self._tell(visit, status, seconds, {name: value for name, value in known.items() if value})
 
-    def _tell(self, visit: _Visit, status: int, seconds: float, known: dict[str, Any]) -> None:
+    def _tell(self, visit: Call | _Visit, status: int, seconds: float, known: dict[str, Any]) -> None:
         noted = {"request_id": visit.request_id, "status": status, "ms": round(seconds * 1000, 3), **known}
         if self._tracing is not None:
             self._tracing.note(noted)
@@ -172,8 +190,23 @@ class Edge:
             trace = visit.head.get(b"traceparent")
             if trace is not None:
                 noted["traceparent"] = trace[:55].decode("latin-1")
-            text = ("%s: %s answered %d in %.1f ms", visit.request_id, visit.scope["path"], status, seconds * 1000)
+            text = ("%s: %s answered %d in %.1f ms", visit.request_id, visit.path, status, seconds * 1000)
             _LOG.info(*text, extra=noted)
+
+
+def _call(found: Found, path: str, headers: Headers) -> Call:
+    route, model, version = found
+    head = dict(headers)
+    return Call(
+        door=route.door,
+        route=route.template,
+        path=path,
+        model=model,
+        version=version,
+        head=head,
+        request_id=_request_id(head),
+        begun=perf_counter(),
+    )
 
 
 def _stopping() -> Problem:

@@ -1,4 +1,4 @@
-"""The one call that all doors end in: on the event loop where it is short, else on threads, several at once."""
+"""The one call that all doors end in: at once where it is short, else on threads, several together."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,8 +63,12 @@ class Engine:
         """
         return await self._work.run(work, 1)  # type: ignore[return-value]
 
+    def is_quick(self, loaded: LoadedModel, inputs: Inputs) -> bool:
+        """Returns whether `compute` may be called on the event loop: a thread would take longer to be reached."""
+        return n_rows_of(inputs) <= loaded.inline_rows
+
     async def predict(self, loaded: LoadedModel, inputs: Inputs) -> Predictions:
-        """Returns a model's predictions for some rows; every number in them is finite.
+        """Returns a model's predictions for some rows, computed on a thread; every number in them is finite.
 
         Raises:
             InvalidInput: A number is too large for the model's arithmetic.
@@ -73,8 +77,6 @@ class Engine:
             DeadlinePassed: It waited too long.
         """
         n_rows = n_rows_of(inputs)
-        if n_rows <= loaded.inline_rows:
-            return self.compute(loaded, inputs)
         if n_rows > BATCHED_ROWS:
             return await self.run(partial(self.compute, loaded, inputs))
         batcher = self._batchers.get(loaded.package)
@@ -83,7 +85,7 @@ class Engine:
         return await batcher.run((loaded, inputs), n_rows)
 
     def compute(self, loaded: LoadedModel, inputs: Inputs, predictions: Predictions | None = None) -> Predictions:
-        """Returns the predictions of one request, computed here unless they are given. Raises as `predict`."""
+        """Returns the predictions of one request, computed at once unless they are given. Raises as `predict`."""
         try:
             if predictions is None:
                 predictions = _predict(loaded, inputs)

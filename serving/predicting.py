@@ -7,16 +7,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from time import perf_counter
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive
 
 from serving.answering import Answering, Call
-from serving.doors import Door
+from serving.doors import Door, Reply
 from serving.errors import Problem, problem_response, unforeseen
 from serving.requests import mark_served, request_id_of
+
+_TAKEN_APART = frozenset(b"%?#")
 
 Found = tuple["PredictRoute", str, str | None]
 
@@ -67,6 +71,7 @@ class Directory:
     def __init__(self, routes: Sequence[PredictRoute]) -> None:
         self._routes = routes
         self.find = lru_cache(maxsize=4096)(self._find)
+        self.find_url = lru_cache(maxsize=4096)(self._find_url)
 
     def _find(self, path: str) -> Found | None:
         for route in self._routes:
@@ -76,24 +81,40 @@ class Directory:
                 return route, named.get("model", ""), named.get("version")
         return None
 
+    def _find_url(self, url: bytes) -> Found | None:
+        """Finds the route of a path as it stands in a request; None for one that would have to be taken apart first."""
+        return None if set(url) & _TAKEN_APART or not url.isascii() else self.find(url.decode("ascii"))
 
-async def respond(answering: Answering, call: Call, path: str) -> Sent:
+
+async def respond(answering: Answering, call: Call, receive: Receive) -> Sent:
     """Returns what goes out to a call: the answer, or the problem in the words of its protocol."""
     try:
-        reply = await answering.answer(call)
-    except Problem as problem:
-        return told(problem, call, path)
-    except Exception:  # noqa: BLE001 - it is logged, and the client is told
-        return told(unforeseen(call.request_id), call, path)
+        return _as_sent(await answering.answer(call, receive))
+    except Exception as error:  # noqa: BLE001 - it is logged, and the client is told
+        return told(error, call)
+
+
+def respond_at_once(answering: Answering, call: Call, body: bytes) -> Sent | None:
+    """Returns the same, or None where it takes longer; `respond` then goes on from there."""
+    try:
+        reply = answering.at_once(call, answering.begin(call), body)
+    except Exception as error:  # noqa: BLE001 - it is logged, and the client is told
+        return told(error, call)
+    return None if reply is None else _as_sent(reply)
+
+
+def told(error: Exception, call: Call) -> Sent:
+    """Returns a problem as it goes out to a call."""
+    problem = error if isinstance(error, Problem) else unforeseen(call.request_id)
+    call.problem = problem.slug
+    more = call.door.complain(problem)
+    response = problem_response(problem, instance=call.path, request_id=call.request_id, more=more)
+    return Sent(response.status_code, response.raw_headers, bytes(response.body))
+
+
+def _as_sent(reply: Reply) -> Sent:
     length = (b"content-length", b"%d" % len(reply.body))
     return Sent(200, [(b"content-type", reply.media_type), length, *reply.headers], reply.body)
-
-
-def told(problem: Problem, call: Call, path: str) -> Sent:
-    """Returns a problem as it goes out to a call."""
-    call.problem = problem.slug
-    response = problem_response(problem, instance=path, request_id=call.request_id, more=call.door.complain(problem))
-    return Sent(response.status_code, response.raw_headers, bytes(response.body))
 
 
 def build_predict_routes(routes: Sequence[PredictRoute], *, answering: Answering) -> APIRouter:
@@ -118,13 +139,14 @@ def _endpoint(route: PredictRoute, answering: Answering) -> Any:
         call = Call(
             door=route.door,
             route=route.template,
+            path=request.scope["path"],
             model=request.path_params.get("model", ""),
             version=request.path_params.get("version"),
             head=dict(request.scope["headers"]),
-            receive=request.receive,
             request_id=request_id_of(request.scope),
+            begun=perf_counter(),
         )
-        sent = await respond(answering, call, request.scope["path"])
+        sent = await respond(answering, call, request.receive)
         mark_served(request.scope, call.served, call.problem, call.caller)
         response = Response(sent.body, sent.status)
         response.raw_headers = sent.headers

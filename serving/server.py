@@ -124,7 +124,7 @@ def build_server(settings: Settings, registry: RegistryReader | None = None) -> 
         app,
         host=settings.host,
         port=settings.port,
-        http=cast(Any, partial(Connection, settings=_as_files_allow(settings))),
+        http=cast(Any, partial(Connection, settings=_as_files_allow(settings), at_once=app.state.at_once)),
         lifespan="on",
         ws="none",
         server_header=False,
