@@ -6,6 +6,7 @@ Daemon and command line submit runs too; theirs have no request, so they are nob
 
 import hmac
 import logging
+from collections.abc import Callable
 
 import dagster as dg
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
@@ -28,30 +29,35 @@ class AttributedRunCoordinator(QueuedRunCoordinator):
         """Stamps a run that is new, whatever tags it came with, and queues it."""
         settings, run = Settings(), context.dagster_run
         if settings.require_keys and run.status is DagsterRunStatus.NOT_STARTED:
-            self._instance.add_run_tags(run.run_id, _tags(context, settings))
+            self._instance.add_run_tags(run.run_id, _tags(context, settings))  # before it can be started
         return super().submit_run(context)
 
 
 def _tags(context: SubmitRunContext, settings: Settings) -> dict[str, str]:
-    run, operator = context.dagster_run, _signed_in(context, settings)
+    run = context.dagster_run
+    operator = signed_in(context.get_request_header, settings.proxy_secret.get_secret_value())
     if operator is None:
-        return unstamped()
+        return unstamped(run.tags)
     try:
         secret = settings.stamp_secret.get_secret_value()
         return stamped(secret, run_id=run.run_id, job=run.job_name, config=run.run_config, operator=operator)
     except Refused as error:
         _LOG.error("run %s is not stamped: %s; %s", run.run_id, error.problem, error.remedy)
-        return unstamped()
+        return unstamped(run.tags)
 
 
-def _signed_in(context: SubmitRunContext, settings: Settings) -> str | None:
-    """Returns who the proxy says signed in; None unless it proves that it is the proxy."""
-    expected = settings.proxy_secret.get_secret_value().encode()
-    shown = (context.get_request_header(PROXY_HEADER) or "").encode()
-    if not expected or not hmac.compare_digest(shown, expected):
+def signed_in(header: Callable[[str], str | None], proxy_secret: str) -> str | None:
+    """Returns who the proxy says signed in; None unless it proves that it is the proxy.
+
+    Args:
+        header: Returns a header of the request by its name, each byte of it a character; None when it did not come.
+        proxy_secret: What the proxy shows; when it is empty nobody is believed.
+    """
+    shown, name = header(PROXY_HEADER) or "", header(PERSON_HEADER) or ""
+    if not proxy_secret or not hmac.compare_digest(shown.encode(), proxy_secret.encode()):
         return None
     try:
-        name = (context.get_request_header(PERSON_HEADER) or "").encode("latin-1").decode()  # it was sent in UTF-8
+        name = name.encode("latin-1").decode()  # it was sent in UTF-8
     except UnicodeError:
         return None
     return name if is_name(name) else None

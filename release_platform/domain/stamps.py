@@ -33,9 +33,9 @@ def stamped(secret: str, *, run_id: str, job: str, config: object, operator: str
     return {OPERATOR_TAG: operator, STAMP_TAG: _code(secret, [run_id, job, config, operator])}
 
 
-def unstamped() -> dict[str, str]:
-    """Returns the tags of a run that nobody who signed in launched; they cover what a client wrote there."""
-    return {OPERATOR_TAG: "", STAMP_TAG: ""}
+def unstamped(tags: Mapping[str, str]) -> dict[str, str]:
+    """Returns the tags of a run that nobody who signed in launched: they cover what a client wrote there."""
+    return {name: "" for name in (OPERATOR_TAG, STAMP_TAG) if name in tags}
 
 
 def operator_of(secret: str, tags: Mapping[str, str], *, run_id: str, job: str, config: object) -> str:

@@ -87,6 +87,8 @@ def write_model(models: Path) -> None:
     described = yaml.safe_load((EXAMPLES / "breast_cancer" / "defs.yaml").read_text())
     described["attributes"] |= {"name": MODEL, "policy": {"approvals": 1, "current_baseline": False}}
     (models / MODEL).mkdir(parents=True, exist_ok=True)
+    for package in (models, models / MODEL):
+        (package / "__init__.py").touch()
     (models / MODEL / "defs.yaml").write_text(yaml.safe_dump(described))
 
 

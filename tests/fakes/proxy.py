@@ -22,6 +22,8 @@ NOT_HERE = "HAPROXY IS NOT ON THIS MACHINE: nothing shows here what the proxy le
 _BASE = """
 global
   maxconn 400
+resolvers docker
+  nameserver dns 127.0.0.1:53
 defaults base
   mode http
   timeout connect 2s
@@ -56,11 +58,12 @@ def running_proxy(
         pytest.skip(NOT_HERE)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "base.cfg").write_text(_BASE)
-    ports = {name: free_port() for name in ("DAGSTER", "MLFLOW", "API")}
+    ports = {name: free_port() for name in ("DAGSTER", "MLFLOW", "API", "PROMETHEUS")}
     environment = {
         **{f"BIND_{name}": f"127.0.0.1:{port}" for name, port in ports.items()},
         "API": api,
         "MLFLOW": mlflow,
+        "PROMETHEUS": NOBODY,
         "DAGSTER_READ": dagster_read,
         "DAGSTER_WRITE": dagster_write,
         "WHOAMI_URL": f"http://{api}/v1/whoami",

@@ -46,11 +46,16 @@ def test_a_stamp_by_another_secret_is_refused() -> None:
         operator_of(SECRET, stamped("t" * SHORTEST_SECRET, operator="ada", **RUN), **RUN)
 
 
-@pytest.mark.parametrize("tags", [{}, unstamped(), {OPERATOR_TAG: "ada"}, {STAMP_TAG: "0" * 64}])
+@pytest.mark.parametrize("tags", [{}, {OPERATOR_TAG: "", STAMP_TAG: ""}, {OPERATOR_TAG: "ada"}, {STAMP_TAG: "0" * 64}])
 def test_a_run_without_a_stamp_is_nobodys(tags: dict[str, str]) -> None:
     with pytest.raises(Refused, match="nobody who signed in") as caught:
         operator_of(SECRET, tags, **RUN)
     assert "RELEASE_API_URL" in caught.value.remedy
+
+
+def test_what_a_client_wrote_is_covered_and_nothing_else() -> None:
+    assert unstamped({STAMP_TAG: "x", OPERATOR_TAG: "ada", "team": "risk"}) == {STAMP_TAG: "", OPERATOR_TAG: ""}
+    assert unstamped({"team": "risk"}) == {}
 
 
 @pytest.mark.parametrize("secret", ["", "s" * (SHORTEST_SECRET - 1)])
