@@ -1,5 +1,6 @@
 """The release store keeps its promises on SQLite and on PostgreSQL alike."""
 
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from release_platform.adapters.release_store import ReleaseStore
-from release_platform.adapters.store_database import SCHEMA, upgrade
+from release_platform.adapters.store_database import SCHEMA, SQLITE_WAITS_S, open_engine, store_url, upgrade
 from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.ledger import LedgerRow, faults, fold, standing_at
 from release_platform.domain.lifecycle import Move
@@ -47,6 +48,21 @@ def move(store: ReleaseStore, kind: Move, version: str, epoch: int, request_id: 
         evidence="sha256:e",
         digest="sha256:d",
     )
+
+
+def test_who_reads_does_not_wait_for_who_writes(store: ReleaseStore, url: str) -> None:
+    move(store, Move.STAGED, "1", 0)
+    other = open_engine(store_url(url), read_json=str)
+    try:
+        with other.begin() as connection:
+            connection.execute(sa.text("UPDATE heads SET projected_epoch = 1"))
+            begun = time.monotonic()
+            assert store.head("m").epoch == 1
+            assert len(store.ledger("m")) == 1
+            ReleaseStore(url).close()
+            assert time.monotonic() - begun < SQLITE_WAITS_S
+    finally:
+        other.dispose()
 
 
 def test_moves_are_kept_in_a_ledger_without_fault(store: ReleaseStore) -> None:
