@@ -9,7 +9,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, ProgrammingError
 
 from release_platform.domain.errors import Refused, SpecError
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 _RIGHTS = {
     "ledger": "SELECT, INSERT",
     "removals": "SELECT, INSERT",
