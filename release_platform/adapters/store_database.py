@@ -9,7 +9,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, ProgrammingError
 
 from release_platform.domain.errors import Refused, SpecError
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 
 SQLITE_WAITS_S = 30
 """Seconds that a transaction waits for another process that writes."""

@@ -152,6 +152,24 @@ def test_ledger_rows_cannot_be_changed(store: ReleaseStore, url: str, statement:
     engine.dispose()
 
 
+@pytest.mark.parametrize("kept", [("model", "epoch"), ("request_id",), ("hash",)])
+def test_a_ledger_row_cannot_be_replaced(tmp_path: Path, kept: tuple[str, ...]) -> None:
+    url = f"sqlite:///{tmp_path / 'release.db'}"  # PostgreSQL has no INSERT OR REPLACE
+    store = ReleaseStore(url)
+    row = move(store, Move.STAGED, "1", 0)
+    forged = {**row.to_json(), "actor": "mallory", "before": "{}", "after": "{}"}
+    others = {"model": "m2", "epoch": 2, "request_id": "q2", "hash": "h2"}
+    values = forged | {name: other for name, other in others.items() if name not in kept}
+    columns = ", ".join(f'"{name}"' for name in values)
+    statement = f"INSERT OR REPLACE INTO ledger ({columns}) VALUES ({', '.join(f':{name}' for name in values)})"
+    engine = sa.create_engine(url)
+    with pytest.raises(sa.exc.DBAPIError, match="append-only"), engine.begin() as connection:
+        connection.execute(sa.text(statement), values)
+    engine.dispose()
+    assert store.ledger("m") == (row,)
+    store.close()
+
+
 def test_the_ledger_cannot_be_truncated(store: ReleaseStore, url: str) -> None:
     if url.startswith("sqlite"):
         return  # SQLite has no TRUNCATE
