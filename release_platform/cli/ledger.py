@@ -156,7 +156,9 @@ def _from_file(file: Path, keys: list[Path]) -> "tuple[_Ledgers, TrustedKeys]":
             else:
                 rows.setdefault(value["model"], []).append(LedgerRow.from_json(value))
         named = [load_public_key(path.read_bytes()) for path in keys]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}", remedy="check the path") from None
+    except (ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{file}: not an exported ledger, or no key ({error})", remedy="`release ledger export MODEL` writes one"
         ) from None

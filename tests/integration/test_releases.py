@@ -238,6 +238,16 @@ def test_an_alias_never_moves_before_its_certificate_is_there(
     assert registry.find_alias(MODEL, "production") == "1"
 
 
+def test_a_rollback_to_a_version_that_the_registry_lost_says_so(releases: Releases, registry: FakeRegistry) -> None:
+    promote(releases, "1")
+    promote(releases, "2")
+    registry.delete(MODEL, "1")
+    said: list[str] = []
+    releases.rollback(MODEL, to=None, actor="ada", reason="errors", tell=said.append)
+    assert said == [f"{MODEL}: alias production cannot be moved: the registry has no version 1"]
+    assert releases.store.head(MODEL).production == "1"
+
+
 def test_an_edited_certificate_is_signed_again(releases: Releases, registry: FakeRegistry, keys: KeyFolder) -> None:
     promote(releases, "1")
     registry.set_tag(MODEL, "1", "release.certificate.production", "{}")
