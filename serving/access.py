@@ -164,7 +164,7 @@ class Access:
 
     def _look(self) -> None:
         now = self._seconds()
-        if now - self._looked < LOOK_EVERY_S:
+        if self._path is None or now - self._looked < LOOK_EVERY_S:
             return
         self._looked = now
         stamp = _stamp(self._path)

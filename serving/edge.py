@@ -145,6 +145,8 @@ class Edge:
         try:
             if not predicts:
                 self._admit(visit, scope)
+            if visit.path.endswith("\n"):  # Starlette's patterns end in `$`, which matches before one last newline
+                scope["path"] += "\n"
             await self._app(scope, receive, send_marked)
         except Problem as refused:
             problem = refused

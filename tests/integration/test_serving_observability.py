@@ -144,6 +144,7 @@ def test_a_process_logs_json_and_sends_spans_of_the_callers_trace(registry, tmp_
     (line,) = [line for line in lines if line.get("request_id") == "followed"]
     assert (line["model"], line["version"], line["status"]) == ("linear", "7", 200)
     assert TRACE in line["traceparent"]
+    assert not [line for line in lines if "\x1b" in "".join(map(str, line.values()))], "a line has codes for terminals"
     assert any("ANYBODY" in line["message"] for line in lines), "that no key is asked for is said loudly"
     until(lambda: collector.spans)
     (span,) = collector.spans

@@ -206,6 +206,7 @@ def test_a_server_does_not_start_with_a_bad_file(tmp_path: Path, harm: str) -> N
 def test_without_a_file_everybody_may_predict_and_read_and_nobody_do_more(
     clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     access = access_to(None, clock)
     for key in (None, UNKNOWN):
         assert access.admit(None, key, Scope.PREDICT) is None
