@@ -8,8 +8,10 @@ import hashlib
 import hmac
 import logging
 import re
+from base64 import b64decode
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -26,6 +28,7 @@ _WINDOW_S = 60.0
 _OPEN = frozenset({Scope.PREDICT, Scope.READ})
 _KEY = re.compile(KEY_PATTERN.encode())
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([^ ]*)")
+_BASIC = re.compile(rb"[Bb][Aa][Ss][Ii][Cc] +([^ ]*)")
 _NOBODY = bytes(32)
 _LOG = logging.getLogger(__name__)
 
@@ -129,7 +132,8 @@ class Access:
         """Lets a request in, and returns whose it is; None where no key is asked for.
 
         Args:
-            authorization: The header `Authorization`, of which `Bearer KEY` counts; None when it did not come.
+            authorization: The header `Authorization`, of which `Bearer KEY` counts, and to read the password of
+                `Basic`, which browsers ask for; None when it did not come.
             x_api_key: The header `X-API-Key`, which counts before the other; None when it did not come.
             scope: What the request asks for.
 
@@ -143,13 +147,15 @@ class Access:
                 return None
             raise Forbidden(f"'{scope}' needs an API key, and this server knows none: set SERVING_API_KEYS")
         self._look()
-        entry = self._entry(_shown(authorization, x_api_key))
+        entry = self._entry(_shown(authorization, x_api_key, scope))
         if scope not in entry.key.scopes:
-            raise Forbidden(f"API key {entry.caller.key_id} has no scope '{scope}'; ask for a key that has it")
+            key_id = entry.caller.key_id
+            raise Forbidden(f"API key {key_id} has no scope '{scope}'; ask for a key that has it", caller_id=key_id)
         if entry.window is not None and (wait := entry.window.wait_s(self._seconds())) > 0:
             raise TooManyRequests(
                 f"API key {entry.caller.key_id} may send {entry.window.per_minute} requests per minute",
                 retry_after_s=wait,
+                caller_id=entry.caller.key_id,
             )
         return entry.caller
 
@@ -198,13 +204,18 @@ class Access:
         return _Entry(key=key, digest=bytes.fromhex(key.sha256), caller=caller, window=window)
 
 
-def _shown(authorization: bytes | None, x_api_key: bytes | None) -> bytes:
+def _shown(authorization: bytes | None, x_api_key: bytes | None, scope: Scope) -> bytes:
     if x_api_key is not None:
         return x_api_key
     bearer = _BEARER.fullmatch(authorization or b"")
-    if bearer is None:
-        raise Unauthenticated("send an API key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
-    return bytes(bearer[1])
+    if bearer is not None:
+        return bytes(bearer[1])
+    basic = _BASIC.fullmatch(authorization or b"") if scope is Scope.READ else None
+    if basic is not None:  # to read only: a browser sends it unasked, whichever page makes it send a request
+        with suppress(ValueError):
+            return b64decode(basic[1], validate=True).partition(b":")[2]
+    how = "send an API key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
+    raise Unauthenticated(how, login=scope is Scope.READ)
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:

@@ -19,7 +19,7 @@ from release_platform.domain.ports import Clock, RegistryReader
 from serving.access import Access
 from serving.answering import Answering
 from serving.cache import PackageCache
-from serving.documentation import add_documentation, with_models
+from serving.documentation import add_documentation, with_keys, with_models
 from serving.edge import Edge
 from serving.engine import Engine
 from serving.errors import InvalidInput, Problem, document, problem_response, unforeseen
@@ -58,6 +58,7 @@ class Application(FastAPI):
     edge: ASGIApp
     live: Live
     limits: Limits
+    access: Access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or runs the lifespan."""
@@ -69,7 +70,8 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """Returns the OpenAPI document: the routes, and those of each model that answers now."""
-        return with_models(super().openapi(), self.live.table, self.limits)
+        schema = super().openapi()
+        return with_models(with_keys(schema) if self.access.required else schema, self.live.table, self.limits)
 
 
 def create_app(settings: Settings, registry: RegistryReader | None = None, *, clock: Clock | None = None) -> FastAPI:
@@ -142,7 +144,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         ignore_extra=settings.extra_columns == "ignore",
         refuse_unknown=settings.unknown_categories == "refuse",
     )
-    app.live, app.limits = live, limits
+    app.live, app.limits, app.access = live, limits, access
     app.state.live = live
     app.state.metrics = metrics
     answering = Answering(

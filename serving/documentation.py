@@ -43,6 +43,16 @@ def add_documentation(app: FastAPI) -> None:
     app.mount(_FILES, StaticFiles(packages=[("fastapi_swagger", "resources")]))  # found, not imported
 
 
+def with_keys(schema: dict[str, Any]) -> dict[str, Any]:
+    """Returns an OpenAPI document that says how an API key is shown."""
+    schemes = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "The API key."},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    components = schema.get("components", {}) | {"securitySchemes": schemes}
+    return schema | {"components": components, "security": [{name: []} for name in schemes]}
+
+
 def with_models(schema: dict[str, Any], table: RouteTable, limits: Limits) -> dict[str, Any]:
     """Returns an OpenAPI document with, for each model that answers, the path that predicts by it.
 

@@ -18,7 +18,7 @@ from tests.fakes.server import running, settings_for, until
 MODELS = ("linear", "diabetes", "typed")
 ROWS = 50
 GOOD = dict.fromkeys(CANCER_INPUTS, 1.5)
-OF_ONE_REQUEST = {"date", "x-request-id", "x-prediction-id"}
+OF_ONE_REQUEST = {"content-length", "date", "x-request-id", "x-prediction-id"}
 PROBLEM = "application/problem+json"
 JSON = "application/json"
 FROM, TO = (media_type.decode() for media_type in (STREAM, FILE))
