@@ -23,8 +23,8 @@ export OMP_NUM_THREADS ?= 2
 .PHONY: help install install-dev demo up down run-pipeline promote serve smoke-test dev e2e test lint types arch check mutants chaos fuzz soak bench bench-install bench-serving lock clean
 
 help: ## List all targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
-	@echo "Variables: MODEL=flight_delay VERSION= REASON= URL=http://127.0.0.1:8000 SEEDS=50 PYTHON=python3"
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@echo "Variables: MODEL=flight_delay VERSION= REASON= URL=http://127.0.0.1:8000 SEEDS=50 PYTHON=python3 ENV_FILE=.env VERBOSE="
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python"; exit 1; }
@@ -66,7 +66,7 @@ promote: ## Promote MODEL (VERSION=, default: Staging's) with REASON=; in the st
 	@$(RELEASE) promote $(MODEL) --reason "$$REASON" $(if $(VERSION),--version $(VERSION))
 
 serve: ## Serve all Production versions on http://127.0.0.1:8000; the stack does so while it is up
-	@$(if $(STACK),$(COMPOSE) up --detach --wait --no-deps proxy serving-1 serving-2 && deploy/addresses $(ENV_FILE),$(RELEASE) serve)
+	@$(if $(STACK),$(COMPOSE) up --detach --wait --no-deps --no-recreate proxy serving-1 serving-2 && deploy/addresses $(ENV_FILE),$(RELEASE) serve)
 
 smoke-test: ## Ask the live server at URL the golden inputs of MODEL; in the stack every replica and the proxy
 	@$(if $(STACK),$(RELEASE) verify $(MODEL) $(if $(VERSION),--version $(VERSION)) &&) \

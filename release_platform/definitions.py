@@ -32,7 +32,7 @@ def build_definitions(*folders: Path) -> dg.Definitions:
     Raises:
         SpecError: A `defs.yaml` is wrong, or two models share a name.
     """
-    trees = [_tree(folder) for folder in folders if folder.is_dir()]
+    trees = _trees(folders)
     return dg.Definitions.merge(*_built(trees), _shared(_projects(trees)))
 
 
@@ -68,12 +68,17 @@ def load_projects(*folders: Path) -> dict[str, Project]:
     Raises:
         SpecError: A `defs.yaml` is wrong, or two models share a name.
     """
-    return _projects([_tree(folder) for folder in folders if folder.is_dir()])
+    return _projects(_trees(folders))
 
 
 def model_folders() -> tuple[Path, ...]:
     """Returns where models are looked for: the examples, and the folder of the settings."""
     return (EXAMPLES, Settings().models.resolve())
+
+
+def _trees(folders: Sequence[Path]) -> list[dg.ComponentTree]:
+    """Returns the trees of the folders that hold a model; one that is missing or still empty holds none."""
+    return [_tree(folder) for folder in folders if any(folder.rglob("defs.yaml"))]
 
 
 def _tree(folder: Path) -> dg.ComponentTree:
