@@ -188,8 +188,7 @@ def test_no_request_fails_while_every_container_but_the_proxy_is_killed_and_star
             stack.kill(service)
             _let_some_be_answered(traffic)
             stack.start(service)
-            stack.wait_until_well(service)
-            until(lambda: _is_ready(stack, service), within_s=120)
+            _wait_until_ready(stack, service)
     print(f"\n{traffic.answered} requests answered, slowest {traffic.slowest_s:.2f} s, failed: {traffic.failures}")
     assert traffic.failures == []
     assert traffic.versions == {"1"}
@@ -200,8 +199,7 @@ def test_no_request_fails_while_the_replicas_are_stopped_in_good_order(stack: St
     with traffic_of(stack) as traffic:
         for service in REPLICAS:
             stack.compose("restart", service)
-            stack.wait_until_well(service)
-            until(lambda: _is_ready(stack, service), within_s=120)
+            _wait_until_ready(stack, service)
     assert traffic.failures == []
 
 
@@ -233,9 +231,10 @@ def _let_some_be_answered(traffic: Traffic, n_requests: int = 50) -> None:
     until(lambda: traffic.answered >= wanted, within_s=120)
 
 
-def _is_ready(stack: Stack, replica: str) -> bool:
+def _wait_until_ready(stack: Stack, replica: str) -> None:
     ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/readyz').status)"
-    return _python(stack, replica, ask).strip() == "200"
+    stack.wait_until_well(replica)
+    until(lambda: _python(stack, replica, ask).strip() == "200", within_s=120)
 
 
 def _answers(stack: Stack) -> bool:
