@@ -77,8 +77,9 @@ def model_folders() -> tuple[Path, ...]:
 
 
 def _trees(folders: Sequence[Path]) -> list[dg.ComponentTree]:
-    """Returns the trees of the folders that hold a model; one that is missing or still empty holds none."""
-    return [_tree(folder) for folder in folders if any(folder.rglob("defs.yaml"))]
+    """Returns the trees of the folders that are there; one that has no folder for a model yet has no tree."""
+    there = [folder for folder in folders if folder.is_dir()]
+    return [_tree(folder) for folder in there if any(path.is_dir() for path in folder.iterdir())]
 
 
 def _tree(folder: Path) -> dg.ComponentTree:
