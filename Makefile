@@ -12,7 +12,9 @@ DOCKER ?= docker
 COMPOSE = $(DOCKER) compose --env-file $(ENV_FILE)
 # While the stack is up the commands run in it, else on this machine; `=` and not `:=`, so that only they look.
 STACK = $(shell test -e $(ENV_FILE) && $(COMPOSE) ps --quiet --status running dagster-code 2>/dev/null)
-RELEASE = $(if $(STACK),$(COMPOSE) run --rm --no-deps -e RELEASE_ACTOR="$$(id -un)" cli,$(MAKE) --no-print-directory install && $(BIN)/release)
+IN_STACK = $(COMPOSE) run --rm --no-deps -e RELEASE_ACTOR="$$(id -un)"
+RELEASE = $(if $(STACK),$(IN_STACK) cli,$(MAKE) --no-print-directory install && $(BIN)/release)
+EVERYWHERE = $$(sed -n 's/^SERVING_URLS=//p' $(ENV_FILE)),http://proxy:8000
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 export PYTHONHASHSEED := 0
@@ -69,8 +71,8 @@ serve: ## Serve all Production versions on http://127.0.0.1:8000; the stack does
 	@$(if $(STACK),$(COMPOSE) up --detach --wait --no-deps --no-recreate proxy serving-1 serving-2 && deploy/addresses $(ENV_FILE),$(RELEASE) serve)
 
 smoke-test: ## Ask the live server at URL the golden inputs of MODEL; in the stack every replica and the proxy
-	@$(if $(STACK),$(RELEASE) verify $(MODEL) $(if $(VERSION),--version $(VERSION)) &&) \
-	  $(RELEASE) verify $(MODEL) --url $(if $(STACK),http://proxy:8000,$(URL)) $(if $(VERSION),--version $(VERSION))
+	@$(if $(STACK),$(IN_STACK) -e RELEASE_SERVING_URL="$(EVERYWHERE)" cli verify $(MODEL),\
+	  $(RELEASE) verify $(MODEL) --url $(URL)) $(if $(VERSION),--version $(VERSION))
 
 dev: install ## Dagster on 3000, MLflow on 5050 and serving on 8000 together; one Ctrl-C stops all
 	@exec $(BIN)/release dev
