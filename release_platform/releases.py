@@ -16,6 +16,7 @@ from release_platform.adapters.model_package import load_package
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.signing import KeyFolder
 from release_platform.delivery import Delivery
+from release_platform.domain.api_keys import holds_key
 from release_platform.domain.attestation import SIGNATURE_TAG, check_version_statement, version_statement
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.ledger import LedgerRow
@@ -108,14 +109,18 @@ class Releases:
     ) -> PromotionRequest:
         """Opens a promotion request; without a version it is for the one in Staging.
 
-        Asking again for what one has an open request for returns that one, with the approvals that it has.
+        Asking again with the same id, or for what one has an open request for, returns that request as it is now, with
+        the approvals that it has.
 
         Raises:
             NotFound: There is no such version.
-            Refused: Nothing is in Staging, or the version already is in Production, or no reason was given.
+            Refused: Nothing is in Staging, or the version already is in Production, or no reason was given, or the id
+                is of somebody else's request or of one for something else.
         """
-        if not reason.strip() or not actor.strip():
-            raise Refused("a promotion needs an actor and a reason", remedy="say who wants it and why")
+        _check_words("a promotion", actor, reason)
+        known = self.store.find_request(request_id) if request_id else None
+        if known is not None:
+            return _same(known, model, version, actor)
         head = self.store.head(model)
         wanted = version or head.staging
         if wanted is None:
@@ -136,7 +141,7 @@ class Releases:
         mine = [r for r in self.store.requests(model, RequestState.OPEN) if (r.version, r.actor) == (wanted, actor)]
         if mine and request_id is None:
             return mine[0]
-        return self.store.open_request(
+        opened = self.store.open_request(
             PromotionRequest(
                 request_id=request_id or uuid.uuid4().hex[:12],
                 model=model,
@@ -146,6 +151,27 @@ class Releases:
                 requested_at=self._clock.now(),
             )
         )
+        return _same(opened, model, wanted, actor)  # somebody else may have had this id a moment before
+
+    def cancel(self, request_id: str, *, actor: str, reason: str) -> PromotionRequest:
+        """Closes an open request, so that it is never carried out, and returns it; again does nothing.
+
+        Raises:
+            NotFound: There is no such request.
+            Refused: It is closed already in another way, or no reason was given.
+        """
+        _check_words("a cancellation", actor, reason)
+        self.store.get_request(request_id)
+        self.store.close_request(request_id, RequestState.CANCELLED, f"by {actor}: {reason}")
+        request = self.store.get_request(request_id)
+        if request.state is not RequestState.CANCELLED:
+            raise Refused(
+                f"request {request_id} is {request.state}: {request.outcome}",
+                remedy=f"`release rollback {request.model}` takes back what was promoted"
+                if request.state is RequestState.PROMOTED
+                else "nothing is to be done",
+            )
+        return request
 
     def approve(self, request_id: str, *, actor: str, reason: str, policy: PolicySpec) -> Approval:
         """Records a person's approval of what a request asks for now.
@@ -160,6 +186,7 @@ class Releases:
             )
         if not actor.strip():
             raise Refused("an approval needs the name of a person", remedy="say who approves")
+        _check_no_key(reason)
         if same_person(actor, request.actor):
             raise Refused(f"{actor} asked for this promotion", remedy="another person must approve it")
         registration = self.store.find_registration(request.model, request.version)
@@ -216,8 +243,8 @@ class Releases:
         done = self._find_done(request)  # after the facts: a commit that they show is seen
         if done is not None:
             return self._finish(done, tell)
-        if request.state is RequestState.REFUSED:
-            raise Refused(f"request {request_id} was refused: {request.outcome}", remedy="open a new request")
+        if request.state in {RequestState.REFUSED, RequestState.CANCELLED}:
+            raise Refused(f"request {request_id} is {request.state}: {request.outcome}", remedy="open a new request")
         decision = decide(facts)
         if not isinstance(decision, Ready):
             raise self._not_ready(request, decision)
@@ -255,8 +282,7 @@ class Releases:
         Raises:
             Refused: There is no previous version, or `to` never was in Production.
         """
-        if not reason.strip() or not actor.strip():
-            raise Refused("a rollback needs an actor and a reason", remedy="say who wants it and why")
+        _check_words("a rollback", actor, reason)
         head = self.store.head(model)
         version = to or self._find_target(model, request_id) or rollback_target(head)
         registration = self.store.find_registration(model, version)
@@ -287,8 +313,7 @@ class Releases:
             Refused: Something reaches it, and says what; or no reason was given.
             NotFound: There is no such version.
         """
-        if not reason.strip() or not actor.strip():
-            raise Refused("a removal needs an actor and a reason", remedy="say who wants it and why")
+        _check_words("a removal", actor, reason)
         self.store.record_removal(model, version, actor=actor, reason=reason)
         self.registry.remove(model, version)
 
@@ -364,6 +389,32 @@ class Releases:
             self.store.close_request(request.request_id, RequestState.REFUSED, "; ".join(decision.reasons))
             return Refused(problem, remedy="this cannot come true any more; train a new version")
         return Refused(problem, remedy=f"the request {request.request_id} stays open until it holds")
+
+
+def _check_words(what: str, actor: str, reason: str) -> None:
+    if not reason.strip() or not actor.strip():
+        raise Refused(f"{what} needs an actor and a reason", remedy="say who wants it and why")
+    _check_no_key(actor + reason)
+
+
+def _check_no_key(text: str) -> None:
+    if holds_key(text):
+        raise Refused(
+            "what was written holds an API key, and it would be kept for good",
+            remedy="revoke the key with `release api-key revoke`, and write it again without",
+        )
+
+
+def _same(known: PromotionRequest, model: str, version: str | None, actor: str) -> PromotionRequest:
+    """Returns the request that has an id already, if it is the one that is asked for again."""
+    if (known.model, known.version) != (model, version or known.version):
+        raise Refused(
+            f"request {known.request_id} already asks for {known.model} version {known.version}",
+            remedy="use a new request id",
+        )
+    if not same_person(known.actor, actor):
+        raise Refused(f"request {known.request_id} is one of {known.actor}", remedy="use a new request id")
+    return known
 
 
 def _moment(row: LedgerRow) -> datetime:

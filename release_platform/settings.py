@@ -5,6 +5,7 @@ The embedded default needs no server: everything lives in one folder, `.release`
 
 import getpass
 import os
+import pwd
 import shutil
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,14 @@ class Settings(BaseSettings):
         dagster_url: Where Dagster's web server answers, for links.
         mlflow_url: Where MLflow's web server answers, for links.
         actor: Who acts; empty: the user of the operating system.
+        require_keys: Whether operators must show who they are: then no name that is merely said moves anything.
+        stamp_secret: With `require_keys`: what Dagster's web server and the code location share, to tell a run that an
+            operator launched from a forged one; at least 32 characters.
+        proxy_secret: With `require_keys`: what the proxy shows to Dagster's web server, to be believed when it names
+            who signed in; empty: it is not believed.
+        api_url: Where the operators' API answers; when it is set the operator's commands go there.
+        api_key: The API key that these commands show.
+        api_key_file: A file with that key, where it is not in the environment.
     """
 
     model_config = SettingsConfigDict(env_prefix="RELEASE_", extra="ignore")
@@ -56,6 +65,12 @@ class Settings(BaseSettings):
     dagster_url: str = "http://127.0.0.1:3000"
     mlflow_url: str = "http://127.0.0.1:5050"
     actor: str = ""
+    require_keys: bool = False
+    stamp_secret: SecretStr = SecretStr("")
+    proxy_secret: SecretStr = SecretStr("")
+    api_url: str = ""
+    api_key: SecretStr = SecretStr("")
+    api_key_file: Path | None = None
 
     @property
     def serving_urls(self) -> tuple[str, ...]:
@@ -93,8 +108,8 @@ class Settings(BaseSettings):
         return self.keys or self.root / "keys"
 
     @property
-    def api_key_file(self) -> Path:
-        """Where the API keys are."""
+    def known_keys(self) -> Path:
+        """Where the API keys are that callers may show."""
         return self.api_keys or self.key_folder / "api-keys.json"
 
     @property
@@ -105,8 +120,13 @@ class Settings(BaseSettings):
 
     @property
     def acting(self) -> str:
-        """Who acts when nobody is named."""
-        return self.actor or getpass.getuser()
+        """Who acts when nobody is named; where keys are required that is the user of this process, whatever is said."""
+        if not self.require_keys:
+            return self.actor or getpass.getuser()
+        try:
+            return pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:  # a container may run as a user without a name
+            return f"user {os.getuid()}"
 
     def prepare(self) -> None:
         """Makes the folders, and gives Dagster its home with the platform's `dagster.yaml`."""

@@ -125,12 +125,12 @@ class ReleaseStore:
         """
         try:
             with self._begin() as connection:
-                refused = _lock_request(connection, request_id)
+                closed = _lock_request(connection, request_id)
                 done = _find_done(connection, request_id, (model, move, version))
                 if done is not None:
                     return done
-                if refused is not None:
-                    raise Refused(f"request {request_id} was refused: {refused}", remedy="open a new request")
+                if closed is not None:
+                    raise Refused(f"request {request_id} {closed}", remedy="open a new request")
                 head = _head(connection, model)
                 if head.epoch != expected_epoch:
                     raise StaleEpoch(model, expected=expected_epoch, found=head.epoch)
@@ -301,13 +301,18 @@ class ReleaseStore:
         Raises:
             NotFound: There is none of that id.
         """
-        with self._read() as connection:
-            row = connection.execute(_requests.select().where(_requests.c.request_id == request_id)).mappings().first()
-        if row is None:
+        found = self.find_request(request_id)
+        if found is None:
             raise NotFound(
                 f"there is no promotion request {request_id}", remedy="`release status MODEL` lists the open ones"
             )
-        return _request_from(row)
+        return found
+
+    def find_request(self, request_id: str) -> PromotionRequest | None:
+        """Returns a request, or None."""
+        with self._read() as connection:
+            row = connection.execute(_requests.select().where(_requests.c.request_id == request_id)).mappings().first()
+        return None if row is None else _request_from(row)
 
     def requests(self, model: str, state: RequestState | None = None) -> tuple[PromotionRequest, ...]:
         """Returns the requests of a model, oldest first; only those in one state if it is given."""
@@ -457,10 +462,14 @@ def _not_before(last: LedgerRow | None, now: datetime) -> str:
 
 
 def _lock_request(connection: sa.Connection, request_id: str) -> str | None:
-    """Lets nobody else close or carry out a request until the transaction ends; returns why it was refused, or None."""
+    """Lets nobody else close or carry out a request until the transaction ends; returns why it is closed, or None.
+
+    One that was promoted is not closed in this sense: carrying it out again is answered with what it moved.
+    """
     query = sa.select(_requests.c.state, _requests.c.outcome).where(_requests.c.request_id == request_id)
     found = connection.execute(query.with_for_update()).first()
-    return str(found.outcome) if found is not None and found.state == RequestState.REFUSED else None
+    closed = {RequestState.REFUSED, RequestState.CANCELLED}
+    return f"is {found.state}: {found.outcome}" if found is not None and found.state in closed else None
 
 
 def _find_done(connection: sa.Connection, request_id: str, wanted: tuple[str, Move, str]) -> LedgerRow | None:

@@ -142,7 +142,7 @@ def _file() -> "ApiKeyFile":
     from release_platform.adapters.api_keys import ApiKeyFile
     from release_platform.settings import Settings
 
-    path: Path = Settings().api_key_file
+    path: Path = Settings().known_keys
     return ApiKeyFile(path)
 
 

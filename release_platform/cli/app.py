@@ -3,6 +3,7 @@
 import typer
 
 from release_platform.cli import (
+    api,
     api_key,
     audit,
     data,
@@ -39,6 +40,7 @@ app.command("run")(run.run)
 app.command("status")(show.status)
 app.command("promote")(promotion.promote)
 app.command("approve")(promotion.approve)
+app.command("cancel")(promotion.cancel)
 app.command("rollback")(promotion.rollback)
 app.command("audit")(audit.audit)
 app.command("serve")(serving.serve)
@@ -57,5 +59,6 @@ app.command("delete")(garbage.delete)
 app.command("reproduce")(reproduce.reproduce)
 app.command("models")(show.models)
 app.command("new")(new.new)
+app.command("api")(api.api)
 app.command("dev")(dev.dev)
 app.command("demo")(demo.demo)

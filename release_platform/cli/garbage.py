@@ -39,11 +39,12 @@ def gc(
     with running.instance() as instance:
         plan = collector.plan(needed=needed_snapshots(instance), now=datetime.now(UTC))
     if run:
+        who = running.caretaker(actor)
         for number, one in enumerate(plan.garbage, start=1):
             err.print(
                 f"  {number}/{len(plan.garbage)}  {one.kind} {one.model} {one.name}", markup=False, soft_wrap=True
             )
-            collector.collect(one, actor=actor or services.settings.acting)
+            collector.collect(one, actor=who)
     total = sum(one.size_bytes for one in plan.garbage)
     if json:
         show_json(
@@ -89,5 +90,5 @@ def delete(
 
     running.project(model)
     services = running.services()
-    services.releases.remove(model, version, actor=actor or services.settings.acting, reason=reason)
+    services.releases.remove(model, version, actor=running.caretaker(actor), reason=reason)
     out.print(f"{model}: version {version} is removed")

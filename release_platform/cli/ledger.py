@@ -1,16 +1,16 @@
 """`release who-served` and `release ledger`: what an auditor asks."""
 
 import json as json_module
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from release_platform.cli import remote
 from release_platform.cli.console import err, out, show_json
 from release_platform.cli.options import Json, Model
-from release_platform.domain.errors import DataError, IntegrityError, NotFound, Unavailable
-from release_platform.domain.ledger import LedgerRow, certified_faults, faults, standing_at
+from release_platform.domain.errors import DataError, IntegrityError, Unavailable
+from release_platform.domain.ledger import LedgerRow, certified_faults, faults
 
 if TYPE_CHECKING:
     from release_platform.adapters.signing import TrustedKeys
@@ -31,32 +31,24 @@ def who_served(
 
         release who-served flight_delay --at 2026-03-01T12:00
     """
+    api = remote.find_api()
+    found = api.get(f"/v1/models/{remote.part(model)}/who-served", at=at) if api else _served_here(model, at)
+    if json:
+        show_json(found)
+        return
+    put = found["by"]
+    said = (
+        f"{model}: version {found['version']} ({put['digest']}), by {put['actor']} since {put['at']}: {put['reason']}"
+    )
+    out.print(said, markup=False, soft_wrap=True)
+
+
+def _served_here(model: str, at: str) -> dict[str, Any]:
     from release_platform.cli import running
+    from release_platform.standing import moment_of, served_at
 
     running.project(model)
-    moment = _moment(at)
-    if moment > datetime.now(UTC):
-        raise DataError(f"{moment.isoformat()} is still to come", remedy=f"`release status {model}` shows what is now")
-    rows = running.services().store.ledger(model)
-    row = standing_at(rows, moment)
-    version = row.after["production"] if row else None
-    if row is None or version is None:
-        raise NotFound(
-            f"{model}: nothing was in Production at {moment.isoformat()}", remedy=f"`release history {model}`"
-        )
-    put = [r for r in rows if r.epoch <= row.epoch and r.version == version and r.after["production"] == version][-1]
-    if json:
-        show_json({"model": model, "at": moment.isoformat(), "version": version, "by": put.to_json()})
-        return
-    out.print(f"{model}: version {version} ({put.digest}), by {put.actor} since {put.at}: {put.reason}", soft_wrap=True)
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise DataError(f"'{text}' is not an ISO 8601 time", remedy="write it like 2026-03-01T12:00") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return served_at(running.services().store.ledger(model), model, moment_of(at))
 
 
 @ledger.command("verify")

@@ -1,15 +1,24 @@
-"""`release promote`, `approve` and `rollback`: the operator's commands, through the operator's jobs."""
+"""`release promote`, `approve`, `cancel` and `rollback`: through the operator's jobs, or through the operators' API."""
 
+from collections.abc import Sequence
 from time import monotonic, sleep
 from typing import Annotated, Any
 
 import typer
 
+from release_platform.cli import remote
 from release_platform.cli.console import err, out, show_json
 from release_platform.cli.options import Actor, Json, Model, Reason
 from release_platform.domain.errors import Refused
 from release_platform.domain.ledger import LedgerRow
-from release_platform.domain.policy import Facts, PromotionRequest, RequestState, decide, find_approval
+from release_platform.domain.policy import (
+    Facts,
+    PromotionRequest,
+    RequestState,
+    decide,
+    find_approval,
+    missing_of,
+)
 
 WAIT_S = 180.0
 PATIENCE_S = 30.0
@@ -35,8 +44,11 @@ def promote(
 
         release promote breast_cancer --version 3 --actor ada --reason "back to the linear model"
     """
+    if (api := remote.find_api(actor)) is not None:
+        _show(remote.promote(api, model, version=version, reason=reason), json, said=[])
+        return
     row = promote_model(model, version=version, actor=actor, reason=reason)
-    _show(row, json)
+    _show(row, json, said=_servers_said(row))
 
 
 def promote_model(model: str, *, version: str | None, actor: str | None, reason: str) -> LedgerRow:
@@ -48,7 +60,7 @@ def promote_model(model: str, *, version: str | None, actor: str | None, reason:
     from release_platform.cli import running
 
     running.project(model)
-    form: dict[str, Any] = {"model": model, "actor": actor or running.services().settings.acting, "reason": reason}
+    form: dict[str, Any] = {"model": model, "actor": running.operator(actor), "reason": reason}
     if version is not None:
         form["version"] = version
     run_id, _ = running.run_job("request_promotion", config={"ops": {"open_request": {"config": form}}})
@@ -111,8 +123,10 @@ def _wait_for_sensor(request: PromotionRequest) -> LedgerRow:
         state = store.get_request(request.request_id)
         if state.state is RequestState.PROMOTED:
             return _row_of(request)
-        if state.state is RequestState.REFUSED:
-            raise Refused(f"request {request.request_id} is refused: {state.outcome}", remedy="train a new version")
+        if state.state is not RequestState.OPEN:
+            raise Refused(
+                f"request {request.request_id} is {state.state}: {state.outcome}", remedy="open a new request"
+            )
         if monotonic() > patience and not _is_launched(request):  # the daemon stopped, or does not know this model
             return _decide_here(request)
         sleep(0.5)
@@ -135,8 +149,6 @@ def _is_launched(request: PromotionRequest) -> bool:
 
 def missing_conditions(request: PromotionRequest) -> tuple[str, ...]:
     """Returns what an open request waits for, as the sensor would say."""
-    from release_platform.defs.readiness import missing_of
-
     return missing_of(decide(facts_of(request)))
 
 
@@ -166,25 +178,55 @@ def approve(
 
         release approve 3f9c2a71b0de --actor grace --reason "read the report, slices are fine"
     """
-    from release_platform.cli import running
-    from release_platform.defs.readiness import missing_of
+    api = remote.find_api(actor)
+    found = remote.approve(api, request_id, reason) if api else _approve_here(request_id, reason, actor)
+    if json:
+        show_json({name: value for name, value in found.items() if name != "said"})
+        return
+    out.print(f"{found['model']} version {found['version']}: {found['said']}", markup=False, soft_wrap=True)
+    said = f"Still missing: {'; '.join(found['missing'])}" if found["missing"] else "Every condition holds."
+    out.print(said, markup=False, soft_wrap=True)
 
-    who = actor or running.services().settings.acting
+
+def _approve_here(request_id: str, reason: str, actor: str | None) -> dict[str, Any]:
+    from release_platform.cli import running
+
+    who = running.operator(actor)
     form = {"request_id": request_id, "actor": who, "reason": reason}
     running.run_job("approve", config={"ops": {"record_approval": {"config": form}}})
     request = running.services().store.get_request(request_id)
     facts = facts_of(request)
     given = find_approval(facts, who)
     assert given is not None
-    missing = missing_of(decide(facts)) if request.state is RequestState.OPEN else ()
-    if json:
-        valid = {"valid_until": given.until.isoformat() if given.until else None}
-        asked = {"request_id": request_id, "model": request.model, "version": request.version}
-        show_json({**asked, **valid, "missing": list(missing)})
-        return
-    out.print(f"{request.model} version {request.version}: {given.said}", markup=False, soft_wrap=True)
-    said = f"Still missing: {'; '.join(missing)}" if missing else "Every condition holds."
-    out.print(said, markup=False, soft_wrap=True)
+    return {
+        "request_id": request_id,
+        "model": request.model,
+        "version": request.version,
+        "valid_until": given.until.isoformat() if given.until else None,
+        "missing": list(missing_of(decide(facts))) if request.state is RequestState.OPEN else [],
+        "said": given.said,
+    }
+
+
+def cancel(
+    request_id: Annotated[str, typer.Argument(help="Id of the promotion request.", show_default=False)],
+    reason: Reason,
+    actor: Actor = None,
+) -> None:
+    """Close an open promotion request, so that it is never carried out.
+
+    Example:
+
+        release cancel 3f9c2a71b0de --reason "asked for the wrong version"
+    """
+    if (api := remote.find_api(actor)) is not None:
+        outcome = remote.cancel(api, request_id, reason)
+    else:
+        from release_platform.cli import running
+
+        who = running.operator(actor)
+        outcome = running.services().releases.cancel(request_id, actor=who, reason=reason).outcome
+    out.print(f"request {request_id} is cancelled {outcome}", markup=False, soft_wrap=True)
 
 
 def rollback(
@@ -204,21 +246,24 @@ def rollback(
 
         release rollback breast_cancer --to 3 --reason "last version before the schema change"
     """
+    if (api := remote.find_api(actor)) is not None:
+        row, said = remote.rollback(api, model, to=to, reason=reason)
+        _show(row, json, said=said)
+        return
     from release_platform.cli import running
 
     running.project(model)
-    form: dict[str, Any] = {"model": model, "actor": actor or running.services().settings.acting, "reason": reason}
+    form: dict[str, Any] = {"model": model, "actor": running.operator(actor), "reason": reason}
     if to is not None:
         form["to"] = to
     run_id, _ = running.run_job("rollback", config={"ops": {"bring_back": {"config": form}}})
     row = next(r for r in running.services().store.ledger(model) if r.request_id == f"rollback-{run_id}")
-    _show(row, json)
+    _show(row, json, said=_servers_said(row))
 
 
-def _show(row: LedgerRow, json: bool) -> None:
-    said = _servers_said(row)
+def _show(row: LedgerRow, json: bool, *, said: Sequence[str]) -> None:
     if json:
-        show_json({**row.to_json(), "servers": said})
+        show_json({**row.to_json(), "servers": list(said)})
         return
     before = row.before["production"]
     out.print(

@@ -12,7 +12,7 @@ from dagster.components.core.component_tree import ComponentTreeException
 from release_platform.cli.console import PROGRESS, Progress, err
 from release_platform.definitions import build_definitions, definitions_of, load_projects, model_folders
 from release_platform.defs.promotion import Projects, get_project
-from release_platform.domain.errors import GatesNotPassed, SpecError
+from release_platform.domain.errors import GatesNotPassed, Refused, SpecError
 from release_platform.project import Project, read_projects
 from release_platform.services import Services
 from release_platform.settings import Settings
@@ -24,6 +24,36 @@ def services() -> Services:
     settings = Settings()
     settings.prepare()
     return Services(settings)
+
+
+def operator(actor: str | None) -> str:
+    """Returns who acts on this store: who is named, or who the settings say.
+
+    Raises:
+        Refused: This store takes no name that is merely said.
+    """
+    settings = services().settings
+    if settings.require_keys:
+        raise Refused(
+            "this release store is moved by holders of an API key of the scope operator, not by who says a name",
+            remedy="set RELEASE_API_URL to the address of `release api`, and RELEASE_API_KEY_FILE to your key's file",
+        )
+    return actor or settings.acting
+
+
+def caretaker(actor: str | None) -> str:
+    """Returns who removes what nothing reaches: who is named, or who the settings say.
+
+    Raises:
+        Refused: Somebody is named, and this store takes no name that is merely said.
+    """
+    settings = services().settings
+    if settings.require_keys and actor is not None:
+        raise Refused(
+            "this release store takes no name that is merely said",
+            remedy=f"leave --actor out: the user of this process is kept, {settings.acting}",
+        )
+    return actor or settings.acting
 
 
 @lru_cache(maxsize=1)

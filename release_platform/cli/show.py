@@ -1,15 +1,13 @@
 """`release models`, `status` and `history`: what is, and what was."""
 
-from datetime import UTC, datetime
-from time import sleep
 from typing import Annotated, Any
 
 import typer
 
+from release_platform.cli import remote
 from release_platform.cli.console import out, show_json, show_table
 from release_platform.cli.options import Json, Model
-from release_platform.domain.freeze import find_freeze
-from release_platform.domain.policy import PromotionRequest, RequestState, decide, judged_approvals
+from release_platform.domain.ledger import LedgerRow
 
 
 def models(json: Json = False) -> None:
@@ -19,19 +17,21 @@ def models(json: Json = False) -> None:
 
         release models
     """
-    from release_platform.cli import running
-
-    rows = []
-    for name, project in sorted(running.projects().items()):
-        head = running.services().store.head(name)
-        rows.append(
-            (name, project.spec.task.value, project.spec.owner, head.staging, head.production, project.spec.description)
-        )
-    columns = ("model", "task", "owner", "staging", "production", "description")
+    api = remote.find_api()
+    found = api.get("/v1/models") if api else _models_here()
     if json:
-        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+        show_json(found)
         return
-    show_table("models", columns[:-1], [row[:-1] for row in rows])
+    columns = ("model", "task", "owner", "staging", "production")
+    show_table("models", columns, [[one[column] for column in columns] for one in found])
+
+
+def _models_here() -> list[dict[str, Any]]:
+    from release_platform.cli import running
+    from release_platform.standing import model_status
+
+    projects, store = running.projects(), running.services().store
+    return [model_status(projects[name], store.head(name)) for name in sorted(projects)]
 
 
 def status(
@@ -43,10 +43,8 @@ def status(
 
         release status flight_delay
     """
-    from release_platform.cli import running
-
-    names = [model] if model else sorted(running.projects())
-    found = [_status(name) for name in names]
+    api = remote.find_api()
+    found = remote.statuses(api, model) if api else _statuses_here(model)
     if json:
         show_json(found[0] if model else found)
         return
@@ -54,54 +52,12 @@ def status(
         _show_status(state)
 
 
-def _status(name: str) -> dict[str, Any]:
+def _statuses_here(model: str | None) -> list[dict[str, Any]]:
     from release_platform.cli import running
+    from release_platform.standing import status_of
 
-    policy = running.project(name).spec.policy
-    services = running.services()
-    head = services.store.head(name)
-    freeze = find_freeze(policy.freeze, datetime.now(UTC))
-    return {
-        **head.to_json(),
-        "registry_wrong": _lasting_deviations(name) if head.epoch else [],
-        "frozen": freeze.said if freeze else None,
-        "requests": [_request_status(request) for request in services.store.requests(name, RequestState.OPEN)],
-    }
-
-
-def _request_status(request: PromotionRequest) -> dict[str, Any]:
-    from release_platform.cli.promotion import facts_of
-    from release_platform.defs.readiness import missing_of
-
-    facts = facts_of(request)
-    return {
-        "request_id": request.request_id,
-        "version": request.version,
-        "actor": request.actor,
-        "reason": request.reason,
-        "missing": list(missing_of(decide(facts))),
-        "approvals": [
-            {
-                "actor": judged.approval.actor,
-                "reason": judged.approval.reason,
-                "standing": judged.standing.value,
-                "valid_until": judged.until.isoformat() if judged.until else None,
-                "said": judged.said,
-            }
-            for judged in judged_approvals(facts)
-        ],
-    }
-
-
-def _lasting_deviations(name: str) -> list[str]:
-    """Returns what the registry shows wrongly now and a moment later: a move that is under way is no fault."""
-    from release_platform.cli import running
-
-    projection = running.services().releases.projection
-    if not projection.deviations(name):
-        return []
-    sleep(2)
-    return [one.sentence for one in projection.deviations(name)]
+    names = [model] if model else sorted(running.projects())
+    return [status_of(running.services().releases, running.project(name)) for name in names]
 
 
 def _show_status(state: dict[str, Any]) -> None:
@@ -129,10 +85,8 @@ def history(model: Model, json: Json = False) -> None:
 
         release history flight_delay --json
     """
-    from release_platform.cli import running
-
-    running.project(model)
-    rows = running.services().store.ledger(model)
+    api = remote.find_api()
+    rows = remote.history(api, model) if api else _history_here(model)
     if json:
         show_json([row.to_json() for row in rows])
         return
@@ -153,3 +107,10 @@ def history(model: Model, json: Json = False) -> None:
             for r in rows
         ],
     )
+
+
+def _history_here(model: str) -> tuple[LedgerRow, ...]:
+    from release_platform.cli import running
+
+    running.project(model)
+    return running.services().store.ledger(model)

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from release_platform.defs.attribution import actor_of
 from release_platform.defs.naming import MODEL_TAG, asset_key, link, shared
 from release_platform.defs.readiness import Decided, ready_evaluation
 from release_platform.defs.resources import Platform
@@ -30,13 +31,14 @@ SERVERS = "servers"
 """Names, in the metadata of a move, what each live server said to it, a sentence a line."""
 Projects = Mapping[str, Project]
 _RUN_TAGS = {"dagster/max_retries": "0"}
+_ACTOR = "where API keys are required it is whoever signed in, whatever is written here."
 
 
 class PromotionForm(dg.Config):
     """Who wants which version in Production, and why."""
 
     model: str = Field(description="Name of the model, e.g. flight_delay.")
-    actor: str = Field(description="Who asks for it.")
+    actor: str = Field(default="", description=f"Who asks for it; {_ACTOR}")
     reason: str = Field(description="Why; it is kept in the ledger for good.")
     version: str | None = Field(default=None, description="The version; empty for the one in Staging.")
     request_id: str | None = Field(
@@ -48,7 +50,7 @@ class ApprovalForm(dg.Config):
     """Who approves which request."""
 
     request_id: str = Field(description="Id of the promotion request.")
-    actor: str = Field(description="Who approves; not the one who asked.")
+    actor: str = Field(default="", description=f"Who approves, not the one who asked; {_ACTOR}")
     reason: str = Field(default="", description="What was looked at.")
 
 
@@ -62,7 +64,7 @@ class RollbackForm(dg.Config):
     """Who brings which former version back, and why."""
 
     model: str = Field(description="Name of the model.")
-    actor: str = Field(description="Who rolls back.")
+    actor: str = Field(default="", description=f"Who rolls back; {_ACTOR}")
     reason: str = Field(description="Why; it is kept in the ledger for good.")
     to: str | None = Field(default=None, description="A former Production version; empty for the previous one.")
 
@@ -134,7 +136,7 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
             request = platform.services.releases.request(
                 config.model,
                 version=config.version,
-                actor=config.actor,
+                actor=actor_of(context, config.actor, platform.services.settings),
                 reason=config.reason,
                 request_id=config.request_id,
             )
@@ -147,12 +149,15 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
             request = platform.services.store.get_request(config.request_id)
             policy = get_project(projects, request.model).spec.policy
             approval = platform.services.releases.approve(
-                config.request_id, actor=config.actor, reason=config.reason, policy=policy
+                config.request_id,
+                actor=actor_of(context, config.actor, platform.services.settings),
+                reason=config.reason,
+                policy=policy,
             )
             until = approval_end(approval, policy)
             valid = f"until {moment_text(until)}" if until else "until model, report or policy change"
             context.instance.add_run_tags(context.run_id, {REQUEST_TAG: config.request_id, MODEL_TAG: request.model})
-            context.log.info(f"request {config.request_id}: approved by {config.actor}, {valid}")
+            context.log.info(f"request {config.request_id}: approved by {approval.actor}, {valid}")
 
     @dg.op(description="Moves Production to what a request asks for, if every condition holds now.")
     def move_production(context: dg.OpExecutionContext, config: PromoteForm, platform: Platform) -> None:
@@ -174,7 +179,7 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
             row = platform.services.releases.rollback(
                 config.model,
                 to=config.to,
-                actor=config.actor,
+                actor=actor_of(context, config.actor, platform.services.settings),
                 reason=config.reason,
                 request_id=f"rollback-{context.run_id}",
                 tell=said.append,

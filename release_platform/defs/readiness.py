@@ -9,7 +9,7 @@ import dagster as dg
 
 from release_platform.defs.naming import asset_key
 from release_platform.defs.resources import Platform
-from release_platform.domain.policy import Decision, PromotionRequest, Ready, RequestState, decide
+from release_platform.domain.policy import Decision, PromotionRequest, RequestState, decide, missing_of
 from release_platform.project import Project
 
 CHECK = "promotion_ready"
@@ -55,11 +55,6 @@ def ready_evaluation(model: str, decided: Sequence[Decided]) -> dg.AssetCheckEva
         or "no promotion request is open",
         metadata={"open_requests": len(waiting), "missing": dg.MetadataValue.table(rows, schema=_SCHEMA)},
     )
-
-
-def missing_of(decision: Decision) -> tuple[str, ...]:
-    """Returns what keeps a request from being promoted, as sentences; nothing when it is ready."""
-    return () if isinstance(decision, Ready) else decision.reasons
 
 
 def _said(request: PromotionRequest, missing: tuple[str, ...]) -> str:

@@ -100,6 +100,11 @@ def holds_key(text: str) -> bool:
     return re.search(KEY_PATTERN, text) is not None
 
 
+def without_keys(text: str) -> str:
+    """Returns a text with the id alone left of each key in it, for what is shown or logged."""
+    return re.sub(KEY_PATTERN, r"mrp_\1_...", text)
+
+
 def key_text(key_id: str, secret: str) -> str:
     """Returns the text of a key.
 

@@ -21,6 +21,7 @@ class RequestState(StrEnum):
     OPEN = "open"
     PROMOTED = "promoted"
     REFUSED = "refused"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +139,11 @@ class Facts:
     staged_at: datetime | None
     approvals: Sequence[Approval]
     now: datetime
+
+
+def missing_of(decision: Decision) -> tuple[str, ...]:
+    """Returns what keeps a request from being promoted, as sentences; nothing when it is ready."""
+    return () if isinstance(decision, Ready) else decision.reasons
 
 
 def decide(facts: Facts) -> Decision:

@@ -68,8 +68,8 @@ DEFECTS = (
     Defect(
         name="a request that was refused moves",
         file=_STORE,
-        old="if refused is not None:",
-        new="if refused is not None and not request_id:",
+        old="if closed is not None:",
+        new="if closed is not None and not request_id:",
         tests=(f"{_CONTRACT}test_a_request_that_was_refused_moves_nothing[sqlite]",),
     ),
     Defect(

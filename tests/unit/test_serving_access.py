@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from release_platform.adapters.api_keys import ApiKeyFile
+from release_platform.adapters.key_ring import LOOK_EVERY_S, MovingWindow
 from release_platform.domain.api_keys import Scope
-from serving.access import LOOK_EVERY_S, Access, MovingWindow
+from serving.access import Access
 from serving.errors import Forbidden, Problem, TooManyRequests, Unauthenticated, problem_response
 from serving.settings import Settings
 from tests.fakes.clock import FakeClock

@@ -1,0 +1,85 @@
+"""What the operators' API takes and answers."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Asking(_Body):
+    """A promotion request. Who asks is the name of the key."""
+
+    reason: Reason = Field(description="Why; it is kept in the ledger for good.", examples=["better recall, reviewed"])
+    version: Version | None = Field(None, description="The version; without it the one in Staging.", examples=["3"])
+
+
+class Approving(_Body):
+    """An approval. Who approves is the name of the key; not the one who asked."""
+
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=2_000)] = Field(
+        "", description="What was looked at.", examples=["read the report, slices are fine"]
+    )
+
+
+class Cancelling(_Body):
+    """A cancellation. Who cancels is the name of the key."""
+
+    reason: Reason = Field(description="Why.", examples=["asked for the wrong version"])
+
+
+class RollingBack(_Body):
+    """A rollback. Who rolls back is the name of the key."""
+
+    reason: Reason = Field(description="Why; it is kept in the ledger for good.", examples=["error rate doubled"])
+    to: Version | None = Field(None, description="A former Production version; without it the previous one.")
+
+
+class Who(BaseModel):
+    """Whose key a request came with."""
+
+    name: str
+    key_id: str
+    scopes: list[str]
+    expires_at: str | None
+
+
+class ApprovalAnswer(BaseModel):
+    """An approval, and whether it counts."""
+
+    actor: str
+    reason: str
+    standing: str
+    valid_until: str | None
+    said: str
+
+
+class RequestAnswer(BaseModel):
+    """A promotion request, and of an open one what is missing."""
+
+    request_id: str
+    model: str
+    version: str
+    actor: str
+    reason: str
+    requested_at: str
+    state: str
+    outcome: str
+    missing: list[str]
+    approvals: list[ApprovalAnswer]
+
+
+class ModelAnswer(BaseModel):
+    """A model and where its versions stand."""
+
+    model: str
+    task: str
+    owner: str
+    staging: str | None
+    production: str | None
+    description: str

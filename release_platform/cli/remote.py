@@ -1,0 +1,122 @@
+"""The operator's commands through the operators' API, where RELEASE_API_URL names one."""
+
+import uuid
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+from urllib.parse import quote
+
+from release_platform.adapters.operators_api import OperatorsApi
+from release_platform.cli.console import err
+from release_platform.domain.errors import Refused, Unavailable
+from release_platform.domain.ledger import LedgerRow
+
+WAIT_S = 180.0
+LOOK_EVERY_S = 1.0
+
+
+def find_api(actor: str | None = None) -> OperatorsApi | None:
+    """Returns the operators' API of the settings, or None when they name none.
+
+    Args:
+        actor: Who is said to act; nobody may be, since the key says it.
+
+    Raises:
+        Refused: Somebody is named, or there is no key.
+        Unavailable: The file of the key cannot be read.
+    """
+    from release_platform.settings import Settings
+
+    settings = Settings()
+    if not settings.api_url:
+        return None
+    if actor is not None:
+        raise Refused("through the operators' API the name of the API key is who acts", remedy="leave --actor out")
+    key = settings.api_key.get_secret_value() or _key_in(settings.api_key_file)
+    if not key:
+        raise Refused(
+            "the operators' API asks for an API key",
+            remedy="set RELEASE_API_KEY_FILE to its file; `release api-key create NAME --scope operator` makes one",
+        )
+    return OperatorsApi(settings.api_url, key)
+
+
+def _key_in(file: Path | None) -> str:
+    if file in {None, Path()}:  # the second is what an empty setting becomes
+        return ""
+    assert file is not None
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeError) as error:
+        raise Unavailable(
+            f"the API key in {file} cannot be read ({type(error).__name__})",
+            remedy="let RELEASE_API_KEY_FILE name a file that holds the key, and nothing else",
+        ) from None
+
+
+def promote(api: OperatorsApi, model: str, *, version: str | None, reason: str) -> LedgerRow:
+    """Requests a promotion, waits for the promotion sensor, and returns the ledger row.
+
+    Raises:
+        Refused: A condition does not hold; the request stays open, unless it never can.
+    """
+    asking = {"reason": reason, "version": version}
+    request = api.post(f"/v1/models/{part(model)}/requests", asking, once=uuid.uuid4().hex)
+    name = request["request_id"]
+    if request["reason"] != reason:
+        err.print(f"  carrying on with request {name}, asked for with: {request['reason']}", markup=False)
+    err.print("  the promotion sensor decides ...")
+    until = monotonic() + WAIT_S
+    while monotonic() < until:
+        if request["state"] == "promoted":
+            return next(row for row in history(api, model) if row.request_id == name)
+        if request["state"] != "open":
+            raise Refused(f"request {name} is {request['state']}: {request['outcome']}", remedy="open a new request")
+        if request["missing"]:
+            raise Refused(
+                f"request {name} waits: {'; '.join(request['missing'])}",
+                remedy="the promotion sensor carries it out as soon as every condition holds",
+            )
+        sleep(LOOK_EVERY_S)
+        request = api.get(f"/v1/requests/{part(name)}")
+    raise Refused(
+        f"request {name} still waits for its run",
+        remedy=f"check that Dagster's daemon runs; `release status {model}` shows the request, which stays open",
+    )
+
+
+def approve(api: OperatorsApi, request_id: str, reason: str) -> dict[str, Any]:
+    """Approves a request and returns what the approval is worth, and what is still missing."""
+    request = api.post(f"/v1/requests/{part(request_id)}/approval", {"reason": reason}, once=uuid.uuid4().hex)
+    name = api.get("/v1/whoami")["name"]
+    mine = next(one for one in request["approvals"] if one["actor"] == name)
+    shown = {key: request[key] for key in ("request_id", "model", "version", "missing")}
+    return {**shown, "valid_until": mine["valid_until"], "said": mine["said"]}
+
+
+def cancel(api: OperatorsApi, request_id: str, reason: str) -> str:
+    """Cancels a request and returns what is kept of it."""
+    path = f"/v1/requests/{part(request_id)}/cancellation"
+    return str(api.post(path, {"reason": reason}, once=uuid.uuid4().hex)["outcome"])
+
+
+def rollback(api: OperatorsApi, model: str, *, to: str | None, reason: str) -> tuple[LedgerRow, list[str]]:
+    """Brings a former version back; returns the ledger row, and what each live server said."""
+    answer = api.post(f"/v1/models/{part(model)}/rollback", {"reason": reason, "to": to}, once=uuid.uuid4().hex)
+    return LedgerRow.from_json({k: v for k, v in answer.items() if k != "servers"}), answer["servers"]
+
+
+def history(api: OperatorsApi, model: str) -> tuple[LedgerRow, ...]:
+    """Returns the ledger of a model."""
+    return tuple(LedgerRow.from_json(row) for row in api.get(f"/v1/models/{part(model)}/history"))
+
+
+def statuses(api: OperatorsApi, model: str | None) -> list[dict[str, Any]]:
+    """Returns where the versions of a model stand, or of all."""
+    names = [model] if model else [one["model"] for one in api.get("/v1/models")]
+    return [api.get(f"/v1/models/{part(name)}") for name in names]
+
+
+def part(text: str) -> str:
+    """Returns a text as one part of a path, whatever is in it."""
+    return quote(text, safe="")

@@ -1,0 +1,109 @@
+"""Where the versions and requests of a model stand, as JSON values: what every door shows."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from time import sleep
+from typing import Any
+
+from release_platform.domain.errors import DataError, NotFound
+from release_platform.domain.freeze import find_freeze
+from release_platform.domain.ledger import LedgerRow, standing_at
+from release_platform.domain.lifecycle import Head
+from release_platform.domain.policy import PromotionRequest, RequestState, decide, judged_approvals, missing_of
+from release_platform.project import Project
+from release_platform.releases import Releases
+
+
+def model_status(project: Project, head: Head) -> dict[str, Any]:
+    """Returns what a model is, and where its versions stand."""
+    spec = project.spec
+    return {
+        "model": spec.name,
+        "task": spec.task.value,
+        "owner": spec.owner,
+        "staging": head.staging,
+        "production": head.production,
+        "description": spec.description,
+    }
+
+
+def status_of(releases: Releases, project: Project) -> dict[str, Any]:
+    """Returns where versions stand, what is asked for and what it waits for, and what the registry shows wrongly."""
+    name, policy = project.spec.name, project.spec.policy
+    head = releases.store.head(name)
+    freeze = find_freeze(policy.freeze, datetime.now(UTC))
+    return {
+        **head.to_json(),
+        "registry_wrong": _lasting_deviations(releases, name) if head.epoch else [],
+        "frozen": freeze.said if freeze else None,
+        "requests": [
+            request_status(releases, project, request) for request in releases.store.requests(name, RequestState.OPEN)
+        ],
+    }
+
+
+def request_status(releases: Releases, project: Project, request: PromotionRequest) -> dict[str, Any]:
+    """Returns who asked for what, and of an open request what is missing and who approved it."""
+    facts = releases.facts(request, project.spec.policy)
+    is_open = request.state is RequestState.OPEN
+    return {
+        "request_id": request.request_id,
+        "model": request.model,
+        "version": request.version,
+        "actor": request.actor,
+        "reason": request.reason,
+        "requested_at": request.requested_at.isoformat(),
+        "state": request.state.value,
+        "outcome": request.outcome,
+        "missing": list(missing_of(decide(facts))) if is_open else [],
+        "approvals": [
+            {
+                "actor": judged.approval.actor,
+                "reason": judged.approval.reason,
+                "standing": judged.standing.value,
+                "valid_until": judged.until.isoformat() if judged.until else None,
+                "said": judged.said,
+            }
+            for judged in judged_approvals(facts)
+        ],
+    }
+
+
+def served_at(rows: Sequence[LedgerRow], model: str, moment: datetime) -> dict[str, Any]:
+    """Returns which version was in Production at a moment, and the row that put it there.
+
+    Raises:
+        NotFound: None was.
+    """
+    row = standing_at(rows, moment)
+    version = row.after["production"] if row else None
+    if row is None or version is None:
+        raise NotFound(
+            f"{model}: nothing was in Production at {moment.isoformat()}", remedy=f"`release history {model}`"
+        )
+    put = [r for r in rows if r.epoch <= row.epoch and r.version == version and r.after["production"] == version][-1]
+    return {"model": model, "at": moment.isoformat(), "version": version, "by": put.to_json()}
+
+
+def moment_of(text: str) -> datetime:
+    """Returns the moment of an ISO 8601 text, which is past; without an offset it is UTC.
+
+    Raises:
+        DataError: It is none, or is still to come.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise DataError(f"'{text:.100}' is not an ISO 8601 time", remedy="write it like 2026-03-01T12:00") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment > datetime.now(UTC):
+        raise DataError(f"{moment.isoformat()} is still to come", remedy="`release status MODEL` shows what is now")
+    return moment
+
+
+def _lasting_deviations(releases: Releases, name: str) -> list[str]:
+    """Returns what the registry shows wrongly now and a moment later: a move that is under way is no fault."""
+    if not releases.projection.deviations(name):
+        return []
+    sleep(2)
+    return [one.sentence for one in releases.projection.deviations(name)]
