@@ -7,6 +7,14 @@ VERSION ?=
 REASON ?=
 URL ?= http://127.0.0.1:8000
 SEEDS ?= 50
+ENV_FILE ?= .env
+DOCKER ?= docker
+COMPOSE = $(DOCKER) compose --env-file $(ENV_FILE)
+# While the stack is up the commands run in it, else on this machine; `=` and not `:=`, so that only they look.
+STACK = $(shell test -e $(ENV_FILE) && $(COMPOSE) ps --quiet --status running dagster-code 2>/dev/null)
+IN_STACK = $(COMPOSE) run --rm --no-deps -e RELEASE_ACTOR="$$(id -un)"
+RELEASE = $(if $(STACK),$(IN_STACK) cli,$(MAKE) --no-print-directory install && $(BIN)/release)
+EVERYWHERE = $$(sed -n 's/^SERVING_URLS=//p' $(ENV_FILE)),http://proxy:8000
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 export PYTHONHASHSEED := 0
@@ -14,11 +22,11 @@ export REASON
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up down run-pipeline promote serve smoke-test dev test lint types arch check mutants chaos fuzz soak bench bench-install bench-serving lock clean
+.PHONY: help install install-dev demo up down run-pipeline promote serve smoke-test dev e2e test lint types arch check mutants chaos fuzz soak bench bench-install bench-serving lock clean
 
 help: ## List all targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
-	@echo "Variables: MODEL=flight_delay VERSION= REASON= URL=http://127.0.0.1:8000 SEEDS=50 PYTHON=python3"
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@echo "Variables: MODEL=flight_delay VERSION= REASON= URL=http://127.0.0.1:8000 SEEDS=50 PYTHON=python3 ENV_FILE=.env VERBOSE="
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python"; exit 1; }
@@ -43,26 +51,34 @@ install-dev: $(VENV)/.dev ## Install everything that tests and checks need
 demo: install ## The whole life of MODEL on the embedded default, no server needed
 	@$(BIN)/release demo $(MODEL)
 
-up: ## The Docker stack; not part of this version yet, `make dev` is the stack without Docker
-	@echo "There is no Docker stack in this version yet. 'make dev' starts Dagster, MLflow and serving without Docker."; exit 2
+up: ## The container stack: build, start, wait until all is well, print the addresses; needs Docker only
+	@$(DOCKER) info >/dev/null 2>&1 || { echo "Docker does not answer: start it, or use 'make dev', which needs none."; exit 2; }
+	@deploy/write-env $(ENV_FILE) && mkdir -p models
+	@$(COMPOSE) build $(if $(VERBOSE),,--quiet)
+	@$(COMPOSE) up --detach --wait --wait-timeout 600 --remove-orphans
+	@deploy/addresses $(ENV_FILE)
 
-down: ## Stop the Docker stack; `make dev` is stopped by Ctrl-C
-	@echo "There is no Docker stack in this version yet. 'make dev' is stopped by Ctrl-C."; exit 2
+down: ## Stop the container stack; its data stays in its volumes
+	@$(COMPOSE) --profile '*' down --remove-orphans
 
-run-pipeline: install ## Train, judge and register MODEL, up to Staging
-	@$(BIN)/release run $(MODEL)
+run-pipeline: ## Train, judge and register MODEL, up to Staging; in the stack if it is up
+	@$(RELEASE) run $(MODEL)
 
-promote: install ## Promote MODEL (VERSION=, default: Staging's) with REASON=
-	@$(BIN)/release promote $(MODEL) --reason "$$REASON" $(if $(VERSION),--version $(VERSION))
+promote: ## Promote MODEL (VERSION=, default: Staging's) with REASON=; in the stack if it is up
+	@$(RELEASE) promote $(MODEL) --reason "$$REASON" $(if $(VERSION),--version $(VERSION))
 
-serve: install ## Serve all Production versions on http://127.0.0.1:8000
-	@$(BIN)/release serve
+serve: ## Serve all Production versions on http://127.0.0.1:8000; the stack does so while it is up
+	@$(if $(STACK),$(COMPOSE) up --detach --wait --no-deps --no-recreate proxy serving-1 serving-2 && deploy/addresses $(ENV_FILE),$(RELEASE) serve)
 
-smoke-test: install ## Ask the live server at URL the golden inputs of MODEL
-	@$(BIN)/release verify $(MODEL) --url $(URL) $(if $(VERSION),--version $(VERSION))
+smoke-test: ## Ask the live server at URL the golden inputs of MODEL; in the stack every replica and the proxy
+	@$(if $(STACK),$(IN_STACK) -e RELEASE_SERVING_URL="$(EVERYWHERE)" cli verify $(MODEL),\
+	  $(RELEASE) verify $(MODEL) --url $(URL)) $(if $(VERSION),--version $(VERSION))
 
 dev: install ## Dagster on 3000, MLflow on 5050 and serving on 8000 together; one Ctrl-C stops all
 	@exec $(BIN)/release dev
+
+e2e: install-dev ## The container stack end to end, on ports and volumes of its own; needs Docker
+	@STACK_E2E=1 $(BIN)/python -m pytest tests/e2e/stack -s --timeout 1200
 
 test: install-dev ## Pass all tests that need no extra server on the machine
 	@$(BIN)/python -m pytest -n auto --dist loadfile
@@ -111,6 +127,11 @@ lock: install-dev ## Compile requirements/*.txt anew from pyproject.toml
 	  if [ $$extra = dev ]; then what="--extra platform --extra serving --extra tracing --extra build --extra dev"; else what="--extra $$extra --constraint requirements/dev.txt"; fi; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --no-strip-extras --no-annotate --no-header $$what pyproject.toml --output-file requirements/$$extra.txt || exit 1; \
+	done
+	@for image in mlflow seaweedfs; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --no-strip-extras --no-annotate --no-header --constraint requirements/dev.txt \
+	    requirements/$$image.in --output-file requirements/$$image.txt || exit 1; \
 	done
 	@for peer in mlflow mlserver bentoml litserve kserve ray; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

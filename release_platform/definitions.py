@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -32,7 +32,7 @@ def build_definitions(*folders: Path) -> dg.Definitions:
     Raises:
         SpecError: A `defs.yaml` is wrong, or two models share a name.
     """
-    trees = [_tree(folder) for folder in folders if folder.is_dir()]
+    trees = _trees(folders)
     return dg.Definitions.merge(*_built(trees), _shared(_projects(trees)))
 
 
@@ -68,12 +68,17 @@ def load_projects(*folders: Path) -> dict[str, Project]:
     Raises:
         SpecError: A `defs.yaml` is wrong, or two models share a name.
     """
-    return _projects([_tree(folder) for folder in folders if folder.is_dir()])
+    return _projects(_trees(folders))
 
 
 def model_folders() -> tuple[Path, ...]:
     """Returns where models are looked for: the examples, and the folder of the settings."""
     return (EXAMPLES, Settings().models.resolve())
+
+
+def _trees(folders: Iterable[Path]) -> list[dg.ComponentTree]:
+    """Returns the tree of each folder that describes a model; Dagster cannot read one that describes nothing."""
+    return [_tree(folder) for folder in folders if any(folder.rglob("defs.yaml"))]
 
 
 def _tree(folder: Path) -> dg.ComponentTree:

@@ -4,7 +4,7 @@ from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.signing import KeyFolder
 from release_platform.domain.attestation import CERTIFICATE_TAG, Certificate
 from release_platform.domain.errors import IntegrityError, NotFound, Refused
-from release_platform.domain.ledger import LedgerRow, certificate_of, standing
+from release_platform.domain.ledger import LedgerRow, alias_of, certificate_of, last_moves, standing
 from release_platform.domain.lifecycle import Alias, Head
 from release_platform.domain.ports import Registry
 from release_platform.domain.projection import Deviation, Shown, What, deviations
@@ -24,9 +24,10 @@ class Projection:
     def project(self, model: str) -> tuple[str, ...]:
         """Points the registry's aliases to where the head says, Production first, each move certified.
 
-        A certificate is written before its alias moves, so whoever follows the alias finds it. A version that was
-        deleted or edited behind the platform's back keeps only its own alias from moving. When another move was
-        committed meanwhile the aliases are pointed once more: whoever writes last has seen the newest head.
+        A certificate is written before its alias moves, so whoever follows the alias finds it; then those of earlier
+        moves that were cut off are written too. A version that was deleted or edited behind the platform's back keeps
+        only its own alias from moving. When another move was committed meanwhile the aliases are pointed once more:
+        whoever writes last has seen the newest head.
 
         Returns:
             A sentence for each alias that could not be moved.
@@ -35,7 +36,7 @@ class Projection:
         for _ in range(ATTEMPTS):
             rows = self._store.ledger(model)
             head = _head(model, rows)
-            problems = self._point(head, {row.version: row for row in standing(rows)})
+            problems = self._point(head, rows)
             if self._store.head(model).epoch == head.epoch:
                 if not problems:
                     self._store.mark_projected(model, head.epoch)
@@ -43,9 +44,11 @@ class Projection:
         return problems
 
     def renew(self, model: str) -> None:
-        """Signs the certificate of where each version stands by the present key, whichever key signed it before."""
-        for row in standing(self._store.ledger(model)):
-            self._sign(row)
+        """Signs every certificate that is kept by the present key, whichever key signed it before."""
+        there = self._registry.shown(model).tags
+        for row in last_moves(self._store.ledger(model)):
+            if row.version in there:
+                self._sign(row)
 
     def deviations(self, model: str) -> tuple[Deviation, ...]:
         """Returns what the registry shows otherwise than it must; changes nothing."""
@@ -56,7 +59,8 @@ class Projection:
             if self._store.head(model).epoch == head.epoch:  # else a move was committed while we looked
                 break
         found = deviations(head, self._store.recorded_tags(model), shown)
-        return found + tuple(_uncertified(row) for row in standing(rows) if not self._is_certified(row, shown))
+        kept = (row for row in last_moves(rows) if row.version in shown.tags)
+        return found + tuple(_uncertified(row) for row in kept if self._certificate(row, shown) != certificate_of(row))
 
     def reconcile(self, model: str, *, undo: bool) -> tuple[str, ...]:
         """Finishes a move that was cut off, and returns a sentence for each change behind the platform's back.
@@ -82,23 +86,38 @@ class Projection:
                 self._registry.set_tag(model, one.version, one.name, one.wanted)
         return self.project(model)
 
-    def _point(self, head: Head, rows: dict[str, LedgerRow]) -> tuple[str, ...]:
+    def _point(self, head: Head, rows: tuple[LedgerRow, ...]) -> tuple[str, ...]:
         problems = []
+        shown = self._registry.shown(head.model)
+        moved = {row.version: row for row in standing(rows)}
         for alias in (Alias.PRODUCTION, Alias.PREVIOUS, Alias.STAGING):
             version = head.aliases[alias]
             try:
                 if alias is not Alias.PREVIOUS and version is not None:
-                    self._certify(rows[version])
+                    self._certify(moved[version], shown)
                 self._registry.set_alias(head.model, alias, version)
             except (Refused, IntegrityError) as error:
                 problems.append(f"{head.model}: alias {alias} cannot be moved: {error.problem}")
+        for row in last_moves(rows):
+            if row not in moved.values() and row.version in shown.tags:
+                try:
+                    self._certify(row, shown)
+                except (Refused, IntegrityError) as error:
+                    problems.append(f"{head.model}: a certificate cannot be written: {error.problem}")
         return tuple(problems)
 
-    def _certify(self, row: LedgerRow) -> None:
-        shown = self._registry.shown(row.model)
+    def _certify(self, row: LedgerRow, shown: Shown) -> None:
+        """Writes the certificate of a row, but never over one of a later row: that proves what the ledger lost."""
         if row.version not in shown.tags:
             raise NotFound(f"the registry has no version {row.version}", remedy="restore the registry from a backup")
-        if not self._is_certified(row, shown):
+        there = self._certificate(row, shown)
+        if there is not None and there.model == row.model and there.epoch > row.epoch:
+            raise IntegrityError(
+                f"version {row.version} has the certificate of epoch {there.epoch}, but its last move in the ledger is "
+                f"of epoch {row.epoch}",
+                remedy="`release ledger verify` and `release audit` say what the ledger lost; restore it from a backup",
+            )
+        if there != certificate_of(row):
             self._sign(row)
 
     def _sign(self, row: LedgerRow) -> None:
@@ -106,13 +125,13 @@ class Projection:
         bundle = self._keys.signer().sign(wanted.to_statement())
         self._registry.set_tag(row.model, row.version, CERTIFICATE_TAG + wanted.alias, bundle)
 
-    def _is_certified(self, row: LedgerRow, shown: Shown) -> bool:
-        wanted = certificate_of(row)
-        bundle = shown.tags.get(row.version, {}).get(CERTIFICATE_TAG + wanted.alias, "")
+    def _certificate(self, row: LedgerRow, shown: Shown) -> Certificate | None:
+        """Returns what is kept as the certificate of a row; None: absent, edited, or by a key that is not trusted."""
+        bundle = shown.tags.get(row.version, {}).get(CERTIFICATE_TAG + alias_of(row.move), "")
         try:
-            return Certificate.from_statement(self._keys.trusted().verify(bundle)) == wanted
-        except IntegrityError:  # absent, edited, or signed by a key that is trusted no more
-            return False
+            return Certificate.from_statement(self._keys.trusted().verify(bundle))
+        except IntegrityError:
+            return None
 
 
 def _head(model: str, rows: tuple[LedgerRow, ...]) -> Head:

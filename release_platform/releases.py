@@ -6,7 +6,6 @@ Everything is decided against the release store; the registry's aliases follow a
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -182,7 +181,9 @@ class Releases:
         """
         request = self.store.get_request(request_id)
         if request.state is not RequestState.OPEN:
-            raise Refused(f"request {request_id} is closed: {request.outcome}", remedy="open a new request")
+            raise Refused(
+                f"request {request_id} is closed, {request.state}: {request.outcome}", remedy="open a new request"
+            )
         if not actor.strip():
             raise Refused("an approval needs the name of a person", remedy="say who approves")
         _check_no_key(reason)
@@ -297,8 +298,12 @@ class Releases:
             digest=registration.digest if registration else "",
         )
         self._deliver(model, tell)  # before the registry, which may take its time to not answer
-        with suppress(Unavailable):  # committed; `reconcile` moves the aliases when the registry is back
-            self.projection.project(model)
+        try:
+            problems = self.projection.project(model)
+        except Unavailable:  # committed; `reconcile` moves the aliases then
+            problems = ("the registry does not answer; its aliases follow when it is back",)
+        for problem in problems:
+            tell(problem)
         return row
 
     def remove(self, model: str, version: str, *, actor: str, reason: str) -> None:

@@ -86,16 +86,19 @@ def served_at(rows: Sequence[LedgerRow], model: str, moment: datetime) -> dict[s
 
 
 def moment_of(text: str) -> datetime:
-    """Returns the moment of an ISO 8601 text; without an offset it is UTC.
+    """Returns the moment of an ISO 8601 text, which is past; without an offset it is UTC.
 
     Raises:
-        DataError: It is none.
+        DataError: It is none, or is still to come.
     """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise DataError(f"'{text:.100}' is not an ISO 8601 time", remedy="write it like 2026-03-01T12:00") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment > datetime.now(UTC):
+        raise DataError(f"{moment.isoformat()} is still to come", remedy="`release status MODEL` shows what is now")
+    return moment
 
 
 def _lasting_deviations(releases: Releases, name: str) -> list[str]:

@@ -1,6 +1,8 @@
 """Who may call: lets a request in, or says why not."""
 
 import logging
+import re
+from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from release_platform.domain.ports import Clock
 from serving.errors import Forbidden, TooManyRequests, Unauthenticated
 
 _OPEN = frozenset({Scope.PREDICT, Scope.READ})
+_BASIC = re.compile(rb"[Bb][Aa][Ss][Ii][Cc] +([^ ]*)")
 _LOG = logging.getLogger(__name__)
 
 
@@ -79,7 +82,8 @@ class Access:
         """Lets a request in, and returns whose it is; None where no key is asked for.
 
         Args:
-            authorization: The header `Authorization`, of which `Bearer KEY` counts; None when it did not come.
+            authorization: The header `Authorization`, of which `Bearer KEY` counts, and to read the password of
+                `Basic`, which browsers ask for; None when it did not come.
             x_api_key: The header `X-API-Key`, which counts before the other; None when it did not come.
             scope: What the request asks for.
 
@@ -93,16 +97,33 @@ class Access:
                 return None
             raise Forbidden(f"'{scope}' needs an API key, and this server knows none: set SERVING_API_KEYS")
         text = shown_key(authorization, x_api_key)
+        if text is None and scope is Scope.READ:
+            text = _password(authorization)
         if text is None:
-            raise Unauthenticated("send an API key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+            how = "send an API key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
+            raise Unauthenticated(how, login=scope is Scope.READ)
         held = self._ring.find(text)
         if held is None:
             raise Unauthenticated("the API key is not valid: check that it is whole, or ask for a new one")
         caller = Caller(key_id=held.key.key_id, name=held.key.name)
         if scope not in held.key.scopes:
-            raise Forbidden(f"API key {caller.key_id} has no scope '{scope}'; ask for a key that has it")
+            detail = f"API key {caller.key_id} has no scope '{scope}'; ask for a key that has it"
+            raise Forbidden(detail, caller_id=caller.key_id)
         if held.window is not None and (wait := held.window.wait_s(self._seconds())) > 0:
             raise TooManyRequests(
-                f"API key {caller.key_id} may send {held.window.per_minute} requests per minute", retry_after_s=wait
+                f"API key {caller.key_id} may send {held.window.per_minute} requests per minute",
+                retry_after_s=wait,
+                caller_id=caller.key_id,
             )
         return caller
+
+
+def _password(authorization: bytes | None) -> bytes | None:
+    """Returns the password of HTTP's own login: a browser sends it unasked, so it counts for what reads only."""
+    basic = _BASIC.fullmatch(authorization or b"")
+    if basic is None:
+        return None
+    try:
+        return b64decode(basic[1], validate=True).partition(b":")[2]
+    except ValueError:
+        return None

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from secrets import token_hex
+from typing import ClassVar
 
 from starlette.types import Receive
 
 from release_platform.domain.api_keys import Scope
 from release_platform.domain.prediction import Predictions
-from serving.access import Access, Caller
+from serving.access import Access
 from serving.bodies import read_body
 from serving.doors import Ask, Door, Head, Reply, check_media_type
 from serving.engine import Engine
@@ -46,11 +47,12 @@ class Call:
         request_id: The id that its client or this server gave it.
         begun: When it came, in seconds of `perf_counter`.
         served: The version that answers, once it was found.
-        caller: Whose API key it came with.
+        caller_id: Whose API key it came with; empty where none was asked for.
         problem: The kind of problem that it was told of; empty for none.
         ask: What its body asks, once that was read.
     """
 
+    method: ClassVar[str] = "POST"
     door: Door
     route: str
     path: str
@@ -60,7 +62,7 @@ class Call:
     request_id: str
     begun: float
     served: LoadedModel | None = None
-    caller: Caller | None = None
+    caller_id: str = ""
     problem: str = ""
     ask: Ask | None = None
 
@@ -109,7 +111,8 @@ class Answering:
             Problem: There is none, or it will not answer this.
         """
         head = call.head
-        call.caller = self._access.admit(head.get(b"authorization"), head.get(b"x-api-key"), Scope.PREDICT)
+        caller = self._access.admit(head.get(b"authorization"), head.get(b"x-api-key"), Scope.PREDICT)
+        call.caller_id = "" if caller is None else caller.key_id
         loaded = call.served = self._live.table.get_model(call.model, call.version)
         check_media_type(head, call.door.media_types)
         return loaded

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 from fastapi import FastAPI
@@ -18,6 +19,7 @@ from release_platform.domain.ports import Clock, RegistryReader
 from serving.access import Access
 from serving.answering import Answering
 from serving.cache import PackageCache
+from serving.documentation import add_documentation, with_keys, with_models
 from serving.edge import Edge
 from serving.engine import Engine
 from serving.errors import InvalidInput, Problem, document, problem_response, unforeseen
@@ -51,9 +53,12 @@ _OF_ACCESS = (401, 403, 429)
 
 
 class Application(FastAPI):
-    """A FastAPI application behind its edge."""
+    """A FastAPI application behind its edge, whose documentation follows what is served."""
 
     edge: ASGIApp
+    live: Live
+    limits: Limits
+    access: Access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or runs the lifespan."""
@@ -62,6 +67,11 @@ class Application(FastAPI):
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers what the edge passes on, as FastAPI does."""
         await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """Returns the OpenAPI document: the routes, and those of each model that answers now."""
+        schema = super().openapi()
+        return with_models(with_keys(schema) if self.access.required else schema, self.live.table, self.limits)
 
 
 def create_app(settings: Settings, registry: RegistryReader | None = None, *, clock: Clock | None = None) -> FastAPI:
@@ -125,20 +135,23 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         description=DESCRIPTION,
         version="1",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         responses=answers(None, *_OF_ACCESS),
     )
+    limits = Limits(
+        max_rows=settings.max_rows,
+        ignore_extra=settings.extra_columns == "ignore",
+        refuse_unknown=settings.unknown_categories == "refuse",
+    )
+    app.live, app.limits, app.access = live, limits, access
     app.state.live = live
     app.state.metrics = metrics
     answering = Answering(
         live=live,
         engine=engine,
         access=access,
-        limits=Limits(
-            max_rows=settings.max_rows,
-            ignore_extra=settings.extra_columns == "ignore",
-            refuse_unknown=settings.unknown_categories == "refuse",
-        ),
+        limits=limits,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
@@ -167,6 +180,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
             live=live, metrics=metrics, access=access, configured=settings.models, started_at=clock.now()
         )
     )
+    add_documentation(app)
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(RequestValidationError, _answer_validation)

@@ -23,6 +23,7 @@ from urllib.parse import quote, unquote
 
 from release_platform.adapters.strict_json import read_json
 from release_platform.adapters.trust import Proof
+from release_platform.adapters.whole_files import write_whole
 from release_platform.domain.identity import PREFIX, Manifest, canonical_json
 
 _FORMAT = 2
@@ -96,7 +97,7 @@ class PackageCache:
             "manifest": note.manifest.to_json(),
             "proof": asdict(note.proof),
         }
-        _write_atomically(self._note(model), canonical_json(value))
+        write_whole(self._note(model), canonical_json(value))
 
     def recall(self, model: str) -> Note | None:
         """Returns what was live last, or None.
@@ -172,16 +173,3 @@ def _modified(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:  # another server removed it
         return 0.0
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

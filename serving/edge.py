@@ -16,12 +16,13 @@ from serving.answering import Answering, Call, new_id
 from serving.doors import Head, Headers
 from serving.errors import Problem, Stopping, problem_response, unforeseen
 from serving.metrics import Metrics
-from serving.permissions import needed
+from serving.permissions import PROBES, needed
 from serving.predicting import Directory, Found, PredictRoute, Sent, respond, respond_at_once, told
 from serving.requests import mark_served
 from serving.tracing import Tracing
 
 _BEGUN = "call"
+_LONGEST_PATH = 200
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _LOG = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ _LOG = logging.getLogger(__name__)
 class _Visit:
     """A request that is passed on, while it is here."""
 
+    method: str
     path: str
     head: Head
     request_id: str
@@ -83,7 +85,7 @@ class Edge:
             await self._predict(call, receive, send)
         else:
             head = dict(scope["headers"])
-            visit = _Visit(scope["path"], head, _request_id(head), perf_counter())
+            visit = _Visit(scope["method"], scope["path"], head, _request_id(head), perf_counter())
             await self._pass_on(visit, scope, receive, send, predicts=found is not None)
 
     def at_once(self, url: bytes, headers: Headers, body: bytes, state: dict[str, Any]) -> Sent | None:
@@ -121,8 +123,7 @@ class Edge:
 
     def _done(self, call: Call, sent: Sent) -> Sent:
         served = ("", "") if call.served is None else (call.served.model, call.served.version)
-        caller = "" if call.caller is None else call.caller.key_id
-        self._count(call, call.route, served, sent.status, call.problem, caller)
+        self._count(call, call.route, served, sent.status, call.problem, call.caller_id)
         sent.headers.append((b"x-request-id", call.request_id.encode()))
         return sent
 
@@ -145,10 +146,12 @@ class Edge:
         try:
             if not predicts:
                 self._admit(visit, scope)
+            if visit.path.endswith("\n"):  # Starlette's patterns end in `$`, which matches before one last newline
+                scope["path"] += "\n"
             await self._app(scope, receive, send_marked)
         except Problem as refused:
             problem = refused
-            mark_served(scope, None, problem.slug)
+            mark_served(scope, None, problem.slug, problem.caller_id)
         except asyncio.CancelledError:
             if started:
                 raise
@@ -168,7 +171,7 @@ class Edge:
         if wanted is not None:
             head = visit.head
             caller = self._access.admit(head.get(b"authorization"), head.get(b"x-api-key"), wanted)
-            mark_served(scope, None, caller=caller)
+            mark_served(scope, None, caller_id="" if caller is None else caller.key_id)
 
     def _count(
         self, visit: Call | _Visit, route: str, served: tuple[str, str], status: int, problem: str, caller: str
@@ -178,20 +181,23 @@ class Edge:
         self._metrics.request_answered(route=route, model=model, version=version, status=status, seconds=seconds)
         if problem:
             self._metrics.problem_told(model, problem)
-        if self._logs or status >= 500 or self._tracing is not None:
+        failed = status >= 500 and visit.path not in PROBES
+        if self._logs or failed or self._tracing is not None:
             known = {"route": route, "model": model, "version": version, "problem": problem, "caller": caller}
             self._tell(visit, status, seconds, {name: value for name, value in known.items() if value})
 
     def _tell(self, visit: Call | _Visit, status: int, seconds: float, known: dict[str, Any]) -> None:
-        noted = {"request_id": visit.request_id, "status": status, "ms": round(seconds * 1000, 3), **known}
+        noted: dict[str, Any] = {"request_id": visit.request_id, "method": visit.method}
+        noted |= {"path": visit.path[:_LONGEST_PATH], "status": status, "ms": round(seconds * 1000, 3), **known}
         if self._tracing is not None:
             self._tracing.note(noted)
         if self._logs or status >= 500:
+            level = logging.INFO if status < 500 else logging.WARNING if status == 503 else logging.ERROR
             trace = visit.head.get(b"traceparent")
             if trace is not None:
                 noted["traceparent"] = trace[:55].decode("latin-1")
             text = ("%s: %s answered %d in %.1f ms", visit.request_id, visit.path, status, seconds * 1000)
-            _LOG.info(*text, extra=noted)
+            _LOG.log(level, *text, extra=noted)
 
 
 def _call(found: Found, path: str, headers: Headers) -> Call:

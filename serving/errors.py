@@ -56,14 +56,16 @@ class Problem(Exception):
         detail: What is wrong with this request, and what to send instead.
         field: The input or member that is at fault, where there is one.
         row: 0-based row of the request that is at fault, where there is one.
+        caller_id: Whose API key is at fault, where it is known; for logs, not for the answer.
     """
 
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal error"
 
-    def __init__(self, detail: str, *, field: str | None = None, row: int | None = None) -> None:
+    def __init__(self, detail: str, *, field: str | None = None, row: int | None = None, caller_id: str = "") -> None:
         super().__init__(detail)
+        self.caller_id = caller_id
         self.detail = detail
         self.field = field
         self.row = row
@@ -127,16 +129,25 @@ class ClientGone(RequestProblem):
 
 
 class Unauthenticated(RequestProblem):
-    """The request came without an API key, or with one that is not good. Which of its faults it has is not told."""
+    """The request came without an API key, or with one that is not good. Which of its faults it has is not told.
+
+    Args:
+        detail: How to show one.
+        login: Whether a browser may ask for it.
+    """
 
     status = 401
     slug = "unauthenticated"
     title = "A valid API key is needed"
 
+    def __init__(self, detail: str, *, login: bool = False) -> None:
+        super().__init__(detail)
+        self._login = login
+
     @property
     def headers(self) -> dict[str, str]:
-        """How to show a key (RFC 6750)."""
-        return {"www-authenticate": "Bearer"}
+        """How to show a key (RFC 6750, RFC 7617)."""
+        return {"www-authenticate": 'Bearer, Basic realm="the API key is the password"' if self._login else "Bearer"}
 
 
 class Forbidden(RequestProblem):
@@ -291,14 +302,15 @@ class TooManyRequests(NotNow):
     Args:
         detail: What the limit is.
         retry_after_s: Seconds until the next request is taken.
+        caller_id: Whose key it is.
     """
 
     status = 429
     slug = "too-many-requests"
     title = "Too many requests came with this API key"
 
-    def __init__(self, detail: str, *, retry_after_s: float) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, *, retry_after_s: float, caller_id: str = "") -> None:
+        super().__init__(detail, caller_id=caller_id)
         self.retry_after_s = retry_after_s
 
     @property

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pythonjsonlogger.core import RESERVED_ATTRS
+
 _LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _FIELDS = ["asctime", "levelname", "name", "message"]
 
@@ -22,6 +24,7 @@ def log_config(level: str, form: str) -> dict[str, Any]:
             "json": {
                 "()": "pythonjsonlogger.json.JsonFormatter",
                 "fmt": _FIELDS,
+                "reserved_attrs": [*RESERVED_ATTRS, "color_message"],  # uvicorn's second text, for terminals
                 "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
                 "datefmt": "%Y-%m-%dT%H:%M:%S%z",
             },

@@ -110,6 +110,11 @@ class Refusal:
     n_attempts: int
     retry_at: datetime
 
+    @property
+    def sentence(self) -> str:
+        """Says what was refused, and why."""
+        return self.reason if self.version is None else f"version {self.version} of '{self.model}': {self.reason}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contact:
@@ -207,7 +212,7 @@ class RouteTable:
         if found is not None:
             return found if version is None or version == found.version else self._get_standby(found, version)
         if model in self.refusals:
-            raise ModelNotLoaded(self.refusals[model].reason)
+            raise ModelNotLoaded(self.refusals[model].sentence)
         if self.known is None:
             raise ModelNotLoaded("the registry has not answered yet, so it is not known which models there are")
         if model in self.known:

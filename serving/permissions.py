@@ -2,7 +2,7 @@
 
 from release_platform.domain.api_keys import Scope
 
-_OPEN = frozenset({"/livez", "/readyz", "/ping", "/health", "/v2/health/live", "/v2/health/ready"})
+PROBES = frozenset({"/livez", "/readyz", "/ping", "/health", "/v2/health/live", "/v2/health/ready"})
 
 
 def needed(method: str, path: str) -> Scope | None:
@@ -10,6 +10,6 @@ def needed(method: str, path: str) -> Scope | None:
 
     Probes are open, and so are pushed moves: their signatures prove them, whoever brings them.
     """
-    if path in _OPEN or (method == "POST" and path.startswith("/v1/models/") and path.endswith("/certificate")):
+    if path in PROBES or (method == "POST" and path.startswith("/v1/models/") and path.endswith("/certificate")):
         return None
     return Scope.ADMIN if path.startswith("/admin") else Scope.READ

@@ -106,7 +106,7 @@ def respond_at_once(answering: Answering, call: Call, body: bytes) -> Sent | Non
 def told(error: Exception, call: Call) -> Sent:
     """Returns a problem as it goes out to a call."""
     problem = error if isinstance(error, Problem) else unforeseen(call.request_id)
-    call.problem = problem.slug
+    call.problem, call.caller_id = problem.slug, call.caller_id or problem.caller_id
     more = call.door.complain(problem)
     response = problem_response(problem, instance=call.path, request_id=call.request_id, more=more)
     return Sent(response.status_code, response.raw_headers, bytes(response.body))
@@ -147,7 +147,7 @@ def _endpoint(route: PredictRoute, answering: Answering) -> Any:
             begun=perf_counter(),
         )
         sent = await respond(answering, call, request.receive)
-        mark_served(request.scope, call.served, call.problem, call.caller)
+        mark_served(request.scope, call.served, call.problem, call.caller_id)
         response = Response(sent.body, sent.status)
         response.raw_headers = sent.headers
         return response

@@ -4,7 +4,6 @@ from typing import Any
 
 from starlette.types import Scope
 
-from serving.access import Caller
 from serving.models import LoadedModel
 
 
@@ -13,12 +12,12 @@ def request_id_of(scope: Scope) -> str:
     return str(scope["state"]["request_id"])
 
 
-def mark_served(scope: Scope, loaded: LoadedModel | None, problem: str = "", caller: Caller | None = None) -> None:
+def mark_served(scope: Scope, loaded: LoadedModel | None, problem: str = "", caller_id: str = "") -> None:
     """Notes which version a request is answered from, the kind of its problem, and whose API key it came with."""
     state: dict[str, Any] = scope["state"]
     if loaded is not None:
         state["served"] = (loaded.model, loaded.version)
-    if caller is not None:
-        state["caller"] = caller.key_id
+    if caller_id:
+        state["caller"] = caller_id
     if problem:
         state["problem"] = problem

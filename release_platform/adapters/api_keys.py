@@ -3,9 +3,7 @@
 The file is replaced as a whole under a lock, so readers never see half of it and several writers lose nothing.
 """
 
-import os
 import secrets
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from release_platform.adapters.clock import SystemClock
+from release_platform.adapters.whole_files import write_whole
 from release_platform.domain.api_keys import ApiKey, KeyState, Scope, hash_of, holds_key, in_order, key_text
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, Unavailable
 from release_platform.domain.ports import Clock
@@ -155,23 +154,4 @@ class ApiKeyFile:
 
     def _write(self, keys: Sequence[ApiKey]) -> None:
         data = _FORMAT.dump_json(_Content(keys=tuple(keys)), indent=1)
-        _write_atomically(self._path, data)
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # readable by its owner only
-    fresh = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # or a revocation may be undone by a crash of the machine
-    finally:
-        os.close(folder)
+        write_whole(self._path, data)

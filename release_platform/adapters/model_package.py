@@ -110,13 +110,13 @@ def load_package(folder: Path, manifest: Manifest, *, engine: str | None = None)
     try:
         files = read_checked(folder, manifest)
     except (ValueError, OSError) as error:
-        raise _refuse(folder, str(error)) from error
+        raise _refuse(str(error)) from error
     try:
         release = read_json(files["release.json"])
         golden = read_json(files["golden.json"])
         if release["format"] != FORMAT:
             raise IntegrityError(
-                f"{folder}: package format {release['format']}, this platform reads {FORMAT}",
+                f"the package has format {release['format']}, this platform reads {FORMAT}",
                 remedy="upgrade the platform, or register the model again",
             )
         name = engine or release["engine"]
@@ -126,31 +126,31 @@ def load_package(folder: Path, manifest: Manifest, *, engine: str | None = None)
             task=task,
             classes=_classes(release["classes"], task),
             plan=plan,
-            engine=_load_engine(name, files[f"model.{name}"], release, folder),
+            engine=_load_engine(name, files[f"model.{name}"], release),
             engine_name=name,
             manifest=manifest,
             golden=golden,
         )
-        _check_answers(package, folder)
+        _check_answers(package)
         return package
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise IntegrityError(
-            f"{folder}: not a package of this platform ({type(error).__name__}: {error})",
+            f"this is no package of this platform ({type(error).__name__}: {error})",
             remedy="register the model again with `release run`",
         ) from error
 
 
-def _load_engine(name: str, data: bytes, release: Mapping[str, Any], folder: Path) -> Engine:
+def _load_engine(name: str, data: bytes, release: Mapping[str, Any]) -> Engine:
     try:
         loaded: Engine = _ENGINES[name](data, release)
     except Exception as error:
-        raise _refuse(folder, f"model.{name} cannot be loaded ({type(error).__name__}: {error})") from error
+        raise _refuse(f"model.{name} cannot be loaded ({type(error).__name__}: {error})") from error
     return loaded
 
 
-def _refuse(folder: Path, problem: str) -> IntegrityError:
+def _refuse(problem: str) -> IntegrityError:
     return IntegrityError(
-        f"{folder.name}: {problem}",
+        f"the package is refused: {problem}",
         remedy="its files are not those that were registered: find out who changed them, then register the model again",
     )
 
@@ -164,7 +164,7 @@ def _classes(found: Any, task: Task) -> tuple[Any, ...]:
     return classes
 
 
-def _check_answers(package: ModelPackage, folder: Path) -> None:
+def _check_answers(package: ModelPackage) -> None:
     """Refuses a model that does not answer its golden rows, or in another shape than its task has."""
     inputs = package.golden["inputs"]
     if any(len(inputs[column.name]) > MAXIMUM_GOLDEN_ROWS for column in package.plan.inputs):
@@ -175,7 +175,7 @@ def _check_answers(package: ModelPackage, folder: Path) -> None:
     try:
         found = package.engine.predict(package.plan.apply(columns))
     except Exception as error:
-        raise _refuse(folder, f"model.{package.engine_name} fails ({type(error).__name__}: {error})") from error
+        raise _refuse(f"model.{package.engine_name} fails ({type(error).__name__}: {error})") from error
     if not n_rows or found.shape != shape:
         raise ValueError(f"it answers {n_rows} golden rows in shape {found.shape} instead of {shape}")
 

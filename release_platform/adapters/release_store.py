@@ -6,7 +6,7 @@ ledger row in one transaction, so of any number of concurrent moves one wins and
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError as DuplicateRow
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 
 from release_platform.adapters.clock import SystemClock
-from release_platform.adapters.store_database import grant, migrate, open_engine, store_url
+from release_platform.adapters.store_database import READS_ONLY, grant, is_current, migrate, open_engine, store_url
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.gates import GateResult, Verdict
 from release_platform.domain.ledger import LedgerRow, genesis, sealed
@@ -71,8 +71,11 @@ class ReleaseStore:
         self._url = store_url(url)
         self._clock = clock or SystemClock()
         self._engine = open_engine(self._url, read_json=_json)
-        with self._begin() as connection:
-            migrate(connection)
+        with self._read() as connection:
+            current = is_current(connection)
+        if not current:
+            with self._begin() as connection:
+                migrate(connection)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -91,13 +94,13 @@ class ReleaseStore:
 
     def head(self, model: str) -> Head:
         """Returns where the versions of a model stand; the empty head for an unknown model."""
-        with self._begin() as connection:
+        with self._read() as connection:
             return _head(connection, model)
 
     def models(self) -> tuple[str, ...]:
         """Returns the names of all models that anything is recorded of, in order."""
         names = sa.union(*(sa.select(table.c.model) for table in (_heads, _ledger, _registrations, _requests)))
-        with self._begin() as connection:
+        with self._read() as connection:
             return tuple(sorted(connection.scalars(names)))
 
     def commit_move(
@@ -164,13 +167,13 @@ class ReleaseStore:
 
     def ledger(self, model: str) -> tuple[LedgerRow, ...]:
         """Returns all ledger rows of a model, by epoch."""
-        with self._begin() as connection:
+        with self._read() as connection:
             rows = connection.execute(_ledger.select().where(_ledger.c.model == model).order_by(_ledger.c.epoch))
             return tuple(_row_from(row) for row in rows.mappings())
 
     def projected_epoch(self, model: str) -> int:
         """Returns the epoch that the registry's aliases were last moved to; 0 before the first."""
-        with self._begin() as connection:
+        with self._read() as connection:
             found = connection.scalar(sa.select(_heads.c.projected_epoch).where(_heads.c.model == model))
             with _readable(f"the head of {model}"):
                 return int(found or 0)
@@ -212,7 +215,7 @@ class ReleaseStore:
     def find_registration(self, model: str, version: str) -> Registration | None:
         """Returns what was recorded of a version, or None."""
         query = _registrations.select().where(_registrations.c.model == model, _registrations.c.version == version)
-        with self._begin() as connection:
+        with self._read() as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else _registration_from(row)
 
@@ -222,7 +225,7 @@ class ReleaseStore:
         query = sa.select(_registrations.c.version, _registrations.c.tags).where(
             _registrations.c.model == model, _registrations.c.version.not_in(removed)
         )
-        with self._begin() as connection:
+        with self._read() as connection:
             return {row.version: _tags(model, row.version, row.tags) for row in connection.execute(query)}
 
     def replace_tag(self, model: str, version: str, name: str, value: str) -> None:
@@ -257,13 +260,13 @@ class ReleaseStore:
 
     def removed(self, model: str) -> frozenset[str]:
         """Returns the versions that were removed from the registry through the platform."""
-        with self._begin() as connection:
+        with self._read() as connection:
             return frozenset(connection.scalars(sa.select(_removals.c.version).where(_removals.c.model == model)))
 
     def registrations(self, model: str) -> tuple[Registration, ...]:
         """Returns what was recorded of all versions of a model, oldest first."""
         query = _registrations.select().where(_registrations.c.model == model)
-        with self._begin() as connection:
+        with self._read() as connection:
             rows = [_registration_from(row) for row in connection.execute(query).mappings()]
         return tuple(sorted(rows, key=lambda r: int(r.version)))
 
@@ -307,7 +310,7 @@ class ReleaseStore:
 
     def find_request(self, request_id: str) -> PromotionRequest | None:
         """Returns a request, or None."""
-        with self._begin() as connection:
+        with self._read() as connection:
             row = connection.execute(_requests.select().where(_requests.c.request_id == request_id)).mappings().first()
         return None if row is None else _request_from(row)
 
@@ -316,7 +319,7 @@ class ReleaseStore:
         query = _requests.select().where(_requests.c.model == model).order_by(_requests.c.requested_at)
         if state is not None:
             query = query.where(_requests.c.state == state)
-        with self._begin() as connection:
+        with self._read() as connection:
             return tuple(_request_from(row) for row in connection.execute(query).mappings())
 
     def close_request(self, request_id: str, state: RequestState, outcome: str) -> None:
@@ -342,7 +345,7 @@ class ReleaseStore:
     def approvals(self, request_id: str) -> tuple[Approval, ...]:
         """Returns all approvals of a request, void ones too, oldest first."""
         query = _approvals.select().where(_approvals.c.request_id == request_id).order_by(_approvals.c.approved_at)
-        with self._begin() as connection:
+        with self._read() as connection:
             return tuple(_approval_from(row) for row in connection.execute(query).mappings())
 
     def record_policy(self, digest: str, terms: Mapping[str, Any]) -> None:
@@ -352,7 +355,7 @@ class ReleaseStore:
 
     def policies(self) -> dict[str, dict[str, Any]]:
         """Returns what each policy says that something was promoted under, by its digest."""
-        with self._begin() as connection:
+        with self._read() as connection:
             return {row.digest: row.terms for row in connection.execute(_policies.select())}
 
     # Tracking runs
@@ -362,7 +365,7 @@ class ReleaseStore:
         query = sa.select(_tracked.c.mlflow_run_id).where(
             _tracked.c.dagster_run_id == dagster_run_id, _tracked.c.model == model
         )
-        with self._begin() as connection:
+        with self._read() as connection:
             return connection.scalar(query)
 
     def claim_tracked_run(self, dagster_run_id: str, model: str, mlflow_run_id: str) -> str:
@@ -378,19 +381,27 @@ class ReleaseStore:
     def tracking(self, model: str) -> dict[str, str]:
         """Returns the Dagster run of each MLflow run that was opened for a model."""
         query = sa.select(_tracked.c.mlflow_run_id, _tracked.c.dagster_run_id).where(_tracked.c.model == model)
-        with self._begin() as connection:
+        with self._read() as connection:
             return {row.mlflow_run_id: row.dagster_run_id for row in connection.execute(query)}
 
     def tracked_runs(self, dagster_run_id: str) -> tuple[tuple[str, str], ...]:
         """Returns (model, MLflow run) of each run that a Dagster run opened."""
         query = sa.select(_tracked.c.model, _tracked.c.mlflow_run_id).where(_tracked.c.dagster_run_id == dagster_run_id)
-        with self._begin() as connection:
+        with self._read() as connection:
             return tuple((row.model, row.mlflow_run_id) for row in connection.execute(query))
 
+    def _begin(self) -> AbstractContextManager[sa.Connection]:
+        """Returns a transaction that may write."""
+        return self._transaction(self._engine)
+
+    def _read(self) -> AbstractContextManager[sa.Connection]:
+        """Returns a transaction that reads only; it never waits for one that writes."""
+        return self._transaction(self._engine.execution_options(**READS_ONLY))
+
     @contextmanager
-    def _begin(self) -> Iterator[sa.Connection]:
+    def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
         try:
-            with self._engine.begin() as connection:
+            with engine.begin() as connection:
                 yield connection
         except (OperationalError, InterfaceError, ProgrammingError) as error:
             raise Unavailable(

@@ -10,8 +10,6 @@ A file appears complete or not at all. Two writers of one snapshot write the sam
 
 import errno
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from release_platform.adapters.whole_files import write_whole
 from release_platform.domain.errors import IntegrityError, Unavailable
 from release_platform.domain.fingerprint import Fingerprint
 from release_platform.domain.identity import PREFIX, digest_of_bytes
@@ -217,7 +216,8 @@ class SnapshotStore:
             record = {"sha256": digest_of_bytes(data), "size_bytes": data.size, "fingerprint": fingerprint.to_json()}
             for place, content in ((path, data), (_record_of(path), json.dumps(record).encode())):
                 if isinstance(filesystem, pafs.LocalFileSystem):
-                    _put_on_disk(Path(place), content)
+                    Path(place).parent.mkdir(parents=True, exist_ok=True)
+                    write_whole(Path(place), content, mode=0o644)
                 else:
                     with filesystem.open_output_stream(place) as stream:
                         stream.write(content)
@@ -250,22 +250,6 @@ def _encoded(table: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="snappy")
     return sink.getvalue()
-
-
-def _put_on_disk(path: Path, data: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _damaged(uri: str, problem: str) -> IntegrityError:

@@ -9,7 +9,14 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, ProgrammingError
 
 from release_platform.domain.errors import Refused, SpecError
 
-SCHEMA = "0002"
+SCHEMA = "0003"
+
+SQLITE_WAITS_S = 30
+"""Seconds that a transaction waits for another process that writes."""
+
+READS_ONLY = {"reads_only": True}
+"""The execution option of a transaction that does not write."""
+
 _RIGHTS = {
     "ledger": "SELECT, INSERT",
     "removals": "SELECT, INSERT",
@@ -45,7 +52,9 @@ def store_url(text: str) -> sa.URL:
 
 
 def open_engine(url: sa.URL, *, read_json: Callable[[str], Any]) -> sa.Engine:
-    """Returns the engine of an address; SQLite waits for its lock, writes through, and begins transactions at once.
+    """Returns the engine of an address.
+
+    SQLite waits for its lock, writes through, and takes the lock when a transaction begins that may write.
 
     Args:
         url: The address.
@@ -55,7 +64,7 @@ def open_engine(url: sa.URL, *, read_json: Callable[[str], Any]) -> sa.Engine:
         return sa.create_engine(url, pool_pre_ping=True)
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": 30}, json_deserializer=read_json)
+    engine = sa.create_engine(url, connect_args={"timeout": SQLITE_WAITS_S}, json_deserializer=read_json)
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: Any, _: Any) -> None:
@@ -65,7 +74,8 @@ def open_engine(url: sa.URL, *, read_json: Callable[[str], Any]) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reads_only = READS_ONLY.items() <= connection.get_execution_options().items()
+        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
     return engine
 
@@ -76,7 +86,7 @@ def migrate(connection: sa.Connection) -> None:
     Raises:
         Refused: It is not, and this role may not change it; or a newer version of the platform made it.
     """
-    if _revision(connection) == SCHEMA:
+    if is_current(connection):
         return
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7305001)"))
@@ -96,11 +106,11 @@ def migrate(connection: sa.Connection) -> None:
         ) from None
 
 
-def _revision(connection: sa.Connection) -> str | None:
+def is_current(connection: sa.Connection) -> bool:
+    """Returns whether the schema is this version's."""
     if not sa.inspect(connection).has_table("alembic_version"):
-        return None
-    found = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
-    return None if found is None else str(found)
+        return False
+    return bool(connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == SCHEMA)
 
 
 def grant(connection: sa.Connection, role: str) -> None:

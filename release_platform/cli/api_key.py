@@ -79,7 +79,7 @@ def create(
         show_json({**_shown(key), "key": text})
         return
     out.print(text, markup=False, highlight=False, soft_wrap=True)
-    until = "for good" if key.expires_at is None else f"until {moment_text(key.expires_at)}"
+    until = "without an end" if key.expires_at is None else f"until {moment_text(key.expires_at)}"
     err.print(
         f"This is key {key.key_id} for {', '.join(key.scopes)}, {until}. Keep it now: it is shown this once. "
         "Whoever has it sends it as `Authorization: Bearer KEY` or `X-API-Key: KEY`.",

@@ -19,6 +19,7 @@ from release_platform.cli import (
     run,
     serving,
     show,
+    stack,
     store,
 )
 
@@ -52,6 +53,7 @@ app.add_typer(data.data, name="data")
 app.add_typer(keys.keys, name="keys")
 app.add_typer(api_key.api_key, name="api-key")
 app.add_typer(store.store, name="store")
+app.add_typer(stack.stack, name="stack")
 app.command("gc")(garbage.gc)
 app.command("delete")(garbage.delete)
 app.command("reproduce")(reproduce.reproduce)

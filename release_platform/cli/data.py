@@ -70,9 +70,16 @@ def diff(
         out.print(f"- {sentence}", markup=False, soft_wrap=True)
     for name, rows in found.rows.items():
         for row in rows:
-            out.print(f"  {name}, row {row.row:,}: {row.before!r} -> {row.after!r}", markup=False, soft_wrap=True)
+            out.print(
+                f"  {name}, row {row.row:,}: {_said(row.before)} -> {_said(row.after)}", markup=False, soft_wrap=True
+            )
     if found.same_rows:
         out.print("the rows are the same, in another order" if found.rows else "the values are the same")
+
+
+def _said(value: Any) -> str:
+    """Returns a value as it is shown: text in quotes, so that it is told from numbers; times as they are."""
+    return repr(value) if isinstance(value, (str, float, int)) or value is None else str(value)
 
 
 def _in_any_order(one: "Snapshot", other: "Snapshot", json: bool) -> None:

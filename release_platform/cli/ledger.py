@@ -2,16 +2,18 @@
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from release_platform.cli import remote
 from release_platform.cli.console import err, out, show_json
 from release_platform.cli.options import Json, Model
-from release_platform.domain.attestation import Certificate
 from release_platform.domain.errors import DataError, IntegrityError, Unavailable
 from release_platform.domain.ledger import LedgerRow, certified_faults, faults
+
+if TYPE_CHECKING:
+    from release_platform.adapters.signing import TrustedKeys
 
 ledger = typer.Typer(help="Verify or export the ledger of releases.", no_args_is_help=True)
 
@@ -68,12 +70,19 @@ def verify(
 
         release ledger verify --file ledger.jsonl --key auditor/trusted.pem
     """
-    exported = _from_file(file, key or []) if file else _from_systems(model)
+    from release_platform.adapters.trust import certified
+
+    if key and not file:
+        raise typer.BadParameter("it goes with --file; the store is checked with the trusted keys", param_hint="--key")
+    ledgers, trusted = _from_file(file, key or []) if file else _from_systems(model)
     found: list[str] = []
-    for name, (rows, certificates) in exported.items():
-        found += (*faults(name, rows), *certified_faults(name, rows, certificates or ()))
-        newest = max((c.epoch for c in certificates or ()), default=0)
-        said = "its end is not checked" if certificates is None else f"certified to row {newest}"
+    for name, (rows, bundles) in ledgers.items():
+        certificates = certified(name, bundles or (), trusted)
+        found += (*faults(name, rows), *certified_faults(name, rows, certificates))
+        if bundles and not certificates:
+            found.append(f"{name}: not one of its {len(bundles)} certificate(s) is by a key that is trusted here")
+        newest = max((certificate.epoch for certificate in certificates), default=0)
+        said = "its end is not checked" if bundles is None else f"certified to row {newest}"
         out.print(
             f"{name}: {len(rows)} row(s), {said}, head {rows[-1].hash if rows else 'none'}",
             markup=False,
@@ -103,11 +112,12 @@ def export(model: Model) -> None:
         typer.echo(json_module.dumps({"model": model, "certificate": bundle}, sort_keys=True))
 
 
-_Ledgers = dict[str, tuple[list[LedgerRow], tuple[Certificate, ...] | None]]
+_Ledgers = dict[str, tuple[list[LedgerRow], tuple[str, ...] | None]]
+"""The rows of each model, and what stands as certificates beside them; None where that is not known."""
 
 
-def _from_systems(model: str | None) -> _Ledgers:
-    from release_platform.adapters.trust import bundles_in, certified
+def _from_systems(model: str | None) -> "tuple[_Ledgers, TrustedKeys]":
+    from release_platform.adapters.trust import bundles_in
     from release_platform.cli import running
 
     if model is not None:
@@ -115,18 +125,17 @@ def _from_systems(model: str | None) -> _Ledgers:
     services = running.services()
     found: _Ledgers = {}
     for name in [model] if model else services.store.models():
-        certificates: tuple[Certificate, ...] | None = None
+        bundles: tuple[str, ...] | None = None
         try:
-            certificates = certified(name, bundles_in(services.registry.shown(name)), services.keys.trusted())
+            bundles = bundles_in(services.registry.shown(name))
         except Unavailable as error:
             err.print(f"the certificates are not compared: {error.problem}", style="yellow", markup=False)
-        found[name] = (list(services.store.ledger(name)), certificates)
-    return found
+        found[name] = (list(services.store.ledger(name)), bundles)
+    return found, services.keys.trusted()
 
 
-def _from_file(file: Path, keys: list[Path]) -> _Ledgers:
+def _from_file(file: Path, keys: list[Path]) -> "tuple[_Ledgers, TrustedKeys]":
     from release_platform.adapters.signing import TrustedKeys, load_public_key
-    from release_platform.adapters.trust import certified
     from release_platform.cli import running
 
     rows: dict[str, list[LedgerRow]] = {}
@@ -139,12 +148,16 @@ def _from_file(file: Path, keys: list[Path]) -> _Ledgers:
             else:
                 rows.setdefault(value["model"], []).append(LedgerRow.from_json(value))
         named = [load_public_key(path.read_bytes()) for path in keys]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}", remedy="check the path") from None
+    except (ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{file}: not an exported ledger, or no key ({error})", remedy="`release ledger export MODEL` writes one"
         ) from None
+    if not rows and not bundles:
+        raise DataError(f"{file}: holds no row of a ledger", remedy="`release ledger export MODEL` writes one")
     trusted = TrustedKeys(*named) if named else running.services().keys.trusted()
     return {
-        name: (rows.get(name, []), certified(name, bundles[name], trusted) if name in bundles else None)
+        name: (rows.get(name, []), tuple(bundles[name]) if name in bundles else None)
         for name in sorted({*rows, *bundles})
-    }
+    }, trusted

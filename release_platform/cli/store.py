@@ -1,10 +1,13 @@
 """`release store`: the release store's schema, and the role that works with it."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from release_platform.cli.console import out
+
+if TYPE_CHECKING:
+    from release_platform.adapters.release_store import ReleaseStore
 
 store = typer.Typer(help="The release store's schema and rights.", no_args_is_help=True)
 
@@ -18,9 +21,8 @@ def upgrade() -> None:
         RELEASE_STORE_URL=postgresql://owner@db/release release store upgrade
     """
     from release_platform.adapters.store_database import SCHEMA
-    from release_platform.cli import running
 
-    running.services().store.models()
+    _store().models()
     out.print(f"the schema is at {SCHEMA}")
 
 
@@ -35,7 +37,13 @@ def grant(role: Annotated[str, typer.Argument(help="An existing role of PostgreS
 
         RELEASE_STORE_URL=postgresql://owner@db/release release store grant releaser
     """
-    from release_platform.cli import running
-
-    running.services().store.grant(role)
+    _store().grant(role)
     out.print(f"{role} may read and append; it may not change or delete a row of the ledger")
+
+
+def _store() -> "ReleaseStore":
+    """Returns the release store alone: no model is read, and nothing else is asked."""
+    from release_platform.adapters.release_store import ReleaseStore
+    from release_platform.settings import Settings
+
+    return ReleaseStore(Settings().release_store_url)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -341,19 +341,24 @@ def as_column(column: Input, values: Sequence[object]) -> Column:
             continue
         try:
             out.append(read(value))
-        except (ValueError, OverflowError) as error:
+        except ValueError as error:
             raise InputError(column.name, row, str(error)) from None
     return np.array(out, dtype=_DTYPES[column.type])
 
 
 def _shown(value: object) -> str:
-    return f"{value!r:.40}" if isinstance(value, str | int | float | bool) else f"a {type(value).__name__}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value!r:.40}" if isinstance(value, str | int | float) else f"a {type(value).__name__}"
 
 
 def _read_number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"is not a number: {_shown(value)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = inf
     if not isfinite(number):
         raise ValueError("is not finite; send null for a missing value")
     return number

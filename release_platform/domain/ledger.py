@@ -157,6 +157,14 @@ def standing(rows: Iterable[LedgerRow]) -> tuple[LedgerRow, ...]:
     return tuple(row for alias, row in found.items() if head[alias.value] == row.version)
 
 
+def last_moves(rows: Iterable[LedgerRow]) -> tuple[LedgerRow, ...]:
+    """Returns, of the rows of one model by epoch, the last one of each version and alias.
+
+    Those are the rows whose certificates are kept: that of a version's next move to the same alias takes its place.
+    """
+    return tuple({(row.version, alias_of(row.move)): row for row in rows}.values())
+
+
 def alias_of(move: Move) -> Alias:
     """Returns the alias that a move puts its version behind."""
     return Alias.STAGING if move is Move.STAGED else Alias.PRODUCTION

@@ -27,10 +27,12 @@ def build_health_routes(
     """
     router = APIRouter(tags=["operations"])
 
+    @router.head("/livez", include_in_schema=False)
     @router.get("/livez", summary="The process runs")
     async def livez() -> Response:
         return _json({"alive": True})
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", summary="Requests can be answered", responses={503: {"description": "No; with reasons."}})
     async def readyz() -> Response:
         reasons = not_ready(live.table, configured=configured, draining=live.draining)

@@ -1,5 +1,6 @@
 """The release store keeps its promises on SQLite and on PostgreSQL alike."""
 
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from release_platform.adapters.release_store import ReleaseStore
-from release_platform.adapters.store_database import SCHEMA, upgrade
+from release_platform.adapters.store_database import SCHEMA, SQLITE_WAITS_S, open_engine, store_url, upgrade
 from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.ledger import LedgerRow, faults, fold, standing_at
 from release_platform.domain.lifecycle import Move
@@ -47,6 +48,21 @@ def move(store: ReleaseStore, kind: Move, version: str, epoch: int, request_id: 
         evidence="sha256:e",
         digest="sha256:d",
     )
+
+
+def test_who_reads_does_not_wait_for_who_writes(store: ReleaseStore, url: str) -> None:
+    move(store, Move.STAGED, "1", 0)
+    other = open_engine(store_url(url), read_json=str)
+    try:
+        with other.begin() as connection:
+            connection.execute(sa.text("UPDATE heads SET projected_epoch = 1"))
+            begun = time.monotonic()
+            assert store.head("m").epoch == 1
+            assert len(store.ledger("m")) == 1
+            ReleaseStore(url).close()
+            assert time.monotonic() - begun < SQLITE_WAITS_S
+    finally:
+        other.dispose()
 
 
 def test_moves_are_kept_in_a_ledger_without_fault(store: ReleaseStore) -> None:
@@ -134,6 +150,24 @@ def test_ledger_rows_cannot_be_changed(store: ReleaseStore, url: str, statement:
     with pytest.raises(sa.exc.DBAPIError, match="append-only"), engine.begin() as connection:
         connection.execute(sa.text(statement))
     engine.dispose()
+
+
+@pytest.mark.parametrize("kept", [("model", "epoch"), ("request_id",), ("hash",)])
+def test_a_ledger_row_cannot_be_replaced(tmp_path: Path, kept: tuple[str, ...]) -> None:
+    url = f"sqlite:///{tmp_path / 'release.db'}"  # PostgreSQL has no INSERT OR REPLACE
+    store = ReleaseStore(url)
+    row = move(store, Move.STAGED, "1", 0)
+    forged = {**row.to_json(), "actor": "mallory", "before": "{}", "after": "{}"}
+    others = {"model": "m2", "epoch": 2, "request_id": "q2", "hash": "h2"}
+    values = forged | {name: other for name, other in others.items() if name not in kept}
+    columns = ", ".join(f'"{name}"' for name in values)
+    statement = f"INSERT OR REPLACE INTO ledger ({columns}) VALUES ({', '.join(f':{name}' for name in values)})"
+    engine = sa.create_engine(url)
+    with pytest.raises(sa.exc.DBAPIError, match="append-only"), engine.begin() as connection:
+        connection.execute(sa.text(statement), values)
+    engine.dispose()
+    assert store.ledger("m") == (row,)
+    store.close()
 
 
 def test_the_ledger_cannot_be_truncated(store: ReleaseStore, url: str) -> None:

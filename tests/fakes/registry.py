@@ -106,6 +106,12 @@ class FakeRegistry:
         """Moves an alias as anyone could, without a certificate."""
         self._aliases[model, alias] = version
 
+    def remove_tag_behind_the_back(self, model: str, version: str, name: str) -> None:
+        """Removes a tag as anyone could."""
+        record = self.get_version(model, version)
+        kept = {tag: value for tag, value in record.tags.items() if tag != name}
+        self._records[model, version] = replace(record, tags=kept)
+
     def certify(self, model: str, alias: str, version: str, epoch: int, signer: Signer = SIGNER) -> None:
         """Certifies that a version stands behind an alias since an epoch."""
         record = self._records.get((model, version))

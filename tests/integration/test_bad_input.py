@@ -177,6 +177,13 @@ def test_a_wrong_yaml_of_one_model_is_named_when_another_is_asked_for(tmp_path: 
     assert "breast_cancer" in done.out
 
 
+def test_a_folder_of_models_that_is_empty_keeps_nothing_from_working(tmp_path: Path, home: Path) -> None:
+    (tmp_path / "models" / "draft").mkdir(parents=True)
+    done = release_in(home, "models")
+    assert done.exit_code == 0, done.err
+    assert "breast_cancer" in done.out
+
+
 # What is refused
 
 

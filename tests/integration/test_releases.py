@@ -11,10 +11,10 @@ from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.signing import KeyFolder, key_id
 from release_platform.adapters.trust import Trust, bundles_in, certified, proof_of
 from release_platform.audit import observe
-from release_platform.domain.attestation import SIGNATURE_TAG
+from release_platform.domain.attestation import SIGNATURE_TAG, Certificate
 from release_platform.domain.errors import IntegrityError, Refused, StaleEpoch, Unavailable
 from release_platform.domain.invariants import LINEAGE, violations
-from release_platform.domain.ledger import certified_faults, faults, sealed
+from release_platform.domain.ledger import certificate_of, certified_faults, faults, last_moves, sealed
 from release_platform.domain.policy import RequestState
 from release_platform.domain.ports import VersionRecord
 from release_platform.domain.spec import PolicySpec
@@ -238,12 +238,55 @@ def test_an_alias_never_moves_before_its_certificate_is_there(
     assert registry.find_alias(MODEL, "production") == "1"
 
 
+def test_a_rollback_to_a_version_that_the_registry_lost_says_so(releases: Releases, registry: FakeRegistry) -> None:
+    promote(releases, "1")
+    promote(releases, "2")
+    registry.delete(MODEL, "1")
+    said: list[str] = []
+    releases.rollback(MODEL, to=None, actor="ada", reason="errors", tell=said.append)
+    assert said == [f"{MODEL}: alias production cannot be moved: the registry has no version 1"]
+    assert releases.store.head(MODEL).production == "1"
+
+
 def test_an_edited_certificate_is_signed_again(releases: Releases, registry: FakeRegistry, keys: KeyFolder) -> None:
     promote(releases, "1")
     registry.set_tag(MODEL, "1", "release.certificate.production", "{}")
     found = releases.projection.reconcile(MODEL, undo=True)
     assert found == (f"{MODEL}: the certificate of version 1 for its move to production is absent or wrong",)
     assert proven(releases, keys, "1") == 2
+
+
+@pytest.mark.parametrize(("alias", "epoch"), [("staging", 1), ("production", 2)])
+@pytest.mark.parametrize("change", ["edited", "removed"])
+def test_the_certificate_of_a_move_that_is_past_is_kept_too(
+    releases: Releases, registry: FakeRegistry, keys: KeyFolder, alias: str, epoch: int, change: str
+) -> None:
+    promote(releases, "1")
+    promote(releases, "2")
+    tag = f"release.certificate.{alias}"
+    proof = registry.shown(MODEL).tags["1"][tag]
+    if change == "edited":
+        registry.set_tag(MODEL, "1", tag, "{}")
+    else:
+        registry.remove_tag_behind_the_back(MODEL, "1", tag)
+    found = releases.projection.reconcile(MODEL, undo=True)
+    assert found == (f"{MODEL}: the certificate of version 1 for its move to {alias} is absent or wrong",)
+    kept = [keys.trusted().verify(text) for text in (proof, registry.shown(MODEL).tags["1"][tag])]
+    assert Certificate.from_statement(kept[0]) == Certificate.from_statement(kept[1])
+    assert Certificate.from_statement(kept[1]).epoch == epoch
+
+
+def test_a_certificate_of_a_row_that_the_ledger_lost_is_never_written_over(
+    releases: Releases, registry: FakeRegistry, keys: KeyFolder
+) -> None:
+    promote(releases, "1")
+    (row,) = [row for row in last_moves(releases.store.ledger(MODEL)) if row.epoch == 2]
+    lost = keys.signer().sign(replace(certificate_of(row), epoch=3).to_statement())
+    registry.set_tag(MODEL, "1", "release.certificate.production", lost)
+    found = releases.projection.reconcile(MODEL, undo=True)
+    assert found[0] == f"{MODEL}: the certificate of version 1 for its move to production is absent or wrong"
+    assert "has the certificate of epoch 3, but its last move in the ledger is of epoch 2" in found[1]
+    assert registry.shown(MODEL).tags["1"]["release.certificate.production"] == lost
 
 
 @pytest.mark.parametrize("tag", ["release.digest", "release.manifest", SIGNATURE_TAG])

@@ -18,7 +18,7 @@ from tests.fakes.server import running, settings_for, until
 MODELS = ("linear", "diabetes", "typed")
 ROWS = 50
 GOOD = dict.fromkeys(CANCER_INPUTS, 1.5)
-OF_ONE_REQUEST = {"date", "x-request-id", "x-prediction-id"}
+OF_ONE_REQUEST = {"content-length", "date", "x-request-id", "x-prediction-id"}
 PROBLEM = "application/problem+json"
 JSON = "application/json"
 FROM, TO = (media_type.decode() for media_type in (STREAM, FILE))
@@ -220,3 +220,15 @@ def test_the_documentation_shows_the_routes(ways):
     body = paths["/invocations"]["post"]["requestBody"]["content"]
     assert set(body) == {JSON, "text/csv"}
     assert set(paths["/v1/models/{model}/predict"]["post"]["requestBody"]["content"]) == {JSON, FROM, TO}
+
+
+@pytest.mark.parametrize("path", ["/v1/models/diabetes/predict%0A", "/v1/models/diabetes/invocations%0A"])
+def test_a_path_with_a_line_break_at_its_end_is_none_of_the_routes(ways, path):
+    response = ways.post(path, json.dumps({"rows": [{"bmi": 0.1, "bp": 0.1}]}), JSON)
+    assert (response.status_code, response.headers["content-type"]) == (404, PROBLEM)
+    assert response.json()["type"].endswith(":http-error")
+
+
+@pytest.mark.parametrize("path", ["/livez%0A", "/status%0A", "/v1/models%0A", "/docs%0A"])
+def test_that_holds_for_what_is_read_too(ways, path):
+    assert (ways.get(path.removesuffix("%0A")).status_code, ways.get(path).status_code) == (200, 404)

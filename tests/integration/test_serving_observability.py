@@ -143,7 +143,9 @@ def test_a_process_logs_json_and_sends_spans_of_the_callers_trace(registry, tmp_
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     (line,) = [line for line in lines if line.get("request_id") == "followed"]
     assert (line["model"], line["version"], line["status"]) == ("linear", "7", 200)
+    assert (line["method"], line["path"]) == ("POST", PATH)
     assert TRACE in line["traceparent"]
+    assert not [line for line in lines if "\x1b" in "".join(map(str, line.values()))], "a line has codes for terminals"
     assert any("ANYBODY" in line["message"] for line in lines), "that no key is asked for is said loudly"
     until(lambda: collector.spans)
     (span,) = collector.spans

@@ -1,6 +1,7 @@
 """A real server over a real socket: answers, headers, and a problem document for every bad request."""
 
 import json
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
@@ -9,7 +10,10 @@ import httpx
 import numpy as np
 import pytest
 
+from release_platform.adapters.api_keys import ApiKeyFile
+from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.model_package import load_package
+from release_platform.domain.api_keys import Scope
 from release_platform.domain.features import as_column
 from tests.fakes.packages import (
     CANCER_INPUTS,
@@ -277,6 +281,46 @@ def test_the_documentation_has_an_example_of_both_forms(client):
     schema = client.get("/openapi.json").json()
     body = schema["paths"]["/v1/models/{model}/predict"]["post"]["requestBody"]["content"]["application/json"]
     assert set(body["examples"]) == {"rows", "columns"}
+
+
+def test_the_documentation_shows_what_each_model_takes_with_a_request_that_it_answers(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    content = paths["/v1/models/diabetes/predict"]["post"]["requestBody"]["content"]["application/json"]
+    rows, columns = (form["properties"] for form in content["schema"]["oneOf"])
+    for described in (rows["rows"]["items"], columns["columns"]):
+        assert set(described["properties"]) == set(described["required"]) == {"bmi", "bp"}
+        assert described["additionalProperties"] is False
+    for form in ("rows", "columns"):
+        assert client.post("/v1/models/diabetes/predict", json=content["examples"][form]["value"]).status_code == 200
+
+
+def test_the_documentation_says_how_a_key_is_shown_where_one_is_asked_for(client, tmp_path):
+    assert "security" not in client.get("/openapi.json").json()
+    keys = tmp_path / "keys.json"
+    _, key = ApiKeyFile(keys, SystemClock()).create("reader", [Scope.READ])
+    settings = settings_for(tmp_path / "cache", api_keys=keys)
+    with running(settings, FakeRegistry({})) as url, httpx.Client(base_url=url) as closed:
+        assert "Basic" in closed.get("/docs").headers["www-authenticate"]
+        assert closed.get("/docs", auth=("anybody", key)).status_code == 200
+        schema = closed.get("/openapi.json", auth=("anybody", key)).json()
+    assert schema["security"] == [{"bearer": []}, {"header": []}]
+    assert set(schema["components"]["securitySchemes"]) == {"bearer", "header"}
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_a_probe_may_ask_for_the_head_alone(client, path):
+    assert (client.head(path).status_code, client.head(path).content) == (200, b"")
+
+
+def test_the_documentation_loads_nothing_from_elsewhere(client):
+    page = client.get("/docs").text
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(loaded) == 3
+    for address in loaded:
+        assert address.startswith("./docs/files/")
+        assert client.get(address.removeprefix(".")).status_code == 200
+    assert "http:" not in page
+    assert "https:" not in page
 
 
 def test_many_clients_at_once_each_get_their_own_answer(client, url):

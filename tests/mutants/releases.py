@@ -53,11 +53,11 @@ DEFECTS = (
         name="an alias moves before its certificate is written",
         file=_PROJECTION,
         old="                if alias is not Alias.PREVIOUS and version is not None:\n"
-        "                    self._certify(rows[version])\n"
+        "                    self._certify(moved[version], shown)\n"
         "                self._registry.set_alias(head.model, alias, version)\n",
         new="                self._registry.set_alias(head.model, alias, version)\n"
         "                if alias is not Alias.PREVIOUS and version is not None:\n"
-        "                    self._certify(rows[version])\n",
+        "                    self._certify(moved[version], shown)\n",
         tests=(f"{_OF_RELEASES}test_an_alias_never_moves_before_its_certificate_is_there",),
     ),
     Defect(
@@ -80,8 +80,8 @@ DEFECTS = (
     Defect(
         name="a missing certificate is not noticed",
         file=_PROJECTION,
-        old="return found + tuple(_uncertified(row) for row in standing(rows) if not self._is_certified(row, shown))",
-        new="return found",
+        old="if self._certificate(row, shown) != certificate_of(row))",
+        new="if row is None)",
         tests=(f"{_OF_RELEASES}test_an_edited_certificate_is_signed_again",),
     ),
     Defect(

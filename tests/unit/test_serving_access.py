@@ -3,6 +3,7 @@
 import hmac
 import logging
 import traceback
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -90,9 +91,37 @@ def test_without_a_key_the_refusal_says_how_to_send_one(
     path: Path, clock: FakeClock, authorization: bytes | None
 ) -> None:
     with pytest.raises(Unauthenticated, match="X-API-Key: KEY") as caught:
-        access_to(path, clock).admit(authorization, None, Scope.READ)
+        access_to(path, clock).admit(authorization, None, Scope.PREDICT)
     answer = problem_response(caught.value, instance="/", request_id="1")
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+def test_a_browser_is_asked_for_a_key_to_read_and_for_no_more(path: Path, clock: FakeClock, make: Make) -> None:
+    key = make(Scope.PREDICT, Scope.READ, Scope.ADMIN)
+    access = access_to(path, clock)
+    login = b"Basic " + b64encode(b"anybody:" + key)
+    with pytest.raises(Unauthenticated) as caught:
+        access.admit(None, None, Scope.READ)
+    assert caught.value.headers["www-authenticate"].startswith("Bearer, Basic realm=")
+    caller = access.admit(login, None, Scope.READ)
+    assert caller is not None
+    assert caller.key_id == key_id(key)
+    for scope in (Scope.PREDICT, Scope.ADMIN):
+        with pytest.raises(Unauthenticated):
+            access.admit(login, None, scope)
+    for wrong in (b"Basic !", b"Basic " + b64encode(key), b"Basic " + b64encode(b"anybody:" + key + b"x")):
+        with pytest.raises(Unauthenticated):
+            access.admit(wrong, None, Scope.READ)
+
+
+def test_a_refusal_names_the_key_for_the_log(path: Path, clock: FakeClock, make: Make) -> None:
+    key = make(rate_per_minute=1)
+    access = access_to(path, clock)
+    assert access.admit(None, key, Scope.PREDICT) is not None
+    assert refusal(access, key).caller_id == key_id(key)
+    with pytest.raises(Forbidden) as caught:
+        access.admit(None, key, Scope.READ)
+    assert caught.value.caller_id == key_id(key)
 
 
 def test_a_key_is_for_its_scopes_only(path: Path, clock: FakeClock, make: Make) -> None:
@@ -207,6 +236,7 @@ def test_a_server_does_not_start_with_a_bad_file(tmp_path: Path, harm: str) -> N
 def test_without_a_file_everybody_may_predict_and_read_and_nobody_do_more(
     clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     access = access_to(None, clock)
     for key in (None, UNKNOWN):
         assert access.admit(None, key, Scope.PREDICT) is None
