@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -27,6 +28,7 @@ PATIENCE_S = 3.0
 """Seconds beyond `drain_s` and `shutdown_s` after which the process is gone, whatever hangs."""
 
 _LAST_WORDS_S = 1.0
+_SWITCH_S = 0.0005  # how long the event loop waits for a thread that computes; Python's 5 ms add up to a slow answer
 _SPARE_FILES = 256
 _LOG = logging.getLogger(__name__)
 
@@ -58,6 +60,11 @@ class Server(uvicorn.Server):
         elif sig == signal.SIGINT:
             self.force_exit = True
         self._live.draining = self._lobby.stopping = self.should_exit = True
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves until a signal ends it."""
+        sys.setswitchinterval(_SWITCH_S)
+        super().run(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stops listening after the time that load balancers are given, then ends every connection."""

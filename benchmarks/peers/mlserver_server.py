@@ -2,8 +2,17 @@
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
+
+
+def free_port() -> int:
+    """Returns a port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
 
 if __name__ == "__main__":
     folder, port = Path(sys.argv[1]), int(sys.argv[2])
@@ -15,8 +24,8 @@ if __name__ == "__main__":
         "gzip_enabled": False,
         "host": "127.0.0.1",
         "http_port": port,
-        "grpc_port": port + 1,
-        "metrics_port": port + 2,
+        "grpc_port": free_port(),
+        "metrics_port": free_port(),
     }
     model = {
         "name": folder.name,
