@@ -4,6 +4,7 @@ import base64
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -231,7 +232,7 @@ def test_reading_answers_what_the_command_line_shows(operators: Operators) -> No
         assert reader.get(f"/v1/models/{MODEL}").json()["production"] == "1"
         rows = reader.get(f"/v1/models/{MODEL}/history").json()
         assert [(row["move"], row["actor"]) for row in rows] == [("staged", "trainer"), ("promoted", "ada")]
-        served = reader.get(f"/v1/models/{MODEL}/who-served", params={"at": "2999-01-01"}).json()
+        served = reader.get(f"/v1/models/{MODEL}/who-served", params={"at": datetime.now(UTC).isoformat()}).json()
         assert (served["version"], served["by"]["actor"]) == ("1", "ada")
         (request,) = reader.get(f"/v1/models/{MODEL}/requests", params={"state": "promoted"}).json()
         assert reader.get(f"/v1/requests/{request['request_id']}").json() == request

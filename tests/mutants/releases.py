@@ -31,8 +31,8 @@ DEFECTS = (
     Defect(
         name="a rollback fails while the registry is down",
         file=_RELEASES,
-        old="with suppress(Unavailable):  # committed",
-        new="with suppress(NotFound):  # committed",
+        old="except Unavailable:  # committed",
+        new="except NotFound:  # committed",
         tests=(f"{_OF_RELEASES}test_a_rollback_commits_while_the_registry_is_down_and_the_aliases_follow",),
     ),
     Defect(
