@@ -28,7 +28,8 @@ RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel pip install --quiet
 # The instance is the one of the command line, with its storage in PostgreSQL.
 COPY dagster.yaml deploy/dagster/storage.yaml /opt/dagster/
 RUN cat /opt/dagster/storage.yaml >> /opt/dagster/dagster.yaml && rm /opt/dagster/storage.yaml \
-    && install -d -o app -g app -m 700 /keys && install -d -o app -g app /keys/trusted /var/lib/dagster /var/lib/release
+    && install -d -o app -g app -m 700 /keys && install -d -o app -g app /keys/trusted /var/lib/dagster /var/lib/release \
+    && install -d -o app -g app -m 700 /api-keys
 COPY deploy/dagster/workspace.yaml /opt/dagster/
 ENV DAGSTER_HOME=/opt/dagster RELEASE_HOME=/var/lib/release
 USER 10001:10001
@@ -59,7 +60,7 @@ RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends 'haprox
 COPY deploy/proxy /etc/haproxy
 USER 10001:10001
 WORKDIR /tmp
-CMD ["haproxy", "-db", "-f", "/etc/haproxy/haproxy.cfg"]
+CMD ["haproxy", "-db", "-f", "/etc/haproxy/haproxy.cfg", "-f", "/etc/haproxy/people.cfg"]
 
 FROM base AS seaweedfs
 ARG PIP_INDEX_URL

@@ -12,7 +12,7 @@ DOCKER ?= docker
 COMPOSE = $(DOCKER) compose --env-file $(ENV_FILE)
 # While the stack is up the commands run in it, else on this machine; `=` and not `:=`, so that only they look.
 STACK = $(shell test -e $(ENV_FILE) && $(COMPOSE) ps --quiet --status running dagster-code 2>/dev/null)
-IN_STACK = $(COMPOSE) run --rm --no-deps -e RELEASE_ACTOR="$$(id -un)"
+IN_STACK = $(COMPOSE) run --rm --no-deps $(if $(RELEASE_API_KEY),-e RELEASE_API_KEY)
 RELEASE = $(if $(STACK),$(IN_STACK) cli,$(MAKE) --no-print-directory install && $(BIN)/release)
 EVERYWHERE = $$(sed -n 's/^SERVING_URLS=//p' $(ENV_FILE)),http://proxy:8000
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes

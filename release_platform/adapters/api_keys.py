@@ -15,7 +15,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.whole_files import write_whole
-from release_platform.domain.api_keys import ApiKey, KeyState, Scope, hash_of, holds_key, in_order, key_text
+from release_platform.domain.api_keys import (
+    ApiKey,
+    KeyState,
+    Scope,
+    find_key_id,
+    hash_of,
+    holds_key,
+    in_order,
+    key_text,
+)
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, Unavailable
 from release_platform.domain.ports import Clock
 
@@ -119,6 +128,33 @@ class ApiKeyFile:
             )
             self._write((*keys, key))
         return key, text
+
+    def adopt(self, name: str, scopes: Iterable[Scope], text: str) -> ApiKey:
+        """Returns the key of a text that was drawn elsewhere, good from now on; another one of its name is revoked.
+
+        Raises:
+            Refused: The text is no key, or its id is taken by a key of another name or one that is good no more.
+        """
+        key_id = find_key_id(text)
+        if key_id is None:
+            raise Refused("that is no API key", remedy="write it like mrp_ID_SECRET, or leave it out for a new one")
+        with self._locked():
+            keys = self.all()
+            now = self._clock.now()
+            there = next((key for key in keys if key.key_id == key_id), None)
+            if there is not None:
+                if (there.name, there.sha256) != (name, hash_of(text)) or there.state(now) is not KeyState.ACTIVE:
+                    raise Refused(f"the key {key_id} is another one, or good no more", remedy="draw another key")
+                return there
+            key = ApiKey(key_id=key_id, name=name, scopes=in_order(scopes), sha256=hash_of(text), created_at=now)
+            kept = [
+                one.with_revocation(now, f"replaced by {key_id}")
+                if one.name == name and one.state(now) is KeyState.ACTIVE
+                else one
+                for one in keys
+            ]
+            self._write((*kept, key))
+        return key
 
     def revoke(self, key_id: str, reason: str) -> ApiKey:
         """Returns a key that is good no more; one that was revoked before keeps its moment and reason.

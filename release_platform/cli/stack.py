@@ -61,6 +61,26 @@ def bucket(
     out.print(f"bucket {made.name}: {kept}")
 
 
+@stack.command("operator")
+def operator(
+    name: Annotated[str, typer.Argument(help="Whose key it is; the ledger keeps this name.", show_default=False)],
+) -> None:
+    """Take the key in OPERATOR_KEY as that of the first operator; another one of that name is revoked.
+
+    Example:
+
+        release stack operator ada
+    """
+    from release_platform.adapters.api_keys import ApiKeyFile
+    from release_platform.adapters.clock import SystemClock
+    from release_platform.domain.api_keys import Scope
+    from release_platform.settings import Settings
+
+    keys = ApiKeyFile(Settings().known_keys, SystemClock())
+    taken = keys.adopt(name, (Scope.READ, Scope.OPERATOR), _given("OPERATOR_KEY"))
+    out.print(f"key {taken.key_id} is {name}'s")
+
+
 @stack.command("key")
 def key() -> None:
     """Make the key that signs versions and moves, unless it is there, and trust its public half.

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from release_platform.definitions import load_projects
+from release_platform.domain.api_keys import find_key_id
 
 ROOT = Path(__file__).resolve().parents[2]
 SEAWEEDFS = "deploy/compose.seaweedfs.yml"
@@ -102,7 +103,7 @@ def test_serving_reaches_the_proxy_only_and_holds_public_keys_only() -> None:
         assert "trusted-keys:/keys/trusted:ro" in SERVICES[name]["volumes"]
         assert not any(volume.startswith("signing-key") for volume in SERVICES[name]["volumes"])
     beside = {name for name, one in SERVICES.items() if "serving" in one.get("networks", ())}
-    assert beside == {"serving-1", "serving-2", "proxy", "dagster-code", "cli", "prometheus"}
+    assert beside == {"serving-1", "serving-2", "proxy", "dagster-code", "api", "cli", "prometheus"}
 
 
 # Secrets
@@ -134,8 +135,9 @@ def test_every_setting_of_the_example_is_used_and_explained() -> None:
 
 def test_secrets_are_random_kept_and_for_the_owner_only(tmp_path: Path) -> None:
     first = write_env(tmp_path / "one")
-    assert all(re.fullmatch(r"[0-9a-f]{48}", first[name]) for name in SECRETS)
-    assert len({first[name] for name in SECRETS}) == len(SECRETS) == 8
+    assert find_key_id(first["OPERATOR_KEY"])
+    assert all(re.fullmatch(r"[0-9a-f]{48}", first[name]) for name in SECRETS if name != "OPERATOR_KEY")
+    assert len({first[name] for name in SECRETS}) == len(SECRETS) == 9
     assert write_env(tmp_path / "one") == first
     assert write_env(tmp_path / "two")["POSTGRES_PASSWORD"] != first["POSTGRES_PASSWORD"]
     assert stat.S_IMODE((tmp_path / "one").stat().st_mode) == 0o600

@@ -21,7 +21,7 @@ from tests.integration.homes import ROOT, free_port
 
 MINIO = "quay.io/minio/minio:RELEASE.2025-09-07T16-13-09Z"
 SEAWEEDFS = "docker-compose.yml:deploy/compose.seaweedfs.yml"
-PORTS = ("DAGSTER_PORT", "MLFLOW_PORT", "SERVING_PORT", "CONSOLE_PORT", "PROMETHEUS_PORT")
+PORTS = ("DAGSTER_PORT", "MLFLOW_PORT", "SERVING_PORT", "CONSOLE_PORT", "PROMETHEUS_PORT", "API_PORT")
 PATIENCE_S = 240
 _ENDED = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
 
@@ -41,7 +41,7 @@ class Stack:
 
     @property
     def operator(self) -> tuple[str, str]:
-        return self.settings["OPERATOR_NAME"], self.settings["OPERATOR_PASSWORD"]
+        return self.settings["OPERATOR_NAME"], self.settings["OPERATOR_KEY"]
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.settings[f'{name.upper()}_PORT']}"

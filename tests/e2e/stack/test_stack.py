@@ -20,6 +20,7 @@ CONTROL_PLANE = (
     "dagster-daemon",
     "dagster-webserver",
     "dagster-readonly",
+    "api",
 )
 REPLICAS = ("serving-1", "serving-2")
 TERMINATE = {"query": 'mutation { terminateRun(runId: "none") { __typename } }'}
