@@ -59,8 +59,11 @@ class Projection:
             if self._store.head(model).epoch == head.epoch:  # else a move was committed while we looked
                 break
         found = deviations(head, self._store.recorded_tags(model), shown)
-        kept = (row for row in last_moves(rows) if row.version in shown.tags)
-        return found + tuple(_uncertified(row) for row in kept if self._certificate(row, shown) != certificate_of(row))
+        wrong = [row for row in standing(rows) if self._certificate(row, shown) != certificate_of(row)]
+        past = (row for row in last_moves(rows) if row not in standing(rows) and row.version in shown.tags)
+        # One of a later row is no deviation of the registry: the ledger lost that row, which `audit` says.
+        wrong += [row for row in past if self._certificate(row, shown) is None]
+        return found + tuple(map(_uncertified, wrong))
 
     def reconcile(self, model: str, *, undo: bool) -> tuple[str, ...]:
         """Finishes a move that was cut off, and returns a sentence for each change behind the platform's back.

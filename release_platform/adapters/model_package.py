@@ -150,7 +150,7 @@ def _load_engine(name: str, data: bytes, release: Mapping[str, Any]) -> Engine:
 
 def _refuse(problem: str) -> IntegrityError:
     return IntegrityError(
-        f"the package is refused: {problem}",
+        problem,
         remedy="its files are not those that were registered: find out who changed them, then register the model again",
     )
 

@@ -341,7 +341,7 @@ def as_column(column: Input, values: Sequence[object]) -> Column:
             continue
         try:
             out.append(read(value))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise InputError(column.name, row, str(error)) from None
     return np.array(out, dtype=_DTYPES[column.type])
 

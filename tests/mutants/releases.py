@@ -80,8 +80,8 @@ DEFECTS = (
     Defect(
         name="a missing certificate is not noticed",
         file=_PROJECTION,
-        old="if self._certificate(row, shown) != certificate_of(row))",
-        new="if row is None)",
+        old="if self._certificate(row, shown) != certificate_of(row)]",
+        new="if row is None]",
         tests=(f"{_OF_RELEASES}test_an_edited_certificate_is_signed_again",),
     ),
     Defect(
