@@ -131,6 +131,9 @@ def a_version_with_the_platforms_tags_is_nobodys(home: Home) -> None:
 @fault(
     (14, "version 3", "the certificate of version 3 for its move to staging is absent or wrong"),
     (14, "version 2", "the certificate of version 2 for its move to production is absent or wrong"),
+    (14, "version 1", "the certificate of version 1 for its move to staging is absent or wrong"),
+    (14, "version 1", "the certificate of version 1 for its move to production is absent or wrong"),
+    (14, "version 2", "the certificate of version 2 for its move to staging is absent or wrong"),
     (3, "version 1", "it was signed by the key ID, which is not trusted here"),
     (3, "version 2", "it was signed by the key ID, which is not trusted here"),
     (3, "version 3", "it was signed by the key ID, which is not trusted here"),
