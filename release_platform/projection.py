@@ -59,8 +59,9 @@ class Projection:
             if self._store.head(model).epoch == head.epoch:  # else a move was committed while we looked
                 break
         found = deviations(head, self._store.recorded_tags(model), shown)
-        wrong = [row for row in standing(rows) if self._certificate(row, shown) != certificate_of(row)]
-        past = (row for row in last_moves(rows) if row not in standing(rows) and row.version in shown.tags)
+        present = standing(rows)
+        wrong = [row for row in present if self._certificate(row, shown) != certificate_of(row)]
+        past = (row for row in last_moves(rows) if row not in present and row.version in shown.tags)
         # One of a later row is no deviation of the registry: the ledger lost that row, which `audit` says.
         wrong += [row for row in past if self._certificate(row, shown) is None]
         return found + tuple(map(_uncertified, wrong))
