@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from release_platform.adapters.api_keys import ApiKeyFile, read_api_keys
-from release_platform.domain.api_keys import KeyState, Scope, hash_of
+from release_platform.domain.api_keys import KeyState, Scope, hash_of, key_text
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, Unavailable
 from tests.fakes.clock import FakeClock
 
@@ -169,3 +169,20 @@ def test_what_cannot_be_read_or_written_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Unavailable, match="cannot be written"):
         ApiKeyFile(tmp_path / "file" / "keys.json").create("a", [Scope.READ])
+
+
+def test_a_key_that_was_drawn_elsewhere_is_taken_once_and_replaces_the_one_of_its_name(file: ApiKeyFile) -> None:
+    scopes = (Scope.READ, Scope.OPERATOR)
+    first, second = (key_text(key_id, SECRET) for key_id in ("0" * 12, "1" * 12))
+    taken = file.adopt("ada", scopes, first)
+    assert (taken.key_id, taken.scopes, taken.sha256) == ("0" * 12, scopes, hash_of(first))
+    assert file.adopt("ada", scopes, first) == taken
+    assert file.all() == (taken,)
+    file.adopt("ada", scopes, second)
+    assert [(key.key_id, key.revoked_because) for key in file.all()] == [
+        ("0" * 12, f"replaced by {'1' * 12}"),
+        ("1" * 12, ""),
+    ]
+    for name, text in (("ada", first), ("eve", second), ("ada", "no key")):
+        with pytest.raises(Refused):
+            file.adopt(name, scopes, text)
