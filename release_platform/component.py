@@ -17,7 +17,7 @@ from release_platform.defs.reproduction import build_reproduced_check, check_key
 from release_platform.defs.resources import build_fluent_tracking
 from release_platform.defs.training import build_trained_model
 from release_platform.defs.verification import build_served_check
-from release_platform.project import SPEC, Project, parse_spec
+from release_platform.project import SPEC, Project, parse_spec, read_documents
 from release_platform.settings import Settings
 
 PROJECT_METADATA = "release/project"
@@ -77,6 +77,7 @@ class ModelRelease(dg.Component):
             SpecError: The YAML is wrong; names file, field and remedy.
         """
         folder = Path(context.path)
+        read_documents(folder / "defs.yaml")  # for what Dagster's own reading lets pass: a key that stands twice
         given = {} if attributes is None else attributes.model_dump()
         return cls(Project(spec=parse_spec(given, file=folder / "defs.yaml"), folder=folder))
 

@@ -37,7 +37,20 @@ class Project:
 
 
 class _Loader(yaml.SafeLoader):
-    """Leaves moments as text, as Dagster's own loader does."""
+    """Leaves moments as text, as Dagster's own loader does, and refuses a key that stands twice in one mapping.
+
+    YAML forbids it and PyYAML keeps the last: a second `gates` would drop the first without a word.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -81,16 +94,32 @@ def read_projects(*folders: Path) -> tuple[dict[str, Project], dict[str, SpecErr
     wrong: dict[str, SpecError] = {}
     for file in sorted(path for folder in folders for path in folder.glob("*/defs.yaml")):
         try:
-            for described in yaml.load_all(file.read_text(encoding="utf-8"), _Loader):
+            for described in read_documents(file):
                 spec = parse_spec(described["attributes"], file=file)
                 projects[spec.name] = Project(spec=spec, folder=file.parent)
         except SpecError as error:
             wrong[file.parent.name] = error
-        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
-            wrong[file.parent.name] = SpecError(
-                f"cannot be read: {error}", remedy="correct the YAML; docs/model-yaml.md shows one", file=str(file)
-            )
+        except (KeyError, TypeError) as error:
+            wrong[file.parent.name] = _unreadable(file, error)
     return projects, wrong
+
+
+def read_documents(file: Path) -> list[Any]:
+    """Returns the YAML documents of a file.
+
+    Raises:
+        SpecError: It cannot be read, is no YAML, or names a key twice.
+    """
+    try:
+        return list(yaml.load_all(file.read_text(encoding="utf-8"), _Loader))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> SpecError:
+    return SpecError(
+        f"cannot be read: {error}", remedy="correct the YAML; docs/model-yaml.md shows one", file=str(file)
+    )
 
 
 def _explained(detail: ErrorDetails) -> tuple[str, str]:

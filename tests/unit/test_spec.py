@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import yaml
+from dagster.components.core.component_tree import ComponentTreeException
 
 from release_platform.component import ModelReleaseAttributes
+from release_platform.definitions import load_projects
 from release_platform.domain.errors import SpecError
 from release_platform.domain.spec import ModelSpec
 from release_platform.project import SPEC, parse_spec, read_projects
@@ -199,6 +201,21 @@ def test_moments_without_quotes_are_read_alike_by_every_loader(tmp_path: Path) -
     found, wrong = read_projects(tmp_path)
     assert wrong == {}
     assert found["churn"].spec.policy == spec(policy={"freeze": [LAUNCH]}).policy
+
+
+def test_a_key_that_stands_twice_is_refused_by_every_loader(tmp_path: Path) -> None:
+    once = yaml.safe_dump(
+        {"type": "release_platform.component.ModelRelease", "attributes": attributes()}, sort_keys=False
+    )
+    folder = tmp_path / "models_of_a_hasty_person"
+    (folder / "churn").mkdir(parents=True)
+    (folder / "churn" / "defs.yaml").write_text(f"{once}  policy: {{approvals: 2}}\n  policy: {{approvals: 0}}\n")
+    found, wrong = read_projects(folder)
+    assert found == {}
+    assert "the key 'policy' stands twice" in str(wrong["churn"])
+    with pytest.raises(ComponentTreeException) as refused:
+        load_projects(folder)
+    assert "the key 'policy' stands twice" in str(refused.value.__cause__)
 
 
 def test_signature_and_parity_are_always_judged() -> None:
