@@ -99,7 +99,8 @@ class Projection:
             try:
                 if alias is not Alias.PREVIOUS and version is not None:
                     self._certify(moved[version], shown)
-                self._registry.set_alias(head.model, alias, version)
+                if shown.aliases.get(alias) != version:
+                    self._registry.set_alias(head.model, alias, version)
             except (Refused, IntegrityError) as error:
                 problems.append(f"{head.model}: alias {alias} cannot be moved: {error.problem}")
         for row in last_moves(rows):

@@ -97,8 +97,6 @@ class MlflowRegistry:
 
     def set_alias(self, model: str, alias: str, version: str | None) -> None:
         """See `Registry`."""
-        if self.find_alias(model, alias) == version:
-            return
         try:
             with mlflow_errors(self._uri):
                 if version is None:

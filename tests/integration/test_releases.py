@@ -342,7 +342,7 @@ def test_a_slow_projection_of_an_older_head_does_not_win(releases: Releases, reg
 
     slow = Slow({})
     slow.__dict__ = registry.__dict__  # the same registry, seen by a slower process
-    slow.set_alias(MODEL, "staging", None)
+    registry.set_alias(MODEL, "production", None)
     assert Projection(releases.store, slow, KeyFolder(releases.keys.folder)).project(MODEL) == ()
     assert registry.find_alias(MODEL, "production") == "2"
     assert releases.projection.deviations(MODEL) == ()
