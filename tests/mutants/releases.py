@@ -54,7 +54,7 @@ DEFECTS = (
         file=_PROJECTION,
         old="                if alias is not Alias.PREVIOUS and version is not None:\n"
         "                    self._certify(moved[version], shown)\n"
-        "                self._registry.set_alias(head.model, alias, version)\n",
+        "                if shown.aliases.get(alias) != version:\n",
         new="                self._registry.set_alias(head.model, alias, version)\n"
         "                if alias is not Alias.PREVIOUS and version is not None:\n"
         "                    self._certify(moved[version], shown)\n",
