@@ -4,6 +4,7 @@ begin: admit the caller, find the version -> the body -> at_once: door.read, eng
                                                       or later: the same on threads, or in a batch
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -18,6 +19,7 @@ from serving.access import Access
 from serving.bodies import read_body
 from serving.doors import Ask, Door, Head, Reply, check_media_type
 from serving.engine import Engine
+from serving.errors import Problem
 from serving.limits import Limits
 from serving.models import Live, LoadedModel
 
@@ -119,12 +121,30 @@ class Answering:
 
     def at_once(self, call: Call, loaded: LoadedModel, body: bytes) -> Reply | None:
         """Returns the answer to a call that has begun, or None where that would take long. Raises as `answer`."""
+        ask = self._read_if_quick(call, loaded, body)
+        return None if ask is None else _written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
+
+    def soon(self, call: Call, loaded: LoadedModel, body: bytes, deliver: Callable[[Reply | Exception], None]) -> bool:
+        """Delivers the answer to a call that has begun when this turn of the event loop ends, or what went wrong.
+
+        Returns:
+            Whether it does; False where it would take long. Raises as `answer`.
+        """
+        ask = self._read_if_quick(call, loaded, body)
+        if ask is None:
+            return False
+        self._engine.compute_soon(loaded, ask.inputs, partial(_deliver, call, ask, loaded, deliver))
+        return True
+
+    def settle(self) -> None:
+        """Delivers all that is to come soon."""
+        self._engine.settle()
+
+    def _read_if_quick(self, call: Call, loaded: LoadedModel, body: bytes) -> Ask | None:
         if len(body) > self.inline_bytes:
             return None
         ask = call.ask = call.door.read(body, call.head, loaded, self._limits)
-        if not self._engine.is_quick(loaded, ask.inputs):
-            return None
-        return _written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
+        return ask if self._engine.is_quick(loaded, ask.inputs) else None
 
     async def _later(self, call: Call, loaded: LoadedModel, body: bytes) -> Reply:
         if call.ask is None:
@@ -134,6 +154,24 @@ class Answering:
     def _on_a_thread(self, call: Call, loaded: LoadedModel, body: bytes) -> Reply:
         ask = call.door.read(body, call.head, loaded, self._limits)
         return _written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
+
+
+def _deliver(
+    call: Call,
+    ask: Ask,
+    loaded: LoadedModel,
+    deliver: Callable[[Reply | Exception], None],
+    result: Predictions | Problem,
+) -> None:
+    if isinstance(result, Problem):
+        deliver(result)
+        return
+    try:
+        reply = _written(call, ask, loaded, result)
+    except Exception as error:  # noqa: BLE001 - whoever delivers logs it and tells the client
+        deliver(error)
+    else:
+        deliver(reply)
 
 
 def _written(call: Call, ask: Ask, loaded: LoadedModel, predictions: Predictions) -> Reply:

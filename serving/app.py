@@ -166,7 +166,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         logs=settings.log_requests,
         tracing=tracing,
     )
-    app.state.at_once = edge.at_once
+    app.state.edge = edge
     app.edge = edge if tracing is None else tracing.around(edge)
     app.include_router(build_predict_routes(predict_routes, answering=answering))
     app.include_router(build_inference_routes(live=live, configured=settings.models))

@@ -7,8 +7,9 @@
   | too late, too large, not HTTP: answered as such       | too late
   +------------------------> ENDING <---------------------+
 ```
-A POST that is whole before the next byte is waited for is first offered to `AtOnce`, which answers most predictions
-right here; the application is given what remains, as by uvicorn itself.
+A POST that is whole before the next byte is waited for is first offered to `Edge.soon`, which answers most predictions
+within this turn of the event loop; the application is given what remains, as by uvicorn itself. Whatever else happens
+to a connection that is owed an answer, it is given the answer first.
 
 In HEAD, IDLE and ENDING the connection has a deadline, and so has each time that its client does not read what was
 written. While the application works it has none: that one has limits of its own for the body and the queue.
@@ -27,7 +28,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from serving.doors import Headers
+from serving.edge import Edge
 from serving.errors import (
     HeadTimeout,
     HeadTooLarge,
@@ -47,9 +48,6 @@ _NEVER = math.inf
 _LINGER_S = 2.0
 _MOST_PIPELINED = 32
 _CHUNK_FRAME_BYTES = 16
-
-AtOnce = Callable[[bytes, Headers, bytes, dict[str, Any]], Sent | None]
-"""Answers a request without a wait, or leaves it to the application: see `Edge.at_once`."""
 
 
 class Lobby(ServerState):
@@ -94,10 +92,11 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         settings: Settings,
-        at_once: AtOnce,
+        edge: Edge,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._at_once = at_once
+        self._edge = edge
+        self._is_owed = False  # an answer, within this turn of the event loop
         self._held: bytearray | None = None  # the body of a request that the application does not know of yet
         self._may_hold = False
         self._lobby = cast(Lobby, server_state)
@@ -124,6 +123,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets it."""
+        self._settle()
         if self._timer is not None:
             self._timer.cancel()
         if self not in self.connections:
@@ -133,6 +133,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Reads on. Nothing is read any more once the connection is at fault or ends."""
+        self._settle()
         if self._deaf:
             return
         self._n_overhead_bytes += len(data)
@@ -150,6 +151,11 @@ class Connection(HttpToolsProtocol):
             elif self._waits is _IDLE and self._in_head:
                 self._expect(_HEAD, self._settings.header_timeout_s)
 
+    def eof_received(self) -> None:
+        """The client has said all that it will; what it is owed goes out before the transport closes."""
+        self._settle()
+        super().eof_received()
+
     def _feed(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
@@ -161,6 +167,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begins a request."""
+        self._settle()
         self._in_head = self._receiving = True
         HttpToolsProtocol.on_message_begin(self)
 
@@ -245,13 +252,22 @@ class Connection(HttpToolsProtocol):
         )
 
     def _is_answered(self, body: bytes) -> bool:
-        sent = self._at_once(self.url, self.scope["headers"], body, self.scope["state"])
-        if sent is None:
-            return False
+        """Returns whether the request is answered within this turn, or was already."""
+        self._is_owed = True
+        is_taken = self._edge.soon(self.url, self.scope["headers"], body, self.scope["state"], self._pay)
+        if not is_taken:
+            self._is_owed = False
+        return is_taken
+
+    def _pay(self, sent: Sent) -> None:
+        self._is_owed = False
         lines = b"".join([b"%b: %b\r\n" % pair for pair in (*self._lobby.default_headers, *sent.headers)])
         self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[sent.status], lines, sent.body))
         self.on_response_complete()
-        return True
+
+    def _settle(self) -> None:
+        if self._is_owed:
+            self._edge.settle()
 
     # What the application's answer calls
 
@@ -284,11 +300,13 @@ class Connection(HttpToolsProtocol):
 
     def answer_for_the_last_time(self) -> None:
         """Makes the answer under way the last one, if there is one."""
+        self._settle()
         if self._is_busy:
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
         """Makes the answer under way the last one; a client without a request has a last chance."""
+        self._settle()
         if self._is_busy:
             self.cycle.keep_alive = False
         elif self._waits is not _ENDING:
@@ -315,6 +333,7 @@ class Connection(HttpToolsProtocol):
 
     def cut(self) -> None:
         """Ends the connection at once, whatever is unsent."""
+        self._settle()
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True  # what is still to be written goes nowhere, as when the client has left
         self._raw.abort()
@@ -333,6 +352,7 @@ class Connection(HttpToolsProtocol):
 
     def _fail(self, fault: Problem) -> None:
         """Answers a fault of the client, after all requests before it."""
+        self._settle()
         self._fault, self._deaf = fault, True
         if self._is_busy and self.cycle.more_body:  # the fault is in the body of this request
             if self.pipeline:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -17,7 +17,7 @@ from serving.doors import Head, Headers
 from serving.errors import Problem, Stopping, problem_response, unforeseen
 from serving.metrics import Metrics
 from serving.permissions import PROBES, needed
-from serving.predicting import Directory, Found, PredictRoute, Sent, respond, respond_at_once, told
+from serving.predicting import Directory, Found, PredictRoute, Sent, respond, respond_soon, told
 from serving.requests import mark_served
 from serving.tracing import Tracing
 
@@ -88,7 +88,9 @@ class Edge:
             visit = _Visit(scope["method"], scope["path"], head, _request_id(head), perf_counter())
             await self._pass_on(visit, scope, receive, send, predicts=found is not None)
 
-    def at_once(self, url: bytes, headers: Headers, body: bytes, state: dict[str, Any]) -> Sent | None:
+    def soon(
+        self, url: bytes, headers: Headers, body: bytes, state: dict[str, Any], deliver: Callable[[Sent], None]
+    ) -> bool:
         """Answers a request to predict, for a server that has read it whole and would otherwise have to make a task.
 
         Args:
@@ -96,21 +98,26 @@ class Edge:
             headers: Its headers, lower-case names.
             body: All of its body.
             state: The ASGI state of the request; where it was begun here, it goes on from there.
+            deliver: Is given the answer, before this turn of the event loop ends.
 
         Returns:
-            The answer; None where it takes longer, or this is no such request: it is then to be passed to `__call__`.
+            Whether it is; False where it takes longer, or this is no such request: it is then to be passed to
+            `__call__`.
         """
         if not self._fast or self._tracing is not None or len(body) > self._answering.inline_bytes:
-            return None
+            return False
         found = self._find_url(url)
         if found is None:
-            return None
+            return False
         call = _call(found, url.decode("ascii"), headers)
-        sent = respond_at_once(self._answering, call, body)
-        if sent is None:
+        is_taken = respond_soon(self._answering, call, body, lambda sent: deliver(self._done(call, sent)))
+        if not is_taken:
             state[_BEGUN] = call
-            return None
-        return self._done(call, sent)
+        return is_taken
+
+    def settle(self) -> None:
+        """Delivers all answers that `soon` promised."""
+        self._answering.settle()
 
     async def _predict(self, call: Call, receive: Receive, send: Send) -> None:
         try:

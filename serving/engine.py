@@ -16,6 +16,7 @@ from serving.batching import Batcher
 from serving.errors import InvalidInput, ModelFailed, NonFinitePrediction, PredictionFailed, Problem
 from serving.metrics import Metrics
 from serving.models import LoadedModel
+from serving.turn import Deliver, Turn
 
 BATCHED_ROWS = 32
 """Most rows of a request that is computed together with others, and twice this is most of a batch.
@@ -48,6 +49,8 @@ class Engine:
         self._batchers: WeakKeyDictionary[ModelPackage, Batcher[tuple[LoadedModel, Inputs], Predictions]]
         self._batchers = WeakKeyDictionary()
         self._work: Batcher[Callable[[], object], object] = self._batcher(_each, max_rows=1)
+        self._turn: Turn[tuple[LoadedModel, Inputs], Predictions]
+        self._turn = Turn(self._compute_together, max_rows=2 * BATCHED_ROWS)
 
     @property
     def n_waiting(self) -> int:
@@ -84,17 +87,28 @@ class Engine:
             batcher = self._batchers[loaded.package] = self._batcher(self._compute_together, max_rows=2 * BATCHED_ROWS)
         return await batcher.run((loaded, inputs), n_rows)
 
-    def compute(self, loaded: LoadedModel, inputs: Inputs, predictions: Predictions | None = None) -> Predictions:
-        """Returns the predictions of one request, computed at once unless they are given. Raises as `predict`."""
+    def compute(self, loaded: LoadedModel, inputs: Inputs) -> Predictions:
+        """Returns the predictions of one request, computed at once. Raises as `predict`."""
         try:
-            if predictions is None:
-                predictions = _predict(loaded, inputs)
+            predictions = _predict(loaded, inputs)
             _check(loaded, inputs, predictions)
         except ModelFailed as error:
             self._metrics.model_failed(loaded, error.slug)
             raise
         self._metrics.predicted(loaded, predictions)
         return predictions
+
+    def compute_soon(self, loaded: LoadedModel, inputs: Inputs, deliver: Deliver[Predictions]) -> None:
+        """Delivers what `compute` returns or raises when this turn of the event loop ends, or now."""
+        n_rows = n_rows_of(inputs)
+        if loaded.same_in_company and n_rows <= BATCHED_ROWS:
+            self._turn.ask(loaded.package, (loaded, inputs), n_rows, deliver)
+        else:
+            deliver(self._try(loaded, inputs))
+
+    def settle(self) -> None:
+        """Delivers all that is to come when this turn ends."""
+        self._turn.end()
 
     def close(self) -> None:
         """Lets the threads end; what they compute is not waited for."""
@@ -113,11 +127,14 @@ class Engine:
         )
 
     def _compute_together(self, asked: Sequence[tuple[LoadedModel, Inputs]]) -> Sequence[Predictions | Problem]:
-        self._metrics.batch_computed(asked[0][0], len(asked))
+        loaded = asked[0][0]
+        self._metrics.batch_computed(loaded, len(asked))
         if len(asked) == 1:
             return [self._try(*asked[0])]
+        inputs = _joined([inputs for _, inputs in asked])
         try:
-            together = _predict(asked[0][0], _joined([inputs for _, inputs in asked]))
+            together = _predict(loaded, inputs)
+            _check(loaded, inputs, together)
         except Problem:  # one of them is at fault; the others must not suffer
             return [self._try(*one) for one in asked]
         return self._shared_out(asked, together)
@@ -125,23 +142,22 @@ class Engine:
     def _shared_out(
         self, asked: Sequence[tuple[LoadedModel, Inputs]], together: Predictions
     ) -> Sequence[Predictions | Problem]:
+        values, probabilities = together.values, together.probabilities
         results: list[Predictions | Problem] = []
         begin = 0
         for loaded, inputs in asked:
             end = begin + n_rows_of(inputs)
             own = Predictions(
-                values=together.values[begin:end],
-                probabilities=None if together.probabilities is None else together.probabilities[begin:end],
+                values=values[begin:end], probabilities=None if probabilities is None else probabilities[begin:end]
             )
-            results.append(self._try(loaded, inputs, own))
+            self._metrics.predicted(loaded, own)
+            results.append(own)
             begin = end
         return results
 
-    def _try(
-        self, loaded: LoadedModel, inputs: Inputs, predictions: Predictions | None = None
-    ) -> Predictions | Problem:
+    def _try(self, loaded: LoadedModel, inputs: Inputs) -> Predictions | Problem:
         try:
-            return self.compute(loaded, inputs, predictions)
+            return self.compute(loaded, inputs)
         except Problem as problem:
             return problem
 

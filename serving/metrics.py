@@ -80,6 +80,7 @@ class Metrics:
         # What comes with each request is only put down here; counting it takes longer, and is quicker for many at once.
         self._answers: deque[tuple[_Answer, float]] = deque()
         self._predictions: deque[tuple[str, str, Predictions]] = deque()
+        self._n_together: deque[tuple[str, str, int]] = deque()
 
     def watch_queue(self, n_waiting: Callable[[], int]) -> None:
         """Shows from now on how many requests wait for a thread."""
@@ -117,10 +118,16 @@ class Metrics:
             scores = [_scores(one.probabilities) for one in several if one.probabilities is not None]
             if scores:
                 observe_all(self._scores.labels(*served), np.concatenate(scores))
+        batches: dict[tuple[str, str], list[int]] = {}
+        while self._n_together:
+            model, version, n_requests = self._n_together.popleft()
+            batches.setdefault((model, version), []).append(n_requests)
+        for served, sizes in batches.items():
+            observe_all(self._batches.labels(*served), np.array(sizes, dtype=np.float64))
 
     def batch_computed(self, loaded: LoadedModel, n_requests: int) -> None:
         """Counts requests that one call of the model answered."""
-        self._batches.labels(loaded.model, loaded.version).observe(n_requests)
+        self._n_together.append((loaded.model, loaded.version, n_requests))
 
     def model_failed(self, loaded: LoadedModel, kind: str) -> None:
         """Counts a call that the model did not answer."""

@@ -56,6 +56,7 @@ class LoadedModel:
         origin: Who named it: the registry; a pushed certificate, until the registry names it too; or this server's
             own record of what it served last, likewise.
         inline_rows: Most rows that are predicted on the event loop, because a thread would take longer to be reached.
+        same_in_company: Whether a row gets the very same answer alone and computed together with others.
     """
 
     model: str
@@ -67,6 +68,7 @@ class LoadedModel:
     since: datetime
     origin: Origin
     inline_rows: int = 0
+    same_in_company: bool = False
 
     @cached_property
     def form(self) -> Form:

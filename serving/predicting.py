@@ -4,7 +4,7 @@ Both ways end in `respond`, so they give the same answer to the same bytes.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from time import perf_counter
@@ -94,13 +94,17 @@ async def respond(answering: Answering, call: Call, receive: Receive) -> Sent:
         return told(error, call)
 
 
-def respond_at_once(answering: Answering, call: Call, body: bytes) -> Sent | None:
-    """Returns the same, or None where it takes longer; `respond` then goes on from there."""
+def respond_soon(answering: Answering, call: Call, body: bytes, deliver: Callable[[Sent], None]) -> bool:
+    """Delivers the same within this turn of the event loop, or returns False: `respond` then goes on from there."""
+
+    def write(reply: Reply | Exception) -> None:
+        deliver(told(reply, call) if isinstance(reply, Exception) else _as_sent(reply))
+
     try:
-        reply = answering.at_once(call, answering.begin(call), body)
+        return answering.soon(call, answering.begin(call), body, write)
     except Exception as error:  # noqa: BLE001 - it is logged, and the client is told
-        return told(error, call)
-    return None if reply is None else _as_sent(reply)
+        write(error)
+        return True
 
 
 def told(error: Exception, call: Call) -> Sent:

@@ -27,7 +27,7 @@ from serving.models import (
     StoodBy,
     Went,
 )
-from serving.warmup import INLINE_S, rows_within
+from serving.warmup import INLINE_S, is_same_in_company, rows_within
 
 ALIAS = "production"
 PREVIOUS = "previous"
@@ -294,6 +294,7 @@ class ModelSource:
             since=self._clock.now(),
             origin=origin,
             inline_rows=rows_within(package, INLINE_S),
+            same_in_company=is_same_in_company(package),
         )
 
     def _unassigned(self, model: str, live: LoadedModel | None, refusal: Refusal | None) -> Refused | None:

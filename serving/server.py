@@ -131,7 +131,7 @@ def build_server(settings: Settings, registry: RegistryReader | None = None) -> 
         app,
         host=settings.host,
         port=settings.port,
-        http=cast(Any, partial(Connection, settings=_as_files_allow(settings), at_once=app.state.at_once)),
+        http=cast(Any, partial(Connection, settings=_as_files_allow(settings), edge=app.state.edge)),
         lifespan="on",
         ws="none",
         server_header=False,

@@ -1,12 +1,19 @@
 """What a package is asked before it goes live, so that its first client does not wait."""
 
+from collections.abc import Sequence
 from time import perf_counter
 
+import numpy as np
+import numpy.typing as npt
+
 from release_platform.adapters.model_package import ModelPackage
-from release_platform.domain.features import n_rows_of
+from release_platform.domain.features import Inputs, n_rows_of
 
 INLINE_S = 0.001
 """Longest time that a prediction may hold the event loop."""
+
+_COMPANIES = (2, 3, 4, 7, 8, 16, 31, 32)
+"""Numbers of rows that are tried together."""
 
 
 def rows_within(package: ModelPackage, seconds: float) -> int:
@@ -23,3 +30,28 @@ def rows_within(package: ModelPackage, seconds: float) -> int:
     begun = perf_counter()
     package.predict(golden)
     return int(min(seconds / max(perf_counter() - begun, 1e-6), 100.0) * n_rows)
+
+
+def is_same_in_company(package: ModelPackage) -> bool:
+    """Returns whether the golden rows get the same answers to the last bit one by one and several together.
+
+    Trees give them; a product of matrices may be added up in another order when it has more rows.
+    """
+    if package.engine_name != "onnx":
+        return False
+    golden = package.golden_inputs
+    n_rows = n_rows_of(golden)
+    alone = _numbers(package, [slice(row, row + 1) for row in range(n_rows)])
+    return all(
+        np.array_equal(alone, _numbers(package, [slice(row, row + size) for row in range(0, n_rows, size)]))
+        for size in _COMPANIES
+    )
+
+
+def _numbers(package: ModelPackage, parts: Sequence[slice]) -> npt.NDArray[np.float64]:
+    found = [package.predict(_part(package.golden_inputs, part)) for part in parts]
+    return np.concatenate([one.values if one.probabilities is None else one.probabilities for one in found])
+
+
+def _part(inputs: Inputs, rows: slice) -> Inputs:
+    return inputs[rows] if isinstance(inputs, np.ndarray) else {name: values[rows] for name, values in inputs.items()}

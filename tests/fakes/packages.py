@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import skops.io
 from sklearn.base import BaseEstimator
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -19,8 +20,10 @@ from release_platform.domain.features import ColumnType, Derived, FeaturePlan, I
 from release_platform.domain.identity import FileEntry, Manifest
 from release_platform.domain.metrics import Task
 from release_platform.domain.prediction import Predictions
+from release_platform.pipeline.onnx_graph import to_onnx
 
 CANCER_INPUTS = ("mean radius", "mean texture", "mean area")
+ONNX_INPUTS = tuple(name.replace(" ", "_") for name in CANCER_INPUTS)
 CANCER_CLASSES = ("malignant", "benign")
 
 
@@ -39,6 +42,20 @@ def build_linear_classifier(folder: Path, *, model: str = "cancer", n_rows: int 
     frame, target = _cancer(n_rows)
     fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, target)
     return write_package(folder, model, Task.BINARY, fitted, _cancer_plan(nullable=False), frame, CANCER_CLASSES)
+
+
+def build_onnx_classifier(folder: Path, *, model: str = "cancer", engine: str = "onnx") -> Path:
+    """Writes a scaled logistic regression over three numbers, as skops and as ONNX; `engine` is what answers."""
+    frame, target = _cancer(569)
+    frame = frame.rename(columns=dict(zip(CANCER_INPUTS, ONNX_INPUTS, strict=True)))
+    scale = ColumnTransformer([("scaled", StandardScaler(), list(frame))])
+    fitted = make_pipeline(scale, LogisticRegression()).fit(frame, target)
+    plan = _plan(tuple(frame), nullable=False)
+    write_package(folder, model, Task.BINARY, fitted, plan, frame, CANCER_CLASSES)
+    (folder / "model.onnx").write_bytes(to_onnx(fitted, plan.types))
+    release = json.loads((folder / "release.json").read_text())
+    (folder / "release.json").write_text(json.dumps(release | {"engine": engine}))
+    return folder
 
 
 def build_boosted_classifier(folder: Path, *, model: str = "cancer", n_rows: int = 569) -> Path:

@@ -4,25 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.compose import ColumnTransformer
-from sklearn.datasets import load_breast_cancer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from release_platform.adapters.golden_answers import run_golden
 from release_platform.adapters.model_package import load_package
 from release_platform.domain.errors import IntegrityError
-from release_platform.domain.features import ColumnType, FeaturePlan, Input
-from release_platform.domain.metrics import Task
-from release_platform.pipeline.onnx_graph import to_onnx
 from tests.fakes.packages import (
-    CANCER_CLASSES,
-    CANCER_INPUTS,
     build_linear_classifier,
+    build_onnx_classifier,
     build_typed_classifier,
     manifest_of,
-    write_package,
 )
 from tests.integration.homes import ROOT
 
@@ -40,24 +30,6 @@ def witness(tmp_path, monkeypatch):
     (place / "sitecustomize.py").write_text(WITNESS.format(file=str(tmp_path / "witness.json")))
     monkeypatch.setenv("PYTHONPATH", f"{place}:{ROOT}")
     return lambda: json.loads((tmp_path / "witness.json").read_text())
-
-
-def build_onnx(folder):
-    """Writes a scaled logistic regression that also has its ONNX graph, which answers."""
-    data = load_breast_cancer(as_frame=True)
-    frame = data.data[list(CANCER_INPUTS)].rename(columns=lambda name: name.replace(" ", "_"))
-    scale = ColumnTransformer([("scaled", StandardScaler(), list(frame))])
-    fitted = make_pipeline(scale, LogisticRegression()).fit(frame, data.target)
-    plan = FeaturePlan(
-        inputs=tuple(Input(name=name, type=ColumnType.NUMBER) for name in frame),
-        derived=(),
-        features=tuple(frame),
-    )
-    write_package(folder, "cancer", Task.BINARY, fitted, plan, frame, CANCER_CLASSES)
-    (folder / "model.onnx").write_bytes(to_onnx(fitted, plan.types))
-    release = json.loads((folder / "release.json").read_text())
-    (folder / "release.json").write_text(json.dumps(release | {"engine": "onnx"}))
-    return folder
 
 
 def test_the_answers_are_those_of_the_model_to_the_last_bit(tmp_path):
@@ -86,7 +58,7 @@ def test_nothing_that_this_process_is_set_to_reaches_it(tmp_path, monkeypatch, w
 
 
 def test_an_onnx_model_answers_without_what_is_slow_to_import(tmp_path, witness):
-    folder = build_onnx(tmp_path / "1")
+    folder = build_onnx_classifier(tmp_path / "1")
     found = run_golden(folder, manifest_of(folder))
     assert found.engine == "onnx"
     assert np.isfinite(found.answers.probabilities).all()

@@ -1,6 +1,7 @@
 """A prediction that needs no wait is answered where its last byte is read, exactly as the application answers it."""
 
 import json
+import socket
 from contextlib import ExitStack
 
 import httpx
@@ -9,14 +10,14 @@ import pytest
 from release_platform.adapters.api_keys import ApiKeyFile
 from release_platform.adapters.clock import SystemClock
 from release_platform.domain.api_keys import Scope
-from tests.fakes.packages import CANCER_INPUTS, build_boosted_classifier, build_linear_classifier
+from tests.fakes.packages import ONNX_INPUTS, build_onnx_classifier
 from tests.fakes.raw_client import RawAnswer, RawClient, post, request
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.server import running, settings_for, until
 
 QUICK, SLOW = "/v1/models/quick/predict", "/v1/models/slow/predict"
-BODY = json.dumps({"rows": [dict.fromkeys(CANCER_INPUTS, 1.5)]}).encode()
-WRONG = json.dumps({"rows": [dict.fromkeys(CANCER_INPUTS, "x")]}).encode()
+BODY = json.dumps({"rows": [dict.fromkeys(ONNX_INPUTS, 1.5)]}).encode()
+WRONG = json.dumps({"rows": [dict.fromkeys(ONNX_INPUTS, "x")]}).encode()
 OF_ONE_REQUEST = {"content-length", "date", "x-request-id", "x-prediction-id"}
 PER_MINUTE = 5
 
@@ -25,8 +26,8 @@ PER_MINUTE = 5
 def registry(tmp_path_factory):
     root = tmp_path_factory.mktemp("packages")
     packages = {
-        ("quick", "1"): build_linear_classifier(root / "quick", model="quick"),
-        ("slow", "1"): build_boosted_classifier(root / "slow", model="slow"),
+        ("quick", "1"): build_onnx_classifier(root / "quick", model="quick"),
+        ("slow", "1"): build_onnx_classifier(root / "slow", model="slow", engine="skops"),
     }
     return FakeRegistry(packages, aliases={(model, "production"): "1" for model in ("quick", "slow")})
 
@@ -113,6 +114,28 @@ def test_it_does_not_matter_how_the_bytes_arrive(port):
             assert content_of(client.answer()) == expected
             client.send(sent[cut:])
             assert content_of(client.answer()) == expected
+
+
+def test_a_client_that_has_said_all_is_still_answered(port):
+    with RawClient(port) as client:
+        client.send(whole(QUICK, BODY))
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.answer().status == 200
+
+
+def test_who_is_read_together_gets_each_an_own_answer(port):
+    rows = [dict.fromkeys(ONNX_INPUTS, 0.1 * number) for number in range(40)]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(port)) for _ in rows]
+        for client, row in zip(clients, rows, strict=True):
+            client.send(whole(QUICK, json.dumps({"rows": [row]}).encode()))
+        together = [json.loads(client.answer().body)["probabilities"] for client in clients]
+        for client, row, given in zip(clients, rows, together, strict=True):
+            client.send(whole(QUICK, json.dumps({"rows": [row]}).encode()))
+            assert json.loads(client.answer().body)["probabilities"] == given
+    assert len({str(given) for given in together}) == len(rows)
+    counted = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+    assert any(line.startswith('serving_batch_requests_count{model="quick"') for line in counted)
 
 
 def test_requests_that_are_sent_ahead_are_answered_in_their_order(port):

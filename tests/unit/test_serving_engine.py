@@ -20,7 +20,7 @@ PLAN = FeaturePlan(inputs=(Input(name="x", type=ColumnType.NUMBER),), derived=()
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def loaded_with(predict):
+def loaded_with(predict, *, same_in_company=False):
     package = SimpleNamespace(plan=PLAN, predict=predict, engine_name="fake")
     since = datetime(2026, 1, 1, tzinfo=UTC)
     return LoadedModel(
@@ -32,6 +32,7 @@ def loaded_with(predict):
         package=package,
         since=since,
         origin=Origin.REGISTRY,
+        same_in_company=same_in_company,
     )
 
 
