@@ -1,7 +1,8 @@
 """Reads the JSON of rows that are numbers only, straight into a matrix: the usual request, in a few microseconds.
 
-msgspec is given the names and types of one model, so that parsing and checking are one pass in compiled code. Whatever
-it does not take as it is, is left to the reader that names field and row (`inputs`).
+msgspec is given the names and types of one model, so that parsing and checking are one pass in compiled code. Long
+columns are read by simdjson, which makes no object of a number: half the time. Whatever they do not take as it is, is
+left to the reader that names field and row (`inputs`).
 """
 
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import simdjson
 from msgspec import UNSET, Struct, UnsetType
 
 from release_platform.domain.features import ColumnType, FeaturePlan
 
+_LONG_BYTES = 16 * 1024
 _as_tuple = msgspec.structs.astuple
 
 
@@ -24,7 +27,7 @@ class PlainJson:
     """
 
     def __init__(self, plan: FeaturePlan) -> None:
-        names = [column.name for column in plan.inputs]
+        self._names = names = [column.name for column in plan.inputs]
         row = _struct(plan, {column.name: float | None if column.nullable else float for column in plan.inputs})
         columns = _struct(
             plan, {column.name: list[float | None] if column.nullable else list[float] for column in plan.inputs}
@@ -37,6 +40,7 @@ class PlainJson:
         )
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(body)
         self._n_colons = len(names) + sum(name.count(":") for name in names)
+        self._takes_long = not any("[" in name for name in names)
         self._whole = [place for place, column in enumerate(plan.inputs) if column.type is ColumnType.INTEGER]
 
     def read(self, body: bytes, max_rows: int) -> npt.NDArray[np.float64] | None:
@@ -46,6 +50,12 @@ class PlainJson:
             body: The JSON text.
             max_rows: Most rows that are taken.
         """
+        matrix = self._long_columns(body, max_rows) if len(body) >= _LONG_BYTES and self._takes_long else None
+        if matrix is None:
+            matrix = self._rows_or_columns(body, max_rows)
+        return matrix if matrix is None or not self._whole or is_whole(matrix[:, self._whole]) else None
+
+    def _rows_or_columns(self, body: bytes, max_rows: int) -> npt.NDArray[np.float64] | None:
         try:
             asked = self._decoder.decode(body)
         except (msgspec.DecodeError, ValueError):  # a ValueError: it is no UTF-8
@@ -57,7 +67,22 @@ class PlainJson:
         n_objects = 1 if asked.rows is UNSET else len(asked.rows)
         if matrix is None or body.count(b":") != 1 + n_objects * self._n_colons:
             return None
-        return matrix if not self._whole or is_whole(matrix[:, self._whole]) else None
+        return matrix
+
+    def _long_columns(self, body: bytes, max_rows: int) -> npt.NDArray[np.float64] | None:
+        # As many colons and brackets as names: no key stands twice, and no column holds arrays: simdjson flattens them.
+        if body.count(b":") != 1 + self._n_colons or body.count(b"[") != len(self._names):
+            return None
+        try:
+            document: Any = simdjson.Parser().parse(body)
+            columns = document["columns"]
+            values = [np.frombuffer(columns[name].as_buffer(of_type="d")) for name in self._names]
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
+            return None
+        n_rows = len(values[0])
+        if not 0 < n_rows <= max_rows or any(len(column) != n_rows for column in values):
+            return None
+        return np.array(values).T.copy()
 
     @staticmethod
     def _rows(rows: list[Struct], max_rows: int) -> npt.NDArray[np.float64] | None:

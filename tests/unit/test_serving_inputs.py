@@ -206,3 +206,57 @@ def test_a_plan_of_numbers_only_is_read_as_one_matrix_and_as_strictly(form, n, p
     if not isinstance(caught.value, MalformedBody):
         assert (caught.value.field, caught.value.row) == ("n", 1)
         assert problem in caught.value.detail
+
+
+LONG = {"a": [0.1 * n for n in range(2000)], "n": list(range(2000))}
+HUGE = Limits(max_rows=5000)
+
+
+def long_body(**changes):
+    return json.dumps({"columns": LONG | changes}).encode()
+
+
+def test_long_columns_are_read_to_the_last_bit():
+    values = np.random.default_rng(0).normal(size=2000) * 10.0 ** np.arange(-300, 300, 0.3)
+    numbers = [0, -1, 2**53 + 1, 2**64 - 1, *range(1996)]
+    found = read_json(long_body(a=values.tolist(), n=numbers), Form(NUMBERS), HUGE)
+    np.testing.assert_array_equal(found, np.column_stack([values, np.array([float(n) for n in numbers])]))
+
+
+def test_what_is_missing_in_long_columns_is_missing():
+    found = read_json(long_body(a=[*LONG["a"][:-1], None]), Form(NUMBERS), HUGE)
+    assert np.isnan(found[:, 0]).tolist() == [False] * 1999 + [True]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "row"),
+    [
+        (long_body(n=[[0], *range(1, 2000)]), "n", 0),
+        (long_body(n=[LONG["n"]]), "n", None),
+        (long_body(n=[*LONG["n"][:-1], True]), "n", 1999),
+        (long_body(n=[*LONG["n"][:-1], "1"]), "n", 1999),
+        (long_body(n=[*LONG["n"][:-1], None]), "n", 1999),
+        (long_body(n=[*LONG["n"][:-1], 0.5]), "n", 1999),
+        (long_body(n=[*LONG["n"][:-1], 10**400]), "n", 1999),
+        (long_body(n=LONG["n"][:-1]), "n", None),
+        (long_body(n=1), "n", None),
+        (long_body(n={"a": 1}), "n", None),
+        (long_body(b=LONG["n"]), "b", None),
+        (long_body()[:-1] + b', "rows": []}', None, None),
+        (long_body()[:-2] + b', "n": [1]}}', "n", None),
+        (long_body().replace(b'"a"', b'"n"'), "n", None),
+        (long_body(a=LONG["a"] * 3, n=LONG["n"] * 3), "columns", None),
+    ],
+    ids=lambda value: "body" if isinstance(value, bytes) else None,
+)
+def test_long_columns_are_read_as_strictly_as_short_ones(body, field, row):
+    with pytest.raises(RequestProblem) as caught:
+        read_json(body, Form(NUMBERS), HUGE)
+    assert (caught.value.field, caught.value.row) == (field, row)
+
+
+def test_a_bracket_in_a_name_does_not_hide_one_in_a_column():
+    plan = FeaturePlan(inputs=(Input(name="a[", type=ColumnType.NUMBER),), derived=(), features=("a[",))
+    body = b'{"columns":{"a\\u005b":[[%b]]}}' % b",".join([b"0.125"] * 4000)
+    with pytest.raises(InvalidInput):
+        read_json(body, Form(plan), HUGE)
