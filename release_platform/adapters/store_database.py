@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, ProgrammingError
 
+from release_platform.adapters.deadlines import CONNECT, PATIENCE_S, bound_connections
 from release_platform.domain.errors import Refused, SpecError, Unavailable
 
 SCHEMA = "0003"
@@ -52,7 +53,7 @@ def store_url(text: str) -> sa.URL:
     return url
 
 
-def open_engine(url: sa.URL, *, read_json: Callable[[str], Any]) -> sa.Engine:
+def open_engine(url: sa.URL, *, read_json: Callable[[str], Any], patience_s: float | None = PATIENCE_S) -> sa.Engine:
     """Returns the engine of an address.
 
     SQLite waits for its lock, writes through, and takes the lock when a transaction begins that may write.
@@ -60,9 +61,13 @@ def open_engine(url: sa.URL, *, read_json: Callable[[str], Any]) -> sa.Engine:
     Args:
         url: The address.
         read_json: Reads a JSON column of SQLite, which keeps it as text.
+        patience_s: Seconds after which a transaction of PostgreSQL is given up; None: never.
     """
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True)
+        engine = sa.create_engine(url, connect_args=CONNECT)
+        if patience_s is not None:
+            bound_connections(engine, patience_s=patience_s)
+        return engine
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(url, connect_args={"timeout": SQLITE_WAITS_S}, json_deserializer=read_json)
@@ -147,7 +152,7 @@ def held(url: sa.URL) -> Iterator[dict[str, tuple[int, str]]]:
         Refused: This role may not lock the tables.
         Unavailable: The database does not answer.
     """
-    engine = open_engine(url, read_json=str)
+    engine = open_engine(url, read_json=str, patience_s=None)  # a copy takes as long as it takes
     try:
         with engine.begin() as connection:
             tables = sorted({*sa.inspect(connection).get_table_names()} & {*_RIGHTS})
