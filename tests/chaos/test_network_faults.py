@@ -38,9 +38,14 @@ from tests.integration.homes import free_port
 from tests.integration.s3_server import S3Server, running_s3
 
 pytestmark = pytest.mark.timeout(3600)
-PATIENCE_S = 2.0
-LONGEST_S = 40.0
-"""Of an operation: some requests to MLflow of two tries each, with two seconds for a try."""
+PATIENCE_S = 3.0
+IMPATIENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+}
+LONGEST_S = 60.0
+"""Of an operation: some requests to MLflow of two tries each, with three seconds for a try."""
 CASES_A_SEED = 7
 
 
@@ -153,7 +158,9 @@ class World:
                 proxy.set(case.fault, case.way, once=once)
 
         began = time.monotonic()
-        with self._watched(case.point, begin) as parts:
+        with self._watched(case.point, begin) as parts, pytest.MonkeyPatch.context() as environment:
+            for name, value in IMPATIENT.items():
+                environment.setenv(name, value)
             try:
                 act(parts)
                 outcome = "done"
@@ -211,10 +218,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, postgresql_server: str, s3: 
     engine = sa.create_engine(postgresql_server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with engine.connect() as connection:
         connection.execute(sa.text(f"CREATE DATABASE {direct.database}"))
-    with ExitStack() as open_, pytest.MonkeyPatch.context() as environment:
-        environment.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-        environment.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        environment.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    with ExitStack() as open_:
         store = open_.enter_context(fault_proxy(f"{direct.query['host']}/.s.PGSQL.5432"))
         files = open_.enter_context(fault_proxy(("127.0.0.1", int(s3.endpoint.rpartition(":")[2]))))
         port = free_port()
