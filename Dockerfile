@@ -1,4 +1,4 @@
-# The images of the stack, one target each: platform, serving, mlflow, proxy; seaweedfs for those who choose it.
+# The images of the stack, one target each: platform, serving, mlflow, proxy; backup and seaweedfs for those who use it.
 # Python packages come from the lock files, with hashes. pip asks the index of the build argument PIP_INDEX_URL, else its
 # own default. The layers of the packages depend on the lock files alone, so a change of our code rebuilds one small layer.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
@@ -35,6 +35,13 @@ ENV DAGSTER_HOME=/opt/dagster RELEASE_HOME=/var/lib/release
 USER 10001:10001
 WORKDIR /srv
 CMD ["release", "--help"]
+
+# With the programs that dump and restore PostgreSQL: of the server's version or newer, see POSTGRES_IMAGE.
+FROM platform AS backup
+USER root
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends 'postgresql-client-15' >/dev/null \
+    && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
 
 FROM base AS serving
 ARG PIP_INDEX_URL

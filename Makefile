@@ -6,6 +6,8 @@ MODEL ?= flight_delay
 VERSION ?=
 REASON ?=
 URL ?= http://127.0.0.1:8000
+BACKUP ?=
+OVERWRITE ?=
 SEEDS ?= 50
 ENV_FILE ?= .env
 DOCKER ?= docker
@@ -22,11 +24,11 @@ export REASON
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up down run-pipeline promote serve smoke-test dev e2e test lint types arch check mutants chaos fuzz soak bench bench-install bench-serving lock clean
+.PHONY: help install install-dev demo up down backup restore run-pipeline promote serve smoke-test dev e2e test lint types arch check mutants chaos fuzz soak bench bench-install bench-serving lock clean
 
 help: ## List all targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
-	@echo "Variables: MODEL=flight_delay VERSION= REASON= URL=http://127.0.0.1:8000 SEEDS=50 PYTHON=python3 ENV_FILE=.env VERBOSE="
+	@echo "Variables: MODEL=flight_delay VERSION= REASON= URL=http://127.0.0.1:8000 BACKUP= OVERWRITE= SEEDS=50 PYTHON=python3 ENV_FILE=.env VERBOSE="
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python"; exit 1; }
@@ -60,6 +62,17 @@ up: ## The container stack: build, start, wait until all is well, print the addr
 
 down: ## Stop the container stack; its data stays in its volumes
 	@$(COMPOSE) --profile '*' down --remove-orphans
+
+backup: ## All that is kept, in one new file BACKUP=monday.tar; of the stack if it is up
+	@test -n "$(BACKUP)" && test ! -e "$(BACKUP)" || { echo "Name a new file: make backup BACKUP=monday.tar"; exit 2; }
+	@$(if $(STACK),COMPOSE="$(COMPOSE)" deploy/backup,$(RELEASE) backup) "$(BACKUP)"
+
+restore: ## Take all back from the file BACKUP=; into the stack if there is ENV_FILE. OVERWRITE=1: over what is there
+	@test -f "$(BACKUP)" || { echo "Name the file of a backup: make restore BACKUP=monday.tar"; exit 2; }
+	@$(if $(wildcard $(ENV_FILE)),COMPOSE="$(COMPOSE)" deploy/restore,$(RELEASE) restore) "$(BACKUP)" $(if $(OVERWRITE),--overwrite)
+	@$(if $(wildcard $(ENV_FILE)),$(MAKE) --no-print-directory up)
+	@$(if $(wildcard $(ENV_FILE)),$(IN_STACK) cli,$(BIN)/release) ledger verify
+	@$(if $(wildcard $(ENV_FILE)),$(IN_STACK) cli,$(BIN)/release) audit
 
 run-pipeline: ## Train, judge and register MODEL, up to Staging; in the stack if it is up
 	@$(RELEASE) run $(MODEL)

@@ -1,5 +1,6 @@
 """The only way to a model: resolve the alias, fetch, verify, load, compare golden answers, or refuse with a reason."""
 
+import errno
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,6 +35,7 @@ PREVIOUS = "previous"
 WARM = 3
 """How many versions of each model stay in memory: the live one, the one before it, and one to go back and forth."""
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOG = logging.getLogger(__name__)
 
 
@@ -345,4 +347,6 @@ def reason_of(error: Exception) -> str:
     """Returns what went wrong, in a sentence."""
     if isinstance(error, ReleaseError):
         return error.problem
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return "there is no room left in SERVING_CACHE_DIR; it is tried again when there is"
     return f"{type(error).__name__}: {error}"

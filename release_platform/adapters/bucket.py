@@ -5,6 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import boto3
+from boto3.exceptions import S3UploadFailedError
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from release_platform.domain.errors import Refused, Unavailable
@@ -12,6 +15,13 @@ from release_platform.domain.errors import Refused, Unavailable
 _OURS_ALREADY = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 _UNKNOWN_THERE = {"NotImplemented", "InvalidArgument", "InvalidRequest", "MethodNotAllowed"}
 _NOT_LOCKED = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", *_UNKNOWN_THERE}
+
+_PATIENCE = Config(connect_timeout=5, read_timeout=30, tcp_keepalive=True, retries={"total_max_attempts": 3})
+
+
+def s3_client() -> Any:
+    """Returns a client of the S3 server of the environment, which gives up on one that does not answer."""
+    return boto3.client("s3", config=_PATIENCE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +51,7 @@ def make_bucket(client: Any, name: str, *, retain_days: int = 0) -> Bucket:
         Unavailable: The server does not answer.
         Refused: It does not let us, or locks are asked for and it has none.
     """
-    with _translated(name):
+    with s3_errors(name):
         _create(client, name)
         bucket = Bucket(name=name, versioned=_version(client, name), lockable=_is_lockable(client, name))
         if retain_days and not bucket.lockable:
@@ -93,11 +103,16 @@ def _code(error: ClientError) -> str:
 
 
 @contextmanager
-def _translated(name: str) -> Iterator[None]:
-    """The one place where boto's errors become the platform's."""
+def s3_errors(name: str) -> Iterator[None]:
+    """The one place where boto's errors become the platform's.
+
+    Raises:
+        Unavailable: The server does not answer.
+        Refused: It does not let us.
+    """
     try:
         yield
-    except ClientError as error:
+    except (ClientError, S3UploadFailedError) as error:
         raise Refused(
             f"the bucket {name}: the S3 server refuses: {error}",
             remedy="check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that the name is free",

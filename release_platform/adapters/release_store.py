@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError as DuplicateRow
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 
 from release_platform.adapters.clock import SystemClock
+from release_platform.adapters.deadlines import PATIENCE_S
 from release_platform.adapters.store_database import READS_ONLY, grant, is_current, migrate, open_engine, store_url
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.gates import GateResult, Verdict
@@ -65,12 +66,17 @@ class ReleaseStore:
     """The release store at a SQLAlchemy URL; brings its schema up to date when it is opened.
 
     Every method raises `Unavailable` when the database does not answer or cannot write.
+
+    Args:
+        url: The address.
+        clock: The time.
+        patience_s: Seconds after which a transaction of PostgreSQL that does not end is given up.
     """
 
-    def __init__(self, url: str, clock: Clock | None = None) -> None:
+    def __init__(self, url: str, clock: Clock | None = None, *, patience_s: float = PATIENCE_S) -> None:
         self._url = store_url(url)
         self._clock = clock or SystemClock()
-        self._engine = open_engine(self._url, read_json=_json)
+        self._engine = open_engine(self._url, read_json=_json, patience_s=patience_s)
         with self._read() as connection:
             current = is_current(connection)
         if not current:
@@ -164,6 +170,21 @@ class ReleaseStore:
             first = "" if last is None else f"version {last.version} was {last.move} by {last.actor}"
             found = 0 if last is None else last.epoch
             raise StaleEpoch(model, expected=expected_epoch, found=found, first=first) from None
+        except _OutcomeUnknown as error:
+            return self._moved(request_id, (model, move, version), error)
+
+    def _moved(self, request_id: str, wanted: tuple[str, Move, str], unknown: "_OutcomeUnknown") -> LedgerRow:
+        """Returns the row of a move whose commit was not answered, if it is there."""
+        model, move, version = wanted
+        with suppress(Unavailable), self._begin() as connection:
+            _lock_head(connection, model)  # until the transaction that was not answered has ended
+            done = _find_done(connection, request_id, wanted)
+            if done is not None:
+                return done
+        raise Unavailable(
+            f"{unknown.problem}; whether {model} version {version} is {move} is not known (request {request_id})",
+            remedy=f"{unknown.remedy}; `release history {model}` shows whether it was",
+        ) from unknown
 
     def ledger(self, model: str) -> tuple[LedgerRow, ...]:
         """Returns all ledger rows of a model, by epoch."""
@@ -400,14 +421,23 @@ class ReleaseStore:
 
     @contextmanager
     def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        commits = False
         try:
             with engine.begin() as connection:
                 yield connection
+                commits = engine is self._engine and engine.dialect.name != "sqlite"  # which answers at once
         except (OperationalError, InterfaceError, ProgrammingError) as error:
-            raise Unavailable(
-                f"the release store {self._url.render_as_string(hide_password=True)} does not answer: {error.orig}",
-                remedy="check that the database runs and has room, and RELEASE_STORE_URL; nothing was changed",
-            ) from error
+            problem = (
+                f"the release store {self._url.render_as_string(hide_password=True)} does not answer: {error.orig}"
+            )
+            check = "check that the database runs and has room, and RELEASE_STORE_URL"
+            if commits:
+                raise _OutcomeUnknown(problem, remedy=f"{check}; do it again: nothing is done twice") from error
+            raise Unavailable(problem, remedy=f"{check}; nothing was changed") from error
+
+
+class _OutcomeUnknown(Unavailable):
+    """The database did not answer to a commit: it may have changed something."""
 
 
 def _head(connection: sa.Connection, model: str) -> Head:

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from release_platform.adapters.s3_files import s3_files
 from release_platform.adapters.whole_files import write_whole
 from release_platform.domain.errors import IntegrityError, Unavailable
 from release_platform.domain.fingerprint import Fingerprint
@@ -236,8 +237,7 @@ def _open(uri: str) -> tuple[pafs.FileSystem, str]:
     if not uri.startswith("s3://"):
         return pafs.LocalFileSystem(), uri
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    filesystem, _ = pafs.FileSystem.from_uri(f"s3://{bucket}")
-    return filesystem, f"{bucket}/{key}"
+    return s3_files(bucket), f"{bucket}/{key}"
 
 
 def _read(filesystem: pafs.FileSystem, path: str) -> bytes:

@@ -1,13 +1,15 @@
 """The release store's database: its address, its engine, its schema, and a role that may only append to the ledger."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, ProgrammingError
 
-from release_platform.domain.errors import Refused, SpecError
+from release_platform.adapters.deadlines import CONNECT, PATIENCE_S, bound_connections
+from release_platform.domain.errors import Refused, SpecError, Unavailable
 
 SCHEMA = "0003"
 
@@ -51,7 +53,7 @@ def store_url(text: str) -> sa.URL:
     return url
 
 
-def open_engine(url: sa.URL, *, read_json: Callable[[str], Any]) -> sa.Engine:
+def open_engine(url: sa.URL, *, read_json: Callable[[str], Any], patience_s: float | None = PATIENCE_S) -> sa.Engine:
     """Returns the engine of an address.
 
     SQLite waits for its lock, writes through, and takes the lock when a transaction begins that may write.
@@ -59,9 +61,13 @@ def open_engine(url: sa.URL, *, read_json: Callable[[str], Any]) -> sa.Engine:
     Args:
         url: The address.
         read_json: Reads a JSON column of SQLite, which keeps it as text.
+        patience_s: Seconds after which a transaction of PostgreSQL is given up; None: never.
     """
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True)
+        engine = sa.create_engine(url, connect_args=CONNECT)
+        if patience_s is not None:
+            bound_connections(engine, patience_s=patience_s)
+        return engine
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(url, connect_args={"timeout": SQLITE_WAITS_S}, json_deserializer=read_json)
@@ -134,6 +140,45 @@ def grant(connection: sa.Connection, role: str) -> None:
             f"the rights of {role} cannot be set: {_first(error)}",
             remedy="use the RELEASE_STORE_URL of the role that owns the tables",
         ) from None
+
+
+@contextmanager
+def held(url: sa.URL) -> Iterator[dict[str, tuple[int, str]]]:
+    """Keeps everybody else from writing to a release store until the block ends; yields where its ledger ends.
+
+    That is the epoch and the hash of the last row of each model.
+
+    Raises:
+        Refused: This role may not lock the tables.
+        Unavailable: The database does not answer.
+    """
+    engine = open_engine(url, read_json=str, patience_s=None)  # a copy takes as long as it takes
+    try:
+        with engine.begin() as connection:
+            tables = sorted({*sa.inspect(connection).get_table_names()} & {*_RIGHTS})
+            if tables and connection.dialect.name == "postgresql":
+                connection.execute(sa.text(f"LOCK TABLE {', '.join(tables)} IN SHARE MODE"))
+            yield ledger_ends(connection)
+    except ProgrammingError as error:
+        raise Refused(
+            f"the release store cannot be held still: {_first(error)}",
+            remedy="use the address of the role that owns the tables, or of an administrator",
+        ) from None
+    except OperationalError as error:
+        raise Unavailable(
+            f"the release store {url.render_as_string(hide_password=True)} does not answer: {error.orig}",
+            remedy="check that the database runs, and the address and password",
+        ) from None
+    finally:
+        engine.dispose()
+
+
+def ledger_ends(connection: sa.Connection) -> dict[str, tuple[int, str]]:
+    """Returns the epoch and the hash of the last row of each model's ledger; empty where there is no ledger."""
+    if not sa.inspect(connection).has_table("ledger"):
+        return {}
+    rows = connection.execute(sa.text("SELECT model, epoch, hash FROM ledger ORDER BY epoch"))
+    return {row.model: (row.epoch, row.hash) for row in rows}
 
 
 def _first(error: ProgrammingError) -> str:

@@ -6,6 +6,7 @@ from release_platform.cli import (
     api,
     api_key,
     audit,
+    backup,
     data,
     demo,
     dev,
@@ -54,6 +55,8 @@ app.add_typer(keys.keys, name="keys")
 app.add_typer(api_key.api_key, name="api-key")
 app.add_typer(store.store, name="store")
 app.add_typer(stack.stack, name="stack")
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("gc")(garbage.gc)
 app.command("delete")(garbage.delete)
 app.command("reproduce")(reproduce.reproduce)

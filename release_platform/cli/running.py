@@ -11,6 +11,7 @@ from dagster.components.core.component_tree import ComponentTreeException
 
 from release_platform.cli.console import PROGRESS, Progress, err
 from release_platform.definitions import build_definitions, definitions_of, load_projects, model_folders
+from release_platform.defs.lost_runs import beating
 from release_platform.defs.promotion import Projects, get_project
 from release_platform.domain.errors import GatesNotPassed, Refused, SpecError
 from release_platform.project import Project, read_projects
@@ -111,12 +112,12 @@ def run_job(
     run_id = str(uuid.uuid4())
     job = definitions().resolve_job_def(name)
     status = "FAILED"
-    with instance() as on, Progress(err) as progress:
+    with instance() as on, Progress(err) as progress, beating(on, run_id) as alive:
         try:
             job.execute_in_process(
                 run_config={"loggers": {PROGRESS.replace(".", "_"): {}}, **(config or {})},
                 instance=on,
-                tags=dict(tags or {}),
+                tags={**(tags or {}), **alive},
                 run_id=run_id,
             )
             status = "FINISHED"

@@ -52,11 +52,9 @@ def bucket(
 
         release stack bucket release
     """
-    import boto3
+    from release_platform.adapters.bucket import make_bucket, s3_client
 
-    from release_platform.adapters.bucket import make_bucket
-
-    made = make_bucket(boto3.client("s3"), name, retain_days=retain_days)
+    made = make_bucket(s3_client(), name, retain_days=retain_days)
     kept = f"{'versioned' if made.versioned else 'NOT versioned'}, {'lockable' if made.lockable else 'without locks'}"
     out.print(f"bucket {made.name}: {kept}")
 

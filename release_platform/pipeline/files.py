@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from release_platform.adapters.s3_files import s3_files
 from release_platform.domain.errors import SourceError
 from release_platform.domain.features import ColumnType
 
@@ -80,7 +81,7 @@ def _on_s3(address: str) -> tuple[DataFile, ...]:
     bucket, _, key = address.removeprefix("s3://").partition("/")
     if not bucket or not key:
         raise SourceError("is not `s3://bucket/key`", remedy="name bucket and key in `source`", source=address)
-    filesystem, _ = pafs.FileSystem.from_uri(f"s3://{bucket}")
+    filesystem = s3_files(bucket)
     if _MAGIC.search(key):
         fixed = key[: _MAGIC.search(key).start()].rpartition("/")[0]  # type: ignore[union-attr]
         selector = pafs.FileSelector(f"{bucket}/{fixed}".rstrip("/"), recursive=True, allow_not_found=True)

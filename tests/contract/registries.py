@@ -154,9 +154,16 @@ def mlflow_server(home: Path, port: int | None = None, *, proxied: bool = False)
     command = mlflow_command(home, port)
     if proxied:
         command[command.index("--default-artifact-root") :] = ["--artifacts-destination", str(home / "artifacts")]
-    with (home / "server.log").open("wb") as log:
+    with mlflow_process(command, port, home / "server.log") as url:
+        yield url
+
+
+@contextmanager
+def mlflow_process(command: list[str], port: int, log: Path, **environment: str) -> Iterator[str]:
+    """Yields the address of an MLflow server that a command starts at a port."""
+    with log.open("wb") as file:
         process = subprocess.Popen(
-            command, env={**os.environ, **MLFLOW_ENV}, stdout=log, stderr=log, start_new_session=True
+            command, env={**os.environ, **MLFLOW_ENV, **environment}, stdout=file, stderr=file, start_new_session=True
         )
     try:
         url = f"http://127.0.0.1:{port}"

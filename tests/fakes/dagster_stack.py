@@ -50,18 +50,21 @@ def running_dagster(home: Path, *, shared: Mapping[str, str], web: Mapping[str, 
 
         def start(name: str, command: list[str], ready: Callable[[], bool], **environment: str) -> None:
             processes.enter_context(
-                _running(logs / f"{name}.log", command, environment_of(home, **at, **environment), ready)
+                running_process(logs / f"{name}.log", command, environment_of(home, **at, **environment), ready)
             )
 
-        start("code", [*server, "--location-name", LOCATION], lambda: _is_served(port), **shared, **code)
+        start("code", [*server, "--location-name", LOCATION], lambda: is_served(port), **shared, **code)
         start("daemon", ["dagster-daemon", "run", "-w", str(workspace)], lambda: True, **shared)
-        start("writable", [*serve, str(writable)], lambda: _answers(writable), **shared, **web)
-        start("read-only", [*serve, str(read_only), "--read-only"], lambda: _answers(read_only))
+        start("writable", [*serve, str(writable)], lambda: answers(writable), **shared, **web)
+        start("read-only", [*serve, str(read_only), "--read-only"], lambda: answers(read_only))
         yield DagsterStack(f"http://127.0.0.1:{writable}", f"http://127.0.0.1:{read_only}", logs)
 
 
 @contextmanager
-def _running(log: Path, command: list[str], environment: dict[str, str], ready: Callable[[], bool]) -> Iterator[None]:
+def running_process(
+    log: Path, command: list[str], environment: dict[str, str], ready: Callable[[], bool]
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """Yields one of Dagster's processes when it is ready, the first of a group of its own; it is stopped at the end."""
     with log.open("wb") as file:
         process = subprocess.Popen(
             [str(BIN / command[0]), *command[1:]],
@@ -69,6 +72,7 @@ def _running(log: Path, command: list[str], environment: dict[str, str], ready: 
             cwd=log.parent,
             stdout=file,
             stderr=file,
+            start_new_session=True,
             preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)],
         )
 
@@ -78,7 +82,7 @@ def _running(log: Path, command: list[str], environment: dict[str, str], ready: 
 
     try:
         until(is_ready, within_s=READY_S)
-        yield
+        yield process
     finally:
         process.terminate()
         try:
@@ -88,7 +92,8 @@ def _running(log: Path, command: list[str], environment: dict[str, str], ready: 
             process.wait()
 
 
-def _is_served(port: int) -> bool:
+def is_served(port: int) -> bool:
+    """Returns whether a code server answers at a port."""
     from dagster._grpc.client import DagsterGrpcClient
 
     try:
@@ -97,7 +102,8 @@ def _is_served(port: int) -> bool:
         return False
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
+    """Returns whether a web server answers at a port."""
     try:
         return httpx.get(f"http://127.0.0.1:{port}/server_info", timeout=5).is_success
     except httpx.TransportError:

@@ -67,9 +67,9 @@ class Stack:
         """Starts that very container again, and no other."""
         subprocess.run(["docker", "start", self.containers()[service]["Id"]], check=True, stdout=subprocess.DEVNULL)
 
-    def make(self, target: str, **variables: str) -> str:
+    def make(self, target: str, *, fails: bool = False, **variables: str) -> str:
         """Runs a target of the Makefile, as a user does, and returns what it printed."""
-        return make(target, self.env_file, self.project, **variables)
+        return make(target, self.env_file, self.project, fails=fails, **variables)
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """Returns what Docker says of each container, by service; one-off jobs that ended are among them."""
@@ -134,8 +134,8 @@ def environment(project: str) -> dict[str, str]:
     return kept | {"COMPOSE_PROJECT_NAME": project}
 
 
-def make(target: str, env_file: Path, project: str, **variables: str) -> str:
-    """Runs a target of the Makefile for a stack."""
+def make(target: str, env_file: Path, project: str, *, fails: bool = False, **variables: str) -> str:
+    """Runs a target of the Makefile for a stack, which must succeed, or must fail."""
     done = subprocess.run(
         ["make", "--no-print-directory", target, f"ENV_FILE={env_file}", *(f"{k}={v}" for k, v in variables.items())],
         cwd=ROOT,
@@ -145,7 +145,7 @@ def make(target: str, env_file: Path, project: str, **variables: str) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
