@@ -137,7 +137,7 @@ bench-serving: install ## Our server against its peers and against no-op servers
 
 lock: install-dev ## Compile requirements/*.txt anew from pyproject.toml
 	@for extra in dev platform serving build; do \
-	  if [ $$extra = dev ]; then what="--extra platform --extra serving --extra tracing --extra build --extra dev"; else what="--extra $$extra --constraint requirements/dev.txt"; fi; \
+	  if [ $$extra = dev ]; then what="--extra platform --extra serving --extra tracing --extra launchers --extra build --extra dev"; else what="--extra $$extra --constraint requirements/dev.txt"; [ $$extra != platform ] || what="$$what --extra launchers"; fi; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --no-strip-extras --no-annotate --no-header $$what pyproject.toml --output-file requirements/$$extra.txt || exit 1; \
 	done

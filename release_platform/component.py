@@ -15,6 +15,7 @@ from release_platform.defs.readiness import build_ready_check
 from release_platform.defs.registration import build_registered_version, build_servable_check
 from release_platform.defs.reproduction import build_reproduced_check, check_key
 from release_platform.defs.resources import build_fluent_tracking
+from release_platform.defs.scoring import build_batch_scores, build_scoring_job
 from release_platform.defs.training import build_trained_model
 from release_platform.defs.verification import build_served_check
 from release_platform.project import SPEC, Project, parse_spec, read_documents
@@ -97,6 +98,7 @@ def build_model(project: Project) -> dg.Definitions:
             build_evaluation_report(project),
             build_registered_version(project),
             build_production_version(project),
+            build_batch_scores(project),
         ],
         asset_checks=[
             build_raw_data_check(project),
@@ -115,7 +117,8 @@ def build_model(project: Project) -> dg.Definitions:
                 - dg.AssetSelection.checks(check_key(project)),
                 description=f"Ingest, train, judge and register {name}, up to Staging.",
                 tags={MODEL_TAG: name},
-            )
+            ),
+            build_scoring_job(project),
         ],
         resources={f"mlflow_{name}": build_fluent_tracking(name, Settings().tracking_uri)},
         metadata={f"{PROJECT_METADATA}/{name}": dg.MetadataValue.path(str(project.folder / "defs.yaml"))},

@@ -111,5 +111,10 @@ def _projects(trees: Sequence[dg.ComponentTree]) -> dict[str, Project]:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Returns the definitions of the code location."""
+    """Returns the definitions of the code location.
+
+    Raises:
+        Refused: The profile needs settings that are not set.
+    """
+    Settings().check()
     return build_definitions(*model_folders())

@@ -1,17 +1,20 @@
 """Where things are: one settings class, read from the environment (prefix `RELEASE_`) and from defaults.
 
 The embedded default needs no server: everything lives in one folder, `.release` in the current directory.
+`RELEASE_PROFILE` chooses other defaults; `profiles.py` says which.
 """
 
 import getpass
 import os
 import pwd
-import shutil
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from release_platform.domain.errors import Refused
+from release_platform.profiles import Places, Profile, dagster_storage, described, places_of, require, root_of, unset
 
 
 def shipped(name: str) -> Path:
@@ -21,14 +24,15 @@ def shipped(name: str) -> Path:
 
 
 class Settings(BaseSettings):
-    """Settings of the platform; every value has a working default.
+    """Settings of the platform; every value has a working default, but in the profile `stack`.
 
     Attributes:
-        home: Folder of the embedded default.
+        profile: `embedded`, `local` or `stack`: what stands in for the settings that are empty.
+        home: Folder of what is kept in files.
         models: Folder with a team's own models, beside the examples; it need not exist.
-        mlflow_tracking_uri: MLflow server or database; empty: SQLite in `home`.
-        store_url: SQLAlchemy URL of the release store; empty: SQLite in `home`.
-        snapshots: Folder or `s3://bucket/prefix` of data snapshots; empty: in `home`.
+        mlflow_tracking_uri: MLflow server or database; empty: the profile's.
+        store_url: SQLAlchemy URL of the release store; empty: the profile's.
+        snapshots: Folder or `s3://bucket/prefix` of data snapshots; empty: the profile's.
         keys: Folder of the signing key and of the trusted public keys; empty: in `home`.
         signing_key: The private key that signs, in PEM, or the path of a file with it; empty: `signing.pem` in `keys`,
             made on first use.
@@ -50,6 +54,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="RELEASE_", extra="ignore")
 
+    profile: Profile = Profile.EMBEDDED
     home: Path = Path(".release")
     models: Path = Path("models")
     mlflow_tracking_uri: str = Field(
@@ -72,6 +77,13 @@ class Settings(BaseSettings):
     api_key: SecretStr = SecretStr("")
     api_key_file: Path | None = None
 
+    @field_validator("profile", mode="before")
+    @classmethod
+    def _is_known(cls, value: object) -> object:
+        if value not in list(Profile):
+            raise Refused(f"RELEASE_PROFILE is '{value}'", remedy=f"choose one of {', '.join(Profile)}")
+        return value
+
     @property
     def serving_urls(self) -> tuple[str, ...]:
         """The addresses of all servers, each once."""
@@ -79,28 +91,32 @@ class Settings(BaseSettings):
 
     @cached_property
     def root(self) -> Path:
-        """`home`, absolute."""
-        return self.home.resolve()
+        """The profile's folder in `home`, absolute."""
+        return root_of(self.profile, self.home)
+
+    @cached_property
+    def _places(self) -> Places:
+        return places_of(self.profile, self.root)
 
     @property
     def tracking_uri(self) -> str:
         """The MLflow tracking and registry URI."""
-        return self.mlflow_tracking_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+        return self.mlflow_tracking_uri or _named(self._places.tracking_uri, "RELEASE_MLFLOW_TRACKING_URI")
 
     @property
     def artifact_root(self) -> str | None:
         """Where an embedded MLflow keeps artefacts; None when a server decides."""
-        return None if self.mlflow_tracking_uri else (self.root / "artifacts").as_uri()
+        return None if self.mlflow_tracking_uri else self._places.artifact_root
 
     @property
     def release_store_url(self) -> str:
         """The SQLAlchemy URL of the release store."""
-        return self.store_url or f"sqlite:///{self.root / 'release.db'}"
+        return self.store_url or _named(self._places.store_url, "RELEASE_STORE_URL")
 
     @property
     def snapshot_root(self) -> str:
         """Where data snapshots are kept."""
-        return self.snapshots or str(self.root / "snapshots")
+        return self.snapshots or _named(self._places.snapshots, "RELEASE_SNAPSHOTS")
 
     @property
     def key_folder(self) -> Path:
@@ -128,14 +144,47 @@ class Settings(BaseSettings):
         except KeyError:  # a container may run as a user without a name
             return f"user {os.getuid()}"
 
+    @property
+    def described(self) -> str:
+        """The profile in a sentence, for people."""
+        return described(self.profile, self.root)
+
+    def check(self) -> None:
+        """Requires what the profile has no default for; whoever releases calls it at its start.
+
+        Raises:
+            Refused: Variables are not set; names them.
+            Unavailable: The servers of the profile `local` do not run.
+        """
+        needed = {
+            "RELEASE_STORE_URL": bool(self.store_url),
+            "RELEASE_MLFLOW_TRACKING_URI": bool(self.mlflow_tracking_uri),
+            "RELEASE_SNAPSHOTS": bool(self.snapshots),
+            "RELEASE_KEYS": self.keys is not None,
+            "RELEASE_SERVING_URL": "serving_url" in self.model_fields_set,
+            "DAGSTER_HOME": bool(os.environ.get("DAGSTER_HOME")),
+        }
+        if self.require_keys:
+            needed["RELEASE_STAMP_SECRET"] = bool(self.stamp_secret.get_secret_value())
+        require(self.profile, needed)
+        _ = self._places
+
     def prepare(self) -> None:
-        """Makes the folders, and gives Dagster its home with the platform's `dagster.yaml`."""
+        """Makes the folders, and gives Dagster its home with the platform's `dagster.yaml`. Raises as `check`."""
+        self.check()
         self.root.mkdir(parents=True, exist_ok=True)
+        os.environ.update(self._places.environment)
         if "DAGSTER_HOME" not in os.environ:
             self.dagster_home.mkdir(exist_ok=True)
             config = self.dagster_home / "dagster.yaml"
-            wanted = shipped("dagster.yaml")
-            if not config.exists() or config.read_bytes() != wanted.read_bytes():
-                shutil.copyfile(wanted, config)
+            wanted = shipped("dagster.yaml").read_text() + dagster_storage(self.profile)
+            if not config.exists() or config.read_text() != wanted:
+                config.write_text(wanted)
             os.environ["DAGSTER_HOME"] = str(self.dagster_home)
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+def _named(place: str, variable: str) -> str:
+    if not place:
+        raise unset(variable)
+    return place

@@ -54,20 +54,26 @@ def read_arrow(body: bytes, media_type: bytes, form: Form, limits: Limits) -> In
 
 
 def write_arrow(media_type: bytes, loaded: LoadedModel, predictions: Predictions, prediction_id: str) -> bytes:
+    """Returns predictions as one record batch, named in its schema."""
+    pa = _get_pyarrow()
+    names = {"model": loaded.model, "version": loaded.version, "digest": loaded.digest, "epoch": str(loaded.epoch)}
+    names |= {"engine": loaded.package.engine_name, "prediction_id": prediction_id}
+    batch = as_batch(loaded, predictions).replace_schema_metadata(names)
+    sink = pa.BufferOutputStream()
+    new = pa.ipc.new_file if media_type == FILE else pa.ipc.new_stream
+    with new(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def as_batch(loaded: LoadedModel, predictions: Predictions) -> Any:
     """Returns predictions as one record batch: `prediction`, and a `probability_...` for each class."""
     pa = _get_pyarrow()
     columns = {"prediction": _labels(pa, predictions, loaded.package.classes)}
     if predictions.probabilities is not None:
         for label, values in zip(loaded.package.classes, predictions.probabilities.T, strict=True):
             columns[f"probability_{label}"] = pa.array(np.ascontiguousarray(values))
-    names = {"model": loaded.model, "version": loaded.version, "digest": loaded.digest, "epoch": str(loaded.epoch)}
-    names |= {"engine": loaded.package.engine_name, "prediction_id": prediction_id}
-    batch = pa.record_batch(list(columns.values()), names=list(columns)).replace_schema_metadata(names)
-    sink = pa.BufferOutputStream()
-    new = pa.ipc.new_file if media_type == FILE else pa.ipc.new_stream
-    with new(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return bytes(sink.getvalue())
+    return pa.record_batch(list(columns.values()), names=list(columns))
 
 
 def wanted(head: Head, media_type: bytes) -> bytes | None:

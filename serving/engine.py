@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from math import isfinite
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -13,7 +12,8 @@ from release_platform.adapters.model_package import ModelPackage
 from release_platform.domain.features import Inputs, n_rows_of
 from release_platform.domain.prediction import Predictions
 from serving.batching import Batcher
-from serving.errors import InvalidInput, ModelFailed, NonFinitePrediction, PredictionFailed, Problem
+from serving.computing import check, predict
+from serving.errors import ModelFailed, Problem
 from serving.metrics import Metrics
 from serving.models import LoadedModel
 from serving.turn import Deliver, Turn
@@ -25,7 +25,6 @@ More rows gain nothing from company; and a request of its own is computed exactl
 it, while BLAS may add in another order when rows stand in another batch.
 """
 
-_FEW = 16
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -90,8 +89,8 @@ class Engine:
     def compute(self, loaded: LoadedModel, inputs: Inputs) -> Predictions:
         """Returns the predictions of one request, computed at once. Raises as `predict`."""
         try:
-            predictions = _predict(loaded, inputs)
-            _check(loaded, inputs, predictions)
+            predictions = predict(loaded, inputs)
+            check(loaded, inputs, predictions)
         except ModelFailed as error:
             self._metrics.model_failed(loaded, error.slug)
             raise
@@ -133,8 +132,8 @@ class Engine:
             return [self._try(*asked[0])]
         inputs = _joined([inputs for _, inputs in asked])
         try:
-            together = _predict(loaded, inputs)
-            _check(loaded, inputs, together)
+            together = predict(loaded, inputs)
+            check(loaded, inputs, together)
         except Problem:  # one of them is at fault; the others must not suffer
             return [self._try(*one) for one in asked]
         return self._shared_out(asked, together)
@@ -176,34 +175,3 @@ def _joined(asked: Sequence[Inputs]) -> Inputs:
         return np.concatenate(matrices)
     columns = [inputs for inputs in asked if not isinstance(inputs, np.ndarray)]
     return {name: np.concatenate([one[name] for one in columns]) for name in columns[0]}
-
-
-def _predict(loaded: LoadedModel, inputs: Inputs) -> Predictions:
-    try:
-        return loaded.package.predict(inputs)
-    except Exception as error:
-        _blame_input(loaded, inputs)
-        detail = f"version {loaded.version} of '{loaded.model}' raised {type(error).__name__}; tell the model's owner"
-        raise PredictionFailed(detail) from error
-
-
-def _check(loaded: LoadedModel, inputs: Inputs, predictions: Predictions) -> None:
-    numbers = predictions.values if predictions.probabilities is None else predictions.probabilities
-    if numbers.size <= _FEW and all(map(isfinite, numbers.ravel().tolist())):  # NumPy takes longer for so few
-        return
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        _blame_input(loaded, inputs)
-        row = int(np.argmin(finite.reshape(len(numbers), -1).all(axis=1)))
-        detail = f"version {loaded.version} of '{loaded.model}' has no finite answer to row {row}"
-        raise NonFinitePrediction(detail, row=row)
-
-
-def _blame_input(loaded: LoadedModel, inputs: Inputs) -> None:
-    """Raises `InvalidInput` if a feature is beyond single precision, which is what scikit-learn's trees compute in."""
-    limit = float(np.finfo(np.float32).max)
-    plan = loaded.package.plan
-    for name, values in plan.apply(plan.columns(inputs)).items():
-        if values.dtype.kind == "f" and (large := np.abs(values) > limit).any():
-            row = int(np.argmax(large))
-            raise InvalidInput(f"row {row}, '{name}': the number is too large for the model", field=name, row=row)

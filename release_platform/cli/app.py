@@ -18,6 +18,7 @@ from release_platform.cli import (
     promotion,
     reproduce,
     run,
+    score,
     serving,
     show,
     stack,
@@ -46,6 +47,7 @@ app.command("rollback")(promotion.rollback)
 app.command("audit")(audit.audit)
 app.command("serve")(serving.serve)
 app.command("verify")(serving.verify)
+app.command("score")(score.score)
 app.command("history")(show.history)
 app.command("lineage")(lineage.lineage)
 app.command("who-served")(ledger.who_served)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from release_platform.cli import remote
-from release_platform.cli.console import out, show_json, show_table
+from release_platform.cli.console import err, out, show_json, show_table
 from release_platform.cli.options import Json, Model
 from release_platform.domain.ledger import LedgerRow
 
@@ -37,7 +37,7 @@ def _models_here() -> list[dict[str, Any]]:
 def status(
     model: Annotated[str | None, typer.Argument(help="Name of the model; default: all.")] = None, json: Json = False
 ) -> None:
-    """Show where the versions of a model stand, what is asked for, and what is missing.
+    """Show the profile, where the versions of a model stand, what is asked for, and what is missing.
 
     Example:
 
@@ -48,8 +48,16 @@ def status(
     if json:
         show_json(found[0] if model else found)
         return
+    if api is None:
+        _show_profile()
     for state in found:
         _show_status(state)
+
+
+def _show_profile() -> None:
+    from release_platform.cli import running
+
+    err.print(running.services().settings.described, markup=False, highlight=False, soft_wrap=True)
 
 
 def _statuses_here(model: str | None) -> list[dict[str, Any]]:

@@ -296,6 +296,33 @@ class SearchSpec:
             raise ValueError("a search needs at least 1 candidate and 2 folds")
 
 
+class TrainingEngine(StrEnum):
+    """Where a fit computes."""
+
+    LOCAL = "local"
+    DASK = "dask"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSpec:
+    """Where a model is trained; it does not change what comes of it.
+
+    Attributes:
+        engine: In the process of the run, or on the workers of a Dask cluster.
+        scheduler: Address of the cluster's scheduler, for `dask`.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    engine: TrainingEngine = TrainingEngine.LOCAL
+    scheduler: str = ""
+
+    def __post_init__(self) -> None:
+        if self.engine is TrainingEngine.LOCAL and self.scheduler:
+            raise ValueError("the engine 'local' takes no scheduler; write `engine: dask`")
+        if self.engine is TrainingEngine.DASK and not re.fullmatch(r"(tcp|tls)://[^\s/]+:\d+", self.scheduler):
+            raise ValueError(f"the engine 'dask' needs a scheduler like tcp://host:8786, not '{self.scheduler}'")
+
+
 class Against(StrEnum):
     """What a relative gate compares with."""
 
@@ -466,6 +493,7 @@ class ModelSpec:
     partitions: PartitionSpec | None = None
     split: SplitSpec = field(default_factory=SplitSpec)
     search: SearchSpec | None = None
+    training: TrainingSpec = field(default_factory=TrainingSpec)
     metrics: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
     policy: PolicySpec = field(default_factory=PolicySpec)

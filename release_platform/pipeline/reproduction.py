@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from release_platform.adapters.model_package import load_package
 from release_platform.domain.errors import IntegrityError
 from release_platform.domain.features import as_column
 from release_platform.domain.identity import Manifest, digest_of_model
-from release_platform.domain.spec import ModelSpec
+from release_platform.domain.spec import ModelSpec, TrainingSpec
 from release_platform.pipeline.causes import all_compared, code_differences, surrounding_differences
 from release_platform.pipeline.environment import environment, file_digests
 from release_platform.pipeline.features import build_feature_table, read_features
@@ -105,7 +105,7 @@ def reproduce(folder: Path, manifest: Manifest, raw: pd.DataFrame, *, recorded: 
         IntegrityError: A file is not the recorded one.
     """
     package = load_package(folder, manifest, engine="skops")
-    spec = _recorded_spec(folder / "release.json")
+    spec = replace(_recorded_spec(folder / "release.json"), training=TrainingSpec())  # wherever it was trained
     table = read_features(build_feature_table(raw, spec))
     fitted = fit(spec, table.features[~table.held_out], table.target[~table.held_out])
     inputs = package.golden["inputs"]

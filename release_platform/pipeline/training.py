@@ -23,6 +23,7 @@ from release_platform.domain.spec import (
     PreprocessingSpec,
     SplitStrategy,
 )
+from release_platform.pipeline.training_engine import training_engine
 
 SCORERS = {
     "roc_auc": "roc_auc",
@@ -77,6 +78,8 @@ def fit(spec: ModelSpec, features: pd.DataFrame, target: npt.NDArray[Any]) -> Fi
 
     Raises:
         TrainingError: The estimator cannot be built or does not fit this data.
+        Unavailable: It is to be trained on a cluster that does not answer.
+        Refused: It is to be trained on a cluster that would not give the same model.
     """
     from threadpoolctl import threadpool_limits
 
@@ -84,7 +87,10 @@ def fit(spec: ModelSpec, features: pd.DataFrame, target: npt.NDArray[Any]) -> Fi
     started = perf_counter()
     candidates: tuple[Mapping[str, object], ...] = ()
     try:
-        with threadpool_limits(limits=1, user_api="blas"):  # sums in one order, on any number of cores
+        with (
+            training_engine(spec.training),
+            threadpool_limits(limits=1, user_api="blas"),
+        ):  # sums in one order, on any number of cores
             if spec.search is None:
                 pipeline.fit(features, target)
             else:

@@ -102,6 +102,7 @@ SECTIONS = {
     "EstimatorSpec": "estimator",
     "PreprocessingSpec": "preprocessing",
     "SearchSpec": "search",
+    "TrainingSpec": "training",
     "GateSpec": "gates",
     "PolicySpec": "policy",
     "FreezeWindow": "freeze",
