@@ -45,6 +45,7 @@ def status_of(releases: Releases, project: Project) -> dict[str, Any]:
 def request_status(releases: Releases, project: Project, request: PromotionRequest) -> dict[str, Any]:
     """Returns who asked for what, and of an open request what is missing and who approved it."""
     facts = releases.facts(request, project.spec.policy)
+    request = releases.store.get_request(request.request_id)  # after the facts: they may show what closed it
     is_open = request.state is RequestState.OPEN
     return {
         "request_id": request.request_id,

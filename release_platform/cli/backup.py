@@ -7,7 +7,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import typer
@@ -108,8 +108,26 @@ def _unpack(file: str, folder: Path) -> None:
     try:
         source = {"fileobj": sys.stdin.buffer, "mode": "r|*"} if file == "-" else {"name": file, "mode": "r"}
         with tarfile.open(**source) as archive:
-            archive.extractall(folder, filter="data")
+            for member in archive:
+                _extract(archive, member, folder)
     except (tarfile.TarError, EOFError) as error:
         raise IntegrityError(
             f"{file} is no backup, or damaged: {error}", remedy="use another one; nothing was changed"
         ) from error
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Writes one plain file or folder; the standard library's own filter is not in every Python 3.11."""
+    parts = PurePosixPath(member.name).parts
+    if member.name.startswith("/") or ".." in parts or not (member.isreg() or member.isdir()):
+        raise tarfile.TarError(f"'{member.name:.100}' is no file of a backup")
+    place = folder.joinpath(*parts)
+    if member.isdir():
+        place.mkdir(parents=True, exist_ok=True)
+        return
+    content = archive.extractfile(member)
+    assert content is not None
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with content, place.open("wb") as file:
+        shutil.copyfileobj(content, file)
+    place.chmod(member.mode & 0o700)

@@ -112,13 +112,13 @@ def _decide_here(request: PromotionRequest) -> LedgerRow:
 def _wait_for_sensor(request: PromotionRequest) -> LedgerRow:
     from release_platform.cli import running
 
+    store, until, patience = running.services().store, monotonic() + WAIT_S, monotonic() + PATIENCE_S
     missing = missing_conditions(request)
-    if missing:
+    if missing and store.get_request(request.request_id).state is RequestState.OPEN:  # else they show what closed it
         raise Refused(
             f"request {request.request_id} waits: {'; '.join(missing)}",
             remedy="the promotion sensor carries it out as soon as every condition holds",
         )
-    store, until, patience = running.services().store, monotonic() + WAIT_S, monotonic() + PATIENCE_S
     while monotonic() < until:
         state = store.get_request(request.request_id)
         if state.state is RequestState.PROMOTED:

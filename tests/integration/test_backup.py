@@ -173,6 +173,22 @@ def test_a_damaged_backup_is_refused_and_nothing_touched(
     assert said in refused.err
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("../outside", tarfile.REGTYPE), ("/outside", tarfile.REGTYPE), ("inside", tarfile.SYMTYPE)]
+)
+def test_a_backup_never_writes_outside_its_folder(
+    home: Path, release: Command, tmp_path: Path, name: str, kind: bytes
+) -> None:
+    with tarfile.open(tmp_path / "evil.tar", "w") as archive:
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.linkname = kind, "/etc/passwd"
+        archive.addfile(entry)
+    refused = release(tmp_path / "new", "restore", str(tmp_path / "evil.tar"))
+    assert refused.exit_code == 7
+    assert "is no file of a backup" in refused.err
+    assert not (tmp_path / "outside").exists()
+
+
 @pytest.mark.parametrize("missing", ["all", "half", "one byte"])
 def test_a_backup_that_was_cut_off_is_refused(
     made: tuple[Path, Path], home: Path, tmp_path: Path, release: Command, missing: str
@@ -288,7 +304,7 @@ def test_databases_and_bucket_that_were_destroyed_are_as_they_were(
         refused = release(home, "restore", str(file), **servers.of_backups)
         assert (refused.exit_code, "something already in release" in refused.err) == (5, True)
         ok(release(home, "run", model, **environment))
-        assert "Staging" in ok(release(home, "status", model, **environment)).out, "life goes on from where it was"
+        assert "staging: 2" in ok(release(home, "status", model, **environment)).out, "life goes on from where it was"
 
 
 def test_of_a_bucket_the_present_versions_are_kept_and_the_former_ones_stay_in_it(s3: S3Server, tmp_path: Path) -> None:
