@@ -151,10 +151,14 @@ class Connection(HttpToolsProtocol):
             elif self._waits is _IDLE and self._in_head:
                 self._expect(_HEAD, self._settings.header_timeout_s)
 
-    def eof_received(self) -> None:
-        """The client has said all that it will; what it is owed goes out before the transport closes."""
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client has said all that it will; the transport stays open for the answers to what came whole."""
         self._settle()
-        super().eof_received()
+        if not self._is_busy or self._receiving:
+            return False
+        newest = self.pipeline[0][0] if self.pipeline else self.cycle
+        newest.keep_alive = False
+        return True
 
     def _feed(self, data: bytes) -> None:
         try:

@@ -116,11 +116,20 @@ def test_it_does_not_matter_how_the_bytes_arrive(port):
             assert content_of(client.answer()) == expected
 
 
-def test_a_client_that_has_said_all_is_still_answered(port):
+@pytest.mark.parametrize("paths", [[QUICK], [SLOW], [SLOW, QUICK, SLOW]])
+def test_a_client_that_has_said_all_is_still_answered(port, paths):
     with RawClient(port) as client:
-        client.send(whole(QUICK, BODY))
+        client.send(b"".join(whole(path, BODY) for path in paths))
         client.socket.shutdown(socket.SHUT_WR)
-        assert client.answer().status == 200
+        assert [client.answer().status for _ in paths] == [200] * len(paths)
+        assert client.ended_after() < 5
+
+
+def test_half_a_request_is_not_waited_for(port):
+    with RawClient(port) as client:
+        client.send(whole(SLOW, BODY)[:-1])
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.ended_after() < 5
 
 
 def test_who_is_read_together_gets_each_an_own_answer(port):
