@@ -33,6 +33,7 @@ from release_platform.domain.policy import (
     RequestState,
     binding,
     decide,
+    missing_of,
     same_person,
 )
 from release_platform.domain.ports import Clock, Registry, Servers, VersionRecord
@@ -219,6 +220,10 @@ class Releases:
             approvals=self.store.approvals(request.request_id),
             now=self._clock.now(),
         )
+
+    def missing(self, facts: Facts) -> tuple[str, ...]:
+        """Returns what an open request waits for: nothing once its move is committed, though aliases still follow."""
+        return () if self._find_done(facts.request) is not None else missing_of(decide(facts))
 
     def decide(self, request: PromotionRequest, policy: PolicySpec) -> Decision:
         """Returns whether a request may be promoted now; closes it when it never may."""

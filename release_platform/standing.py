@@ -9,7 +9,7 @@ from release_platform.domain.errors import DataError, NotFound
 from release_platform.domain.freeze import find_freeze
 from release_platform.domain.ledger import LedgerRow, standing_at
 from release_platform.domain.lifecycle import Head
-from release_platform.domain.policy import PromotionRequest, RequestState, decide, judged_approvals, missing_of
+from release_platform.domain.policy import PromotionRequest, RequestState, judged_approvals
 from release_platform.project import Project
 from release_platform.releases import Releases
 
@@ -45,7 +45,6 @@ def status_of(releases: Releases, project: Project) -> dict[str, Any]:
 def request_status(releases: Releases, project: Project, request: PromotionRequest) -> dict[str, Any]:
     """Returns who asked for what, and of an open request what is missing and who approved it."""
     facts = releases.facts(request, project.spec.policy)
-    request = releases.store.get_request(request.request_id)  # after the facts: they may show what closed it
     is_open = request.state is RequestState.OPEN
     return {
         "request_id": request.request_id,
@@ -56,7 +55,7 @@ def request_status(releases: Releases, project: Project, request: PromotionReque
         "requested_at": request.requested_at.isoformat(),
         "state": request.state.value,
         "outcome": request.outcome,
-        "missing": list(missing_of(decide(facts))) if is_open else [],
+        "missing": list(releases.missing(facts)) if is_open else [],
         "approvals": [
             {
                 "actor": judged.approval.actor,

@@ -104,6 +104,7 @@ class PostgresCopy:
             owner = str(connection.scalar(_OWNER))
             connection.execute(sa.text("DROP SCHEMA IF EXISTS public CASCADE"))
             connection.execute(sa.text("CREATE SCHEMA public AUTHORIZATION pg_database_owner"))
+            connection.execute(sa.text("GRANT USAGE ON SCHEMA public TO PUBLIC"))  # as in every new database
         engine.dispose()
         how = ("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", f"--role={owner}")
         self._run("pg_restore", *how, "--dbname", self._plain, str(folder / _FILE))

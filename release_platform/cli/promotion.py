@@ -15,9 +15,7 @@ from release_platform.domain.policy import (
     Facts,
     PromotionRequest,
     RequestState,
-    decide,
     find_approval,
-    missing_of,
 )
 
 WAIT_S = 180.0
@@ -114,7 +112,7 @@ def _wait_for_sensor(request: PromotionRequest) -> LedgerRow:
 
     store, until, patience = running.services().store, monotonic() + WAIT_S, monotonic() + PATIENCE_S
     missing = missing_conditions(request)
-    if missing and store.get_request(request.request_id).state is RequestState.OPEN:  # else they show what closed it
+    if missing:
         raise Refused(
             f"request {request.request_id} waits: {'; '.join(missing)}",
             remedy="the promotion sensor carries it out as soon as every condition holds",
@@ -149,7 +147,9 @@ def _is_launched(request: PromotionRequest) -> bool:
 
 def missing_conditions(request: PromotionRequest) -> tuple[str, ...]:
     """Returns what an open request waits for, as the sensor would say."""
-    return missing_of(decide(facts_of(request)))
+    from release_platform.cli import running
+
+    return running.services().releases.missing(facts_of(request))
 
 
 def facts_of(request: PromotionRequest) -> Facts:
@@ -203,7 +203,7 @@ def _approve_here(request_id: str, reason: str, actor: str | None) -> dict[str, 
         "model": request.model,
         "version": request.version,
         "valid_until": given.until.isoformat() if given.until else None,
-        "missing": list(missing_of(decide(facts))) if request.state is RequestState.OPEN else [],
+        "missing": list(running.services().releases.missing(facts)) if request.state is RequestState.OPEN else [],
         "said": given.said,
     }
 

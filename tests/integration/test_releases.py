@@ -236,6 +236,9 @@ def test_an_alias_never_moves_before_its_certificate_is_there(
         Releases(releases.store, refusing, keys).promote("q2", FREE)
     assert releases.store.head(MODEL).production == "2"  # committed
     assert registry.find_alias(MODEL, "production") == "1"
+    open_still = releases.store.get_request("q2")
+    assert open_still.state is RequestState.OPEN
+    assert releases.missing(releases.facts(open_still, FREE)) == ()  # and not "already is in Production"
 
 
 def test_a_rollback_to_a_version_that_the_registry_lost_says_so(releases: Releases, registry: FakeRegistry) -> None:
