@@ -18,6 +18,7 @@ from math import isfinite
 from typing import Any, ClassVar
 
 from release_platform.domain.json_form import exactly
+from release_platform.domain.metrics import Direction
 
 _STRICT: dict[str, Any] = {"extra": "forbid"}
 _MONTH_S = 30 * 86400.0
@@ -36,9 +37,9 @@ class LiveMetric(StrEnum):
     """What is measured of live traffic. Each is the share of a request's units that are bad, 0 to 1."""
 
     ERRORS = "errors"  # requests that the version failed
-    LATENCY = "latency"  # requests slower than a quantile of the stable version's, or than a fixed time
-    PREDICTIONS = "predictions"  # predictions above a quantile of the stable version's, at five of them, both ways
-    LABEL_QUALITY = "label_quality"  # wrong labels, or absolute errors above the stable version's median
+    LATENCY = "latency"  # requests slower than a quantile of the stable version's, or than a limit
+    PREDICTIONS = "predictions"  # predictions above, and not above, each of some quantiles of the stable version's
+    LABEL_QUALITY = "label_quality"  # wrong labels, or absolute errors above a limit or a quantile
     OUTCOME = "outcome"  # outcomes on the wrong side of a limit
     DISAGREEMENT = "disagreement"  # shadow pairs whose answers differ
 
@@ -50,10 +51,13 @@ class LiveGateSpec:
     Attributes:
         metric: What is measured.
         margin: How much larger the bad share may be, above 0 and below 1; None: the metric's own, see `MARGINS`.
-        quantile: For `latency`: bad is slower than this quantile of the stable version's requests, above 0, below 1.
-        limit: For `latency` instead of a quantile, milliseconds; for `outcome`, the number that is still good.
+        quantile: For `latency` and `label_quality`: bad is above this quantile of the stable version's, above 0 and
+            below 1. Without it and without a limit, latency has `QUANTILE`.
+        limit: The number that is still good: for `latency` milliseconds, for `label_quality` an absolute error (0, so
+            that a wrong label is bad, unless a quantile is given), for `outcome` a value. Numbers within 9 % of it may
+            count as equal to it.
         outcome: For `outcome`: its name.
-        higher_is_better: For `outcome`: whether numbers below the limit are bad, or those above it.
+        better: For `outcome`: whether higher or lower numbers are better.
         blocking: Whether the gate decides, or is advisory.
     """
 
@@ -63,30 +67,28 @@ class LiveGateSpec:
     quantile: float | None = None
     limit: float | None = None
     outcome: str | None = None
-    higher_is_better: bool = True
+    better: Direction = Direction.HIGHER
     blocking: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.accepted < 1:
-            raise ValueError(f"rollout gate '{self.name}': margin is above 0 and below 1, not {self.margin}")
-        if self.limit is not None and not isfinite(self.limit):
-            raise ValueError(f"rollout gate '{self.name}': limit is {self.limit}, not a number to hold something to")
-        self._check_latency()
-        self._check_outcome()
+        self._check(0 < self.accepted < 1, f"margin is above 0 and below 1, not {self.margin}")
+        if self.quantile is not None:
+            measured = self.metric in {LiveMetric.LATENCY, LiveMetric.LABEL_QUALITY}
+            self._check(measured and self.limit is None, "quantile is for latency and label_quality, without a limit")
+            self._check(0 < self.quantile < 1, f"quantile is above 0 and below 1, not {self.quantile}")
+        if self.limit is not None:
+            limited = self.metric in {LiveMetric.LATENCY, LiveMetric.LABEL_QUALITY, LiveMetric.OUTCOME}
+            self._check(limited and isfinite(self.limit), f"it cannot be held to a limit of {self.limit}")
+        business = self.metric is LiveMetric.OUTCOME
+        self._check(
+            business == (self.outcome is not None), "`outcome` names what an outcome gate judges, and only there"
+        )
+        self._check(not business or self.limit is not None, "give the limit that parts good outcomes from bad ones")
+        self._check(business or self.better is Direction.HIGHER, "`better` is for outcomes; elsewhere less is better")
 
-    def _check_latency(self) -> None:
-        if self.quantile is not None and (self.metric is not LiveMetric.LATENCY or self.limit is not None):
-            raise ValueError(f"rollout gate '{self.name}': quantile is for latency, and not beside a limit")
-        if self.quantile is not None and not 0 < self.quantile < 1:
-            raise ValueError(f"rollout gate '{self.name}': quantile is above 0 and below 1, not {self.quantile}")
-
-    def _check_outcome(self) -> None:
-        if (self.metric is LiveMetric.OUTCOME) != (self.outcome is not None):
-            raise ValueError(f"rollout gate '{self.name}': `outcome` names what an outcome gate judges, and only there")
-        if self.metric is LiveMetric.OUTCOME and self.limit is None:
-            raise ValueError(f"rollout gate '{self.name}': give the limit that parts good outcomes from bad ones")
-        if self.limit is not None and self.metric not in {LiveMetric.OUTCOME, LiveMetric.LATENCY}:
-            raise ValueError(f"rollout gate '{self.name}': {self.metric} takes no limit")
+    def _check(self, right: bool, wrong: str) -> None:
+        if not right:
+            raise ValueError(f"rollout gate '{self.name}': {wrong}")
 
     @property
     def name(self) -> str:
@@ -202,7 +204,10 @@ class RolloutSpec:
         shadow: The shadow stage.
         canary: The steps of a canary, with rising weights.
         bake_s: How long the version before is kept warm after all traffic has moved, in seconds.
-        alpha: Probability, above 0 and at most 0.1, that a rollout of a version which is no worse is aborted by a gate.
+        false_abort: Largest probability that gates abort a rollout of a version that is worse in none of them, over
+            all gates, stages and looks together; above 0, up to 0.1.
+        false_pass: Largest probability that a version which is worse than a blocking gate accepts passes a stage, over
+            all looks; above 0, up to 0.1.
         gates: The rules; an advisory one never decides.
     """
 
@@ -211,7 +216,8 @@ class RolloutSpec:
     shadow: ShadowSpec = field(default_factory=ShadowSpec)
     canary: tuple[StepSpec, ...] = (StepSpec(weight=0.05), StepSpec(weight=0.25), StepSpec(weight=0.5))
     bake_s: float = 3600.0
-    alpha: float = 0.01
+    false_abort: float = 0.01
+    false_pass: float = 0.05
     gates: tuple[LiveGateSpec, ...] = (
         LiveGateSpec(metric=LiveMetric.ERRORS),
         LiveGateSpec(metric=LiveMetric.LATENCY),
@@ -219,8 +225,8 @@ class RolloutSpec:
     )
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 0.1:
-            raise ValueError(f"alpha is above 0 and up to 0.1, not {self.alpha}")
+        if not (0 < self.false_abort <= 0.1 and 0 < self.false_pass <= 0.1):
+            raise ValueError("false_abort and false_pass are probabilities above 0 and up to 0.1")
         if not 0 <= self.bake_s <= _MONTH_S:
             raise ValueError("bake_s is 0 or more, and 30 days at most")
         weights = [step.weight for step in self.canary]
@@ -290,7 +296,8 @@ class RolloutSpec:
             shadow=ShadowSpec(**exactly(of["shadow"], "shadow stage", **_SHADOW)),
             canary=tuple(StepSpec(**exactly(step, "canary step", **_STEP)) for step in of["canary"]),
             bake_s=of["bake_s"],
-            alpha=of["alpha"],
+            false_abort=of["false_abort"],
+            false_pass=of["false_pass"],
             gates=tuple(_gate(gate) for gate in of["gates"]),
         )
 
@@ -315,7 +322,8 @@ _SPEC: dict[str, Any] = {
     "shadow": dict,
     "canary": list,
     "bake_s": _NUMBER,
-    "alpha": _NUMBER,
+    "false_abort": _NUMBER,
+    "false_pass": _NUMBER,
     "gates": list,
 }
 _GATE: dict[str, Any] = {
@@ -324,11 +332,11 @@ _GATE: dict[str, Any] = {
     "quantile": _MAYBE_NUMBER,
     "limit": _MAYBE_NUMBER,
     "outcome": (str, type(None)),
-    "higher_is_better": bool,
+    "better": str,
     "blocking": bool,
 }
 
 
 def _gate(value: object) -> LiveGateSpec:
     of = exactly(value, "rollout gate", **_GATE)
-    return LiveGateSpec(**{**of, "metric": LiveMetric(of["metric"])})
+    return LiveGateSpec(**{**of, "metric": LiveMetric(of["metric"]), "better": Direction(of["better"])})

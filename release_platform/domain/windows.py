@@ -32,6 +32,7 @@ EVERY_SLICE = ""
 _PER_OCTAVE = 8
 _OCTAVES = 40
 _SHARES = 100
+_ALIKE = 0.1
 _Key = TypeVar("_Key", str, int)
 _Counts = dict[_Key, int]
 
@@ -79,6 +80,19 @@ def share_bucket(value: float) -> int:
     return min(int(value * _SHARES), _SHARES - 1)
 
 
+def find_flip(stable: str | float, shadow: str | float) -> str | None:
+    """Returns what becomes what, as windows count it, or None when two answers agree.
+
+    Labels agree when they are the same. Numbers agree within a tenth of the larger size; a flip of them says only
+    whether the shadow's is lower or higher. NaN agrees with nothing.
+    """
+    if isinstance(stable, str) or isinstance(shadow, str):
+        return None if stable == shadow else f"{stable} -> {shadow}"
+    if abs(stable - shadow) <= _ALIKE * max(abs(stable), abs(shadow)) or stable == shadow:
+        return None
+    return "lower" if shadow < stable else "higher" if shadow > stable else "not a number"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowKey:
     """What a window is of.
@@ -113,7 +127,7 @@ class Window:
             regression's value, `share_bucket` of the positive class's probability, or the index of a class of several.
         outcomes: For each outcome's name, requests by `number_bucket` of what arrived in this minute.
         pairs: On the shadow route, requests that both versions answered, by slice (`column=value`, and `EVERY_SLICE`).
-        flips: Of these, by slice, those whose answers differ, by `from -> to`.
+        flips: Of these, by slice, those whose answers differ, by what `find_flip` says.
     """
 
     key: WindowKey

@@ -9,6 +9,7 @@ import pytest
 
 from release_platform.domain.errors import Refused
 from release_platform.domain.gates import Verdict
+from release_platform.domain.metrics import Direction
 from release_platform.domain.rollout import (
     Assessed,
     Effect,
@@ -275,7 +276,7 @@ def test_a_rollout_is_read_back_exactly_or_not_at_all() -> None:
     spoilt: list[dict[str, object]] = [
         {"format": 2}, {"stage": 9}, {"stage": True}, {"state": "paused"}, {"state": "lost"}, {"judged": -2},
         {"candidate": "1"}, {"stable": None}, {"since": "2026-03-01T12:00:00"}, {"more": 1},
-        {"plan": {**value["plan"], "alpha": 0.5}}, {"plan": {**value["plan"], "more": 1}},
+        {"plan": {**value["plan"], "false_abort": 0.5}}, {"plan": {**value["plan"], "more": 1}},
     ]  # fmt: skip
     for wrong in spoilt:
         with pytest.raises(ValueError):
@@ -291,18 +292,19 @@ def test_a_rollout_is_read_back_exactly_or_not_at_all() -> None:
         (lambda: ShadowSpec(share=0.0), "mirrored share"),
         (lambda: RolloutSpec(canary=()), "a canary has steps"),
         (lambda: RolloutSpec(canary=(StepSpec(weight=0.5), StepSpec(weight=0.1))), "weights rise"),
-        (lambda: RolloutSpec(alpha=0.2), "alpha is above 0"),
+        (lambda: RolloutSpec(false_abort=0.2), "false_abort and false_pass"),
         (lambda: RolloutSpec(bake_s=-1), "bake_s is 0 or more"),
         (lambda: RolloutSpec(gates=(LiveGateSpec(metric=LiveMetric.ERRORS),) * 2), "two rollout gates"),
         (lambda: replace(PLAN, strategy=Strategy.CANARY, gates=()), "no blocking rollout gate judges the canary"),
         (lambda: LiveGateSpec(metric=LiveMetric.ERRORS, margin=0.0), "margin is above 0"),
-        (lambda: LiveGateSpec(metric=LiveMetric.ERRORS, quantile=0.9), "quantile is for latency"),
-        (lambda: LiveGateSpec(metric=LiveMetric.LATENCY, quantile=0.9, limit=5), "not beside a limit"),
+        (lambda: LiveGateSpec(metric=LiveMetric.ERRORS, quantile=0.9), "quantile is for latency and label_quality"),
+        (lambda: LiveGateSpec(metric=LiveMetric.LATENCY, quantile=0.9, limit=5), "without a limit"),
         (lambda: LiveGateSpec(metric=LiveMetric.LATENCY, quantile=1.0), "above 0 and below 1"),
-        (lambda: LiveGateSpec(metric=LiveMetric.LATENCY, limit=float("nan")), "not a number"),
+        (lambda: LiveGateSpec(metric=LiveMetric.LATENCY, limit=float("nan")), "limit of nan"),
         (lambda: LiveGateSpec(metric=LiveMetric.OUTCOME), "`outcome` names what"),
         (lambda: LiveGateSpec(metric=LiveMetric.OUTCOME, outcome="bought"), "give the limit"),
-        (lambda: LiveGateSpec(metric=LiveMetric.ERRORS, limit=1), "takes no limit"),
+        (lambda: LiveGateSpec(metric=LiveMetric.LATENCY, better=Direction.LOWER), "`better` is for outcomes"),
+        (lambda: LiveGateSpec(metric=LiveMetric.ERRORS, limit=1), "cannot be held to a limit"),
     ],
 )
 def test_a_wrong_strategy_is_refused_with_what_is_wrong(build: object, why: str) -> None:

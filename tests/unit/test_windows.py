@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
-from math import inf, nan
+from math import inf, nan, nextafter
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from release_platform.domain.windows import (
     Route,
     Window,
     WindowKey,
+    find_flip,
     merged,
     number_bucket,
     number_of,
@@ -165,3 +166,17 @@ def test_nan_has_no_bucket() -> None:
     for bucket in (number_bucket, share_bucket):
         with pytest.raises(ValueError):
             bucket(nan)
+
+
+def test_a_flip_says_what_becomes_what() -> None:
+    assert find_flip("no", "no") is None
+    assert find_flip("no", "yes") == "no -> yes"
+
+
+def test_numbers_flip_when_they_are_more_than_a_tenth_apart() -> None:
+    assert find_flip(10.0, 9.0) is None
+    assert find_flip(10.0, nextafter(9.0, 0.0)) == "lower"
+    assert find_flip(-1.0, 1.0) == "higher"
+    assert find_flip(0.0, 0.0) is None
+    assert find_flip(inf, inf) is None
+    assert find_flip(1.0, nan) == "not a number"
