@@ -5,7 +5,7 @@ the 98 % confidence interval of the shift (Hodges, Lehmann) lies wholly beyond a
 (`NetflixACAJudge`: tolerance 0.25, confidence 0.98).
 """
 
-from math import ceil, floor, sqrt
+from math import floor, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -15,32 +15,33 @@ from release_platform.domain.sequential import Counts
 
 TOLERANCE = 0.25
 CONFIDENCE = 0.98
+_Z = float(norm.ppf((1 + CONFIDENCE) / 2))
 FIRST_LOOK = 5  # windows: with fewer, Kayenta's interval has no end
 
 
-def z_scores(tables: Counts) -> npt.NDArray[np.float64]:
-    """Returns the z-score of the difference of shares after each window, shape of `tables` without its last axis."""
+def z_scores(tables: Counts, margin: float) -> npt.NDArray[np.float64]:
+    """Returns the z-score of the difference of shares beyond a margin after each window, shape (questions, windows)."""
     n_c, k_c, n_s, k_s = np.moveaxis(np.cumsum(tables, axis=-2), -1, 0).astype(float)
     n_c, n_s = np.maximum(n_c, 1.0), np.maximum(n_s, 1.0)
-    pooled = (k_c + k_s) / (n_c + n_s)
-    spread = np.sqrt(np.maximum(pooled * (1 - pooled) * (1 / n_c + 1 / n_s), 1e-300))
-    return np.asarray((k_c / n_c - k_s / n_s) / spread)
+    c, s = (k_c + 0.5) / (n_c + 1), (k_s + 0.5) / (n_s + 1)
+    spread = np.sqrt(c * (1 - c) / n_c + s * (1 - s) / n_s)
+    return np.asarray((k_c / n_c - k_s / n_s - margin) / spread)
 
 
-def peeking(tables: Counts, level: float) -> npt.NDArray[np.bool_]:
-    """Returns after which windows a test at a level, over all questions of a gate together, calls the candidate bad."""
-    return np.asarray((z_scores(tables) > norm.isf(level / len(tables))).any(axis=0))
+def calls(tables: Counts, margin: float, level: float) -> npt.NDArray[np.bool_]:
+    """Returns after which windows a one-sided z-test calls the candidate worse by more than a margin.
 
-
-def fixed_horizon(share: float, worse: float, *, level: float, power: float, stable_for_each: float) -> int:
-    """Returns how many requests of the candidate a one-sided z-test of two shares needs, decided once at the end."""
-    spread_null = sqrt(share * (1 - share) * (1 + 1 / stable_for_each))
-    spread = sqrt(worse * (1 - worse) + share * (1 - share) / stable_for_each)
-    return ceil(((norm.isf(level) * spread_null + norm.ppf(power) * spread) / (worse - share)) ** 2)
+    At each window it is a test at this level, over all questions of a gate together. Whoever looks once, at a window
+    that was fixed before, is right about the level; whoever looks at all of them is not.
+    """
+    return np.asarray((z_scores(tables, margin) > norm.isf(level / len(tables))).any(axis=0))
 
 
 def kayenta(tables: Counts) -> npt.NDArray[np.bool_]:
-    """Returns after which windows Kayenta's rule calls the candidate bad, in any of a gate's questions."""
+    """Returns after which windows Kayenta's rule calls the candidate bad, in any of a gate's questions.
+
+    It has no margin: any difference that is sure enough is bad.
+    """
     n_c, k_c, n_s, k_s = np.moveaxis(tables, -1, 0).astype(float)
     candidate, stable = k_c / np.maximum(n_c, 1.0), k_s / np.maximum(n_s, 1.0)
     bad = [[_is_high(c[: t + 1], s[: t + 1]) for t in range(len(c))] for c, s in zip(candidate, stable, strict=True)]
@@ -52,7 +53,7 @@ def _is_high(candidate: npt.NDArray[np.float64], stable: npt.NDArray[np.float64]
     if n < FIRST_LOOK:
         return False
     differences = np.subtract.outer(candidate, stable).ravel()
-    rank = floor(n * n / 2 - norm.ppf((1 + CONFIDENCE) / 2) * sqrt(n * n * (2 * n + 1) / 12))
+    rank = floor(n * n / 2 - _Z * sqrt(n * n * (2 * n + 1) / 12))
     if rank < 1:
         return False
     middle = n * n // 2

@@ -29,7 +29,7 @@ START_MINUTE = 29_000_000
 START = datetime.fromtimestamp(START_MINUTE * 60, UTC)
 WRONG = number_bucket(1.0)
 BOUGHT = "bought"
-_LATENCIES = np.arange(number_bucket(1.0), number_bucket(4000.0))
+_LATENCIES = range(number_bucket(1.0), number_bucket(4000.0))
 _SPREAD = 0.5
 
 Pair = tuple[Window, Window]
@@ -110,25 +110,25 @@ def _windows(
     labelled = random.binomial(answered, 0.5)
     wrong, bought = random.binomial(labelled, version.wrong), random.binomial(answered, version.bought)
     differing = random.binomial(answered, version.differing)
+    labels, sales = np.stack([labelled - wrong, wrong], 1), np.stack([answered - bought, bought], 1)
+    columns = (n, np.stack([failed, not_finite], 1), latency, predictions, labels, sales, answered, differing)
+    minutes = zip(*(column.tolist() for column in columns), strict=True)
     return [
         Window(
             key=WindowKey(model="churn", version=name, route=route, minute=START_MINUTE + t),
-            requests=int(n[t]),
-            errors=_counts(["model_failed", NOT_FINITE], [failed[t], not_finite[t]]),
-            latency=_counts(_LATENCIES.tolist(), latency[t]),
-            predictions=_counts(range(100), predictions[t]),
+            requests=requests,
+            errors=_counts(("model_failed", NOT_FINITE), errors),
+            latency=_counts(_LATENCIES, times),
+            predictions=_counts(range(100), predicted),
             outcomes={
-                name: counts
-                for name, counts in (
-                    (LABEL, _counts([0, WRONG], [labelled[t] - wrong[t], wrong[t]])),
-                    (BOUGHT, _counts([0, WRONG], [answered[t] - bought[t], bought[t]])),
-                )
+                outcome: counts
+                for outcome, counts in ((LABEL, _counts((0, WRONG), right)), (BOUGHT, _counts((0, WRONG), sold)))
                 if counts
             },
-            pairs=_counts([EVERY_SLICE], [answered[t]]) if route is Route.SHADOW else {},
-            flips=_flips(int(differing[t])) if route is Route.SHADOW else {},
+            pairs=_counts((EVERY_SLICE,), (both,)) if route is Route.SHADOW else {},
+            flips=_flips(differ) if route is Route.SHADOW else {},
         )
-        for t in range(len(n))
+        for t, (requests, errors, times, predicted, right, sold, both, differ) in enumerate(minutes)
     ]
 
 
@@ -136,13 +136,13 @@ def _flips(n: int) -> dict[str, dict[str, int]]:
     return {EVERY_SLICE: {"no -> yes": n}} if n else {}
 
 
-def _counts(keys: Sequence[_Key], counts: Sequence[int] | npt.NDArray[np.int64]) -> dict[_Key, int]:
-    return {key: int(count) for key, count in zip(keys, counts, strict=True) if count}
+def _counts(keys: Sequence[_Key], counts: Sequence[int]) -> dict[_Key, int]:
+    return {key: count for key, count in zip(keys, counts, strict=True) if count}
 
 
 def _latency_shares(slower: float, wave: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Returns the share of each latency bucket in each minute, shape (minutes, buckets)."""
-    ends = np.array([number_of(int(bucket)) for bucket in _LATENCIES[1:]])
+    ends = np.array([number_of(bucket) for bucket in _LATENCIES[1:]])
     below = ndtr((np.log(ends) - np.log(20.0 * slower * wave)[:, None]) / _SPREAD)
     return np.diff(below, axis=1, prepend=0.0, append=1.0)
 

@@ -5,22 +5,21 @@ the stable version's. Two e-processes (see `sequential`) collect evidence agains
 
 - **failed**: the evidence that the candidate is worse than accepted reached `1 / level`. The levels of all gates and
   stages add up to `false_abort` (Bonferroni over e-values, which holds however the metrics depend on each other): a
-  version that is worse than accepted in nothing is aborted with at most that probability, at whatever times and however
-  often one looks.
+  version that is in no minute worse than accepted is aborted with at most that probability, at whatever times and
+  however often one looks.
 - **passed**: the evidence that it is *not* worse than accepted reached `1 / false_pass`. A stage passes when all its
-  blocking gates have; each of them must, so there is nothing to add up: a version that is worse than a blocking gate
-  accepts passes the stage with at most that probability. Requests without a failure are no reason to pass.
-- **inconclusive**: neither yet; the reason says how many more requests would do. No data, an empty arm, a hole in the
-  windows and windows that stopped coming are inconclusive whatever the evidence, and after the stage's maximum time an
-  inconclusive stage is aborted (`rollout`).
+  blocking gates have; each of them must, so there is nothing to add up: a version that is in every minute worse than a
+  blocking gate accepts passes the stage with at most that probability. Requests without a failure are evidence as any
+  other; their mere number is none.
+- **inconclusive**: neither yet; the reason says how many more requests would do. No data, an empty arm, holes in what
+  is measured and windows that stopped coming are inconclusive whatever the evidence, and after the stage's maximum time
+  an inconclusive stage is aborted (`rollout`).
 
 Each stage is judged on its own windows. Evidence once reached stays: what counts is its maximum over the looks.
 
-A metric whose bad requests lie above a quantile of the stable version takes that quantile from earlier windows, so that
-it is fixed before a window is counted; the first window of a stage therefore only tells what is usual.
+What is usual is taken from earlier windows of the stage; its first window is no evidence yet.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,11 +28,11 @@ from math import ceil, exp, log
 import numpy as np
 
 from release_platform.domain.gates import GateResult, Verdict
-from release_platform.domain.metrics import Direction
+from release_platform.domain.live_metrics import Arms, is_measured, tables_of
 from release_platform.domain.rollout import Assessed, Rollout
 from release_platform.domain.sequential import Counts, Floats, evidence_fine, evidence_worse, growth_if_fine
-from release_platform.domain.strategy import QUANTILE, LiveGateSpec, LiveMetric, StageKind
-from release_platform.domain.windows import EVERY_SLICE, LABEL, Route, Window, merged, number_bucket
+from release_platform.domain.strategy import LiveGateSpec, StageKind
+from release_platform.domain.windows import EVERY_SLICE, Route, Window, merged
 
 SETTLE_S = 15.0
 """A minute is judged when it has been over for so long; what comes in later is not evidence."""
@@ -41,8 +40,6 @@ STALE_MINUTES = 3
 """So many minutes without a window of both arms, up to now, and nothing passes."""
 MOST_HOLES = 0.1
 """Largest share of the stage's minutes without a window of both arms with which a gate may pass."""
-PREDICTION_QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
-"""Where the distributions of predictions are compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +75,12 @@ class Measured:
 
     Attributes:
         n: Requests (of a shadow: pairs) that the candidate answered.
-        missing: Why nothing can pass, whatever the tables say; empty when nothing is in the way.
+        missing: For each gate's name why it cannot pass, whatever its tables say; empty when nothing is in the way.
         tables: For each gate's name, shape (questions, windows, 4 or 2), as `sequential` takes them.
     """
 
     n: int
-    missing: str
+    missing: Mapping[str, str]
     tables: Mapping[str, Counts]
 
 
@@ -139,22 +136,21 @@ def measure(planned: Plan, windows: Iterable[Window], *, until: int) -> Measured
     found = merged(w for w in windows if w.key.model == planned.model and w.key.minute in period)
     candidate = {w.key.minute: w for w in found if (w.key.version, w.key.route) == (planned.candidate, planned.route)}
     stable = {w.key.minute: w for w in found if (w.key.version, w.key.route) == (planned.stable, Route.STABLE)}
-    both = sorted(candidate.keys() & stable.keys())
-    arms = [(candidate[minute], stable[minute]) for minute in both]
+    arms = [(candidate[minute], stable[minute]) for minute in sorted(candidate.keys() & stable.keys())]
     shadow = planned.route is Route.SHADOW
     n = sum(w.pairs.get(EVERY_SLICE, 0) if shadow else w.requests for w, _ in arms)
     return Measured(
         n=n,
-        missing=_missing(period, both, arms),
-        tables={gate.name: _tables(gate, arms) for gate in planned.gates},
+        missing={gate.name: _missing(gate, period, arms) for gate in planned.gates},
+        tables={gate.name: tables_of(gate, arms) for gate in planned.gates},
     )
 
 
 def assess(gate: LiveGateSpec, measured: Measured, planned: Plan) -> Assessment:
     """Returns what one gate found. It passes on evidence only, and never while something is missing."""
-    tables = measured.tables[gate.name]
+    tables, missing = measured.tables[gate.name], measured.missing[gate.name]
     if not tables[..., 0].sum() or (tables.shape[-1] == 4 and not tables[..., 2].sum()):
-        nothing = measured.missing or "an arm has nothing to be measured"
+        nothing = missing or "an arm has nothing to be measured"
         return _assessment(gate, Verdict.INCONCLUSIVE, f"{nothing}, so it cannot pass", None, (0.0, 0.0), 0)
     worse, fine = (float(path[-1]) for path in evidence_over_time(gate, tables))
     difference, said = _difference(tables)
@@ -163,8 +159,8 @@ def assess(gate: LiveGateSpec, measured: Measured, planned: Plan) -> Assessment:
     if worse >= log(1 / planned.level_worse):
         reason = f"{said}, worse than the {gate.accepted:.4g} accepted"
         return _assessment(gate, Verdict.FAILED, reason, difference, evidence, n_more)
-    if measured.missing:
-        return _assessment(gate, Verdict.INCONCLUSIVE, f"{said}; {measured.missing}", difference, evidence, n_more)
+    if missing:
+        return _assessment(gate, Verdict.INCONCLUSIVE, f"{said}; {missing}", difference, evidence, n_more)
     if n_more == 0:
         reason = f"{said}, not worse than the {gate.accepted:.4g} accepted"
         return _assessment(gate, Verdict.PASSED, reason, difference, evidence, 0)
@@ -216,106 +212,16 @@ def look(
     return schedule(planned, measured, found, minute=minute, at=at), found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SliceFlips:
-    """Which answers change in one slice of the shadow's pairs.
-
-    Attributes:
-        slice: `column=value`, or empty for all pairs.
-        pairs: How many pairs.
-        share: Share of them whose answers differ, 0 to 1.
-        flips: What becomes what, `from -> to`, and how often; most frequent first.
-    """
-
-    slice: str
-    pairs: int
-    share: float
-    flips: tuple[tuple[str, int], ...]
-
-
-def flip_report(windows: Iterable[Window]) -> tuple[SliceFlips, ...]:
-    """Returns what differs between stable and shadow: over all pairs first, then the slices that differ most."""
-    pairs: Counter[str] = Counter()
-    flips: dict[str, Counter[str]] = {}
-    for window in windows:
-        pairs.update(window.pairs)
-        for name, counts in window.flips.items():
-            flips.setdefault(name, Counter()).update(counts)
-    found = [_slice_flips(name, n, flips.get(name, Counter())) for name, n in pairs.items()]
-    return tuple(sorted(found, key=lambda s: (s.slice != EVERY_SLICE, -s.share, s.slice)))
-
-
-def _slice_flips(name: str, n: int, flips: Counter[str]) -> SliceFlips:
-    ordered = tuple(sorted(flips.items(), key=lambda item: (-item[1], item[0])))
-    return SliceFlips(slice=name, pairs=n, share=flips.total() / n, flips=ordered)
-
-
-def _missing(period: range, both: Sequence[int], arms: Sequence[tuple[Window, Window]]) -> str:
+def _missing(gate: LiveGateSpec, period: range, arms: Sequence[Arms]) -> str:
     if not any(candidate.requests for candidate, _ in arms) or not any(stable.requests for _, stable in arms):
         return "there are no requests of both versions in the same minutes"
-    silent, holes = period[-1] - both[-1], len(period) - len(both)
+    whole = [c.key.minute for c, s in arms if is_measured(gate, c) and is_measured(gate, s)]
+    silent, holes = period[-1] - max(whole, default=period[0] - 1), len(period) - len(whole)
     if silent >= STALE_MINUTES:
-        return f"the last {silent} minutes have no window of both versions"
+        return f"the last {silent} minutes were not measured on both versions"
     if holes > MOST_HOLES * len(period):
-        return f"{holes} of {len(period)} minutes have no window of both versions"
+        return f"{holes} of {len(period)} minutes were not measured on both versions"
     return ""
-
-
-def _tables(gate: LiveGateSpec, arms: Sequence[tuple[Window, Window]]) -> Counts:
-    match gate.metric:
-        case LiveMetric.ERRORS:
-            rows = [(c.requests, sum(c.errors.values()), s.requests, sum(s.errors.values())) for c, s in arms]
-            return np.array(rows, dtype=np.int64).reshape(1, -1, 4)
-        case LiveMetric.DISAGREEMENT:
-            differing = [sum(c.flips.get(EVERY_SLICE, {}).values()) for c, _ in arms]
-            pairs = [c.pairs.get(EVERY_SLICE, 0) for c, _ in arms]
-            return np.array(list(zip(pairs, differing, strict=True)), dtype=np.int64).reshape(1, -1, 2)
-        case LiveMetric.LATENCY:
-            return _above(gate, [(c.latency, s.latency) for c, s in arms], quantiles=(gate.quantile or QUANTILE,))
-        case LiveMetric.PREDICTIONS:
-            above = _above(gate, [(c.predictions, s.predictions) for c, s in arms], quantiles=PREDICTION_QUANTILES)
-            return np.concatenate([above, _opposite(above)])
-        case LiveMetric.LABEL_QUALITY | LiveMetric.OUTCOME:
-            name = LABEL if gate.outcome is None else gate.outcome
-            outcomes = [(c.outcomes.get(name, {}), s.outcomes.get(name, {})) for c, s in arms]
-            return _above(gate, outcomes, quantiles=(gate.quantile,))
-
-
-def _opposite(tables: Counts) -> Counts:
-    """Returns the tables of what is not bad."""
-    n_c, k_c, n_s, k_s = np.moveaxis(tables, -1, 0)
-    return np.stack([n_c, n_c - k_c, n_s, n_s - k_s], axis=-1)
-
-
-def _above(
-    gate: LiveGateSpec,
-    arms: Sequence[tuple[Mapping[int, int], Mapping[int, int]]],
-    *,
-    quantiles: Sequence[float | None],
-) -> Counts:
-    """Returns a table for each quantile of the stable arm's past, or for the gate's limit: bad is above it."""
-    buckets = sorted({bucket for pair in arms for counts in pair for bucket in counts})
-    if not buckets:
-        return np.zeros((len(quantiles), len(arms), 4), dtype=np.int64)
-    candidate, stable = (
-        np.array([[counts.get(b, 0) for b in buckets] for counts in arm]) for arm in zip(*arms, strict=True)
-    )
-    if gate.limit is not None or quantiles == (None,):
-        return _beyond_limit(gate, np.array(buckets), candidate, stable)[None]
-    past = np.cumsum(np.cumsum(stable, axis=0) - stable, axis=1)  # at or below each bucket, in earlier windows
-    bad = np.stack([past / np.maximum(past[:, -1:], 1) >= q for q in quantiles if q is not None])
-    bad = np.roll(bad, 1, axis=-1)  # the bucket that reaches the quantile is the last good one
-    bad[..., 0] = False
-    known = past[:, -1] > 0
-    rows = [known * candidate.sum(1), (bad * candidate).sum(-1), known * stable.sum(1), (bad * stable).sum(-1)]
-    return np.stack(np.broadcast_arrays(*rows), axis=-1)
-
-
-def _beyond_limit(gate: LiveGateSpec, buckets: Counts, candidate: Counts, stable: Counts) -> Counts:
-    limit = number_bucket(gate.limit or 0.0)
-    higher_is_bad = gate.metric is not LiveMetric.OUTCOME or gate.better is Direction.LOWER
-    bad = buckets > limit if higher_is_bad else buckets < limit
-    return np.stack([candidate.sum(1), candidate[:, bad].sum(1), stable.sum(1), stable[:, bad].sum(1)], axis=-1)
 
 
 def _difference(tables: Counts) -> tuple[float, str]:

@@ -30,7 +30,6 @@ FINE_AT = (0.5, 0.0, -1.0)
 """Differences that the evidence of harmlessness looks for, in margins."""
 FINE_PAIRS_AT = (0.5, 0.25, 0.05)
 """The same for pairs, which cannot differ less than never."""
-_STEPS = 45  # halvings: the projection is exact to 1e-13
 _MOST = 1 - 1e-4
 
 
@@ -99,13 +98,23 @@ def _pair_steps(tables: Counts, shares: Floats, margin: float) -> Floats:
 
 
 def _projected(a: Floats, b: Floats, n_c: Floats, n_s: Floats, margin: float) -> tuple[Floats, Floats]:
-    """Returns the point with a difference of `margin` that is nearest to (a, b): n_c KL(a, .) + n_s KL(b, .)."""
-    low, high = np.zeros(np.broadcast_shapes(a.shape, b.shape, n_c.shape)), np.array(1.0 - margin)
-    for _ in range(_STEPS):
-        s = (low + high) / 2
-        slope = n_c * (a / (s + margin) - (1 - a) / (1 - s - margin)) + n_s * (b / s - (1 - b) / (1 - s))
-        low, high = np.where(slope > 0, s, low), np.where(slope > 0, high, s)
-    s = (low + high) / 2
+    """Returns the point with a difference of `margin` that is nearest to (a, b): n_c KL(a, .) + n_s KL(b, .).
+
+    It solves a cubic equation (Farrington, Manning, Stat. Med. 1990); two steps of Newton's take off the rounding.
+    """
+    each = n_s / n_c
+    cubic, square = 1 + each, -(1 + each + a + each * b + margin * (each + 2))
+    linear = margin * (margin + 2 * a + each + 1) + a + each * b
+    third = square / (3 * cubic)
+    v = third**3 - third * linear / (2 * cubic) - a * margin * (1 + margin) / (2 * cubic)
+    u = np.copysign(np.sqrt(np.maximum(third**2 - linear / (3 * cubic), 1e-300)), v)
+    s = 2 * u * np.cos((np.pi + np.arccos(np.clip(v / u**3, -1, 1))) / 3) - third - margin
+    s = np.clip(s, 1e-12, 1 - margin - 1e-12)
+    for _ in range(2):
+        c = s + margin
+        slope = n_c * (a / c - (1 - a) / (1 - c)) + n_s * (b / s - (1 - b) / (1 - s))
+        bend = n_c * (a / c**2 + (1 - a) / (1 - c) ** 2) + n_s * (b / s**2 + (1 - b) / (1 - s) ** 2)
+        s = np.clip(s + slope / bend, s / 2, (s + 1 - margin) / 2)
     return s + margin, s
 
 

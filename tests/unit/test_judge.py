@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.judging.streams import BOUGHT, START, START_MINUTE, Pair, Traffic, Version, stream, without
+from release_platform.domain.flips import flip_report
 from release_platform.domain.gates import Verdict
 from release_platform.domain.judge import (
     MOST_HOLES,
@@ -14,7 +15,6 @@ from release_platform.domain.judge import (
     STALE_MINUTES,
     Assessment,
     evidence_over_time,
-    flip_report,
     look,
     measure,
     plan,
@@ -189,6 +189,25 @@ def test_too_many_holes_never_pass() -> None:
 def test_a_blocking_metric_that_is_not_measured_never_passes(family: str, arms: tuple[int, ...]) -> None:
     windows = [without(w, family) if i in arms else w for pair in stream(63, GOOD) for i, w in enumerate(pair)]
     assert verdict_of(windows)[0] is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("family", ["latency", "predictions"])
+def test_one_good_minute_does_not_make_up_for_those_that_were_not_measured(family: str) -> None:
+    pairs = stream(63, GOOD, traffic=Traffic(per_minute=9000, minutes=16))
+    windows = [
+        without(w, family) if i == 0 and t != 9 else w for t, pair in enumerate(pairs) for i, w in enumerate(pair)
+    ]
+    verdict, reason = verdict_of(windows, minutes=16)
+    assert verdict is Verdict.INCONCLUSIVE
+    assert f"{family}: " in reason
+    assert "not measured on both versions" in reason
+
+
+def test_minutes_without_a_request_are_no_holes() -> None:
+    pairs = stream(69, GOOD, traffic=Traffic(per_minute=6000, minutes=12))
+    empty = [tuple(Window(key=replace(w.key, minute=START_MINUTE + 12 + t)) for w in pairs[0]) for t in range(48)]
+    windows = [w for pair in (*pairs, *empty) for w in pair]
+    assert verdict_of(windows)[0] is Verdict.PASSED
 
 
 def test_something_missing_does_not_save_a_bad_version() -> None:

@@ -47,6 +47,7 @@ def test_the_expectation_is_at_most_one_wherever_the_null_is_true(
     assert expected(evidence_fine(tables, margin)[..., -1], n_c, n_s, min(no_better, 1.0), stable) <= 1 + 1e-9
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.sampled_from([0.01, 0.3, 0.9]), SHARE)
 def test_pairs_are_held_to_the_margin_itself(n: int, margin: float, part: float) -> None:
     k = np.arange(n + 1)
