@@ -14,7 +14,7 @@ most often done (naive); and Kayenta's rule after every window.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from math import log
+from math import ceil, log
 
 import numpy as np
 from scipy.stats import beta
@@ -33,7 +33,7 @@ from benchmarks.judging.streams import (
 from release_platform.domain.gates import Verdict
 from release_platform.domain.judge import SETTLE_S, Plan, evidence_over_time, look, measure, plan
 from release_platform.domain.rollout import Rollout, begin
-from release_platform.domain.sequential import Counts
+from release_platform.domain.sequential import FINE_AT, Counts, growth_if_fine
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, StepSpec, Strategy
 from release_platform.domain.windows import Window
 
@@ -208,6 +208,28 @@ def to_pass(n: int, *, seed: int = 3_000_000) -> dict[str, dict[str, float | Non
     return every | {"disagreement": _summary([one["disagreement"].passed for one in paired])}
 
 
+def strictness(n: int, *, seed: int = 5_000_000) -> dict[str, dict[str, float | None]]:
+    """Returns for some values of `false_abort` how many streams with three times the errors are found, and how soon."""
+    gate, planned = GATES[0], plan(rollout_of(GATES))
+    assert planned is not None
+    paths = []
+    for at in range(n):
+        pairs = stream(seed + at, CASES[0].worse)
+        measured = measure(planned, (w for pair in pairs for w in pair), until=START_MINUTE + len(pairs) - 1)
+        requests = tuple(int(k) for k in np.cumsum([candidate.requests for candidate, _ in pairs]))
+        paths.append((evidence_over_time(gate, measured.tables[gate.name])[0], requests))
+    return {
+        f"{stated:g}": _summary([_first(worse >= log(len(GATES) / stated), requests) for worse, requests in paths])
+        for stated in (0.05, 0.01, 0.001)
+    }
+
+
+def requests_to_pass(share: float, margin: float) -> int:
+    """Returns about how many requests pass a gate if both arms have this share, at a quarter of the traffic."""
+    lacking = log(len(FINE_AT)) + log(1 / RolloutSpec().false_pass)  # the first: what an average over guesses costs
+    return ceil(lacking / growth_if_fine(share, 3.0, margin))
+
+
 SHORT = Traffic(per_minute=2400, minutes=16)
 
 
@@ -220,7 +242,8 @@ def holed(seed: int) -> tuple[list[Window], list[Window]]:
     minutes = set(range(len(pairs)))
     if way in {"family", "late family"}:
         family = random.choice(["latency", "predictions", "outcomes"])
-        lost = minutes if way == "family" else minutes - {int(random.integers(len(pairs)))}
+        seen_in = {int(random.integers(len(pairs)))} if way == "late family" and family != "outcomes" else set()
+        lost = minutes - seen_in  # outcomes come when they come: a minute with hundreds of them would be evidence
         return whole, [without(w, family) if t in lost and i == arm else w for t, i, w in _each(pairs)]
     if way == "empty":
         return whole, [Window(key=w.key) if i == arm else w for _, i, w in _each(pairs)]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.judging.experiments import CASES, GATES, PAIRED, at_most
+from benchmarks.judging.experiments import CASES, GATES, PAIRED, at_most, requests_to_pass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,8 @@ _BEGIN, _END = "<!-- begin: benchmarks/judge.py -->", "<!-- end: benchmarks/judg
 
 def tables(figures: Mapping[str, Any]) -> str:
     """Returns the figures of a run as Markdown."""
-    return "\n\n".join((_alike(figures), _at_margin(figures), _worse(figures), _holes(figures)))
+    parts = (_alike, _at_margin, _worse, _strictness, _holes)
+    return "\n\n".join((*(part(figures) for part in parts), _margins()))
 
 
 def write(figures: Mapping[str, Any], docs: Path) -> None:
@@ -58,9 +59,12 @@ def _paint(axes: "Axes", figures: Mapping[str, Any]) -> None:
     axes.set_yticks(range(len(CASES)), [f"{case.name}: {case.said}" for case in CASES])
     axes.invert_yaxis()
     axes.set_xscale("log")
+    ticks = (200, 500, 1000, 2000, 5000)
+    axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+    axes.set_xticks([], minor=True)
     axes.set_xlabel("the candidate's requests until it is aborted")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", which="both", color="#dddddd", linewidth=0.6)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
 
 
@@ -124,11 +128,29 @@ def _worse_row(name: str, said: str, found: Mapping[str, Any]) -> str:
     return _row(f"{name}: {said}", *shares, _count(judge["median"]), _count(judge["most"]), *others)
 
 
+def _strictness(figures: Mapping[str, Any]) -> str:
+    head = "**Errors threefold, by `false_abort`**\n\n| `false_abort` | found | median | 90 % |\n|---|---|---|---|"
+    rows = [
+        _row(stated, f"{found['found']:.1%}", _count(found["median"]), _count(found["most"]))
+        for stated, found in figures["strictness"].items()
+    ]
+    return "\n".join((head, *rows))
+
+
+def _margins() -> str:
+    margins = (0.005, 0.01, 0.02, 0.05, 0.1)
+    head = "**Requests to pass, by margin**, if both versions have this share, at a quarter of the traffic\n\n"
+    head += f"| share of both | {' | '.join(f'{margin:g}' for margin in margins)} |\n|---{'|---' * len(margins)}|"
+    shares = ((1e-9, "0"), (0.01, "0.01"), (0.05, "0.05"), (0.1, "0.1"), (0.5, "0.5"))
+    rows = [_row(said, *(_count(requests_to_pass(share, margin)) for margin in margins)) for share, said in shares]
+    return "\n".join((head, *rows))
+
+
 def _holes(figures: Mapping[str, Any]) -> str:
     n, passed = figures["n"]["holed"], figures["holes"]
     return (
         f"**{n:,} streams of a good version with a blocking metric missing**: {passed['holed']:,} passed. "
-        f"Of the first {passed['n_whole']} of them without the hole, {passed['whole']} passed."
+        f"Of the first {passed['n_whole']:,} of them without the hole, {passed['whole']:,} passed."
     )
 
 

@@ -35,7 +35,8 @@ from release_platform.domain.strategy import LiveGateSpec, StageKind
 from release_platform.domain.windows import EVERY_SLICE, Route, Window, merged
 
 SETTLE_S = 15.0
-"""A minute is judged when it has been over for so long; what comes in later is not evidence."""
+"""A minute is judged when it has been over for so long. Whoever keeps the windows leaves out what comes in later, so
+that what was judged never changes."""
 STALE_MINUTES = 3
 """So many minutes without a window of both arms, up to now, and nothing passes."""
 MOST_HOLES = 0.1

@@ -16,6 +16,7 @@ from release_platform.domain.features import ColumnType, Derived, FeaturePlan, I
 from release_platform.domain.freeze import FreezeWindow
 from release_platform.domain.identity import digest_of
 from release_platform.domain.metrics import METRICS, PRIMARY, SEARCHABLE, Task, metrics_for
+from release_platform.domain.strategy import LiveMetric, RolloutSpec
 
 STRICT: dict[str, Any] = {"extra": "forbid"}
 RESERVED_NAMES = frozenset({"latest"})
@@ -469,6 +470,7 @@ class ModelSpec:
     metrics: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
     policy: PolicySpec = field(default_factory=PolicySpec)
+    rollout: RolloutSpec = field(default_factory=RolloutSpec)
     onnx: Onnx = Onnx.AUTO
     seed: int = 0
 
@@ -486,6 +488,7 @@ class ModelSpec:
         self._check_target()
         self._check_metrics()
         self._check_gates()
+        self._check_rollout()
         _ = self.plan
 
     def _named_columns(self) -> list[tuple[str, str]]:
@@ -535,6 +538,14 @@ class ModelSpec:
         if not any(gate.blocking and METRICS[gate.metric].quality for gate in self.gates):
             raise ValueError(
                 "no blocking gate judges the model's quality; add one, e.g. a minimum of its primary metric"
+            )
+
+    def _check_rollout(self) -> None:
+        labels = [gate for gate in self.rollout.gates if gate.metric is LiveMetric.LABEL_QUALITY]
+        if self.task is Task.REGRESSION and any(gate.limit is None and gate.quantile is None for gate in labels):
+            raise ValueError(
+                "rollout gate 'label_quality': a regression needs the largest absolute error that is good, as `limit`, "
+                "or a `quantile` of the stable version's"
             )
 
     @property

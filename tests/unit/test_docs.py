@@ -13,7 +13,7 @@ import yaml
 from typer.core import TyperCommand, TyperGroup
 
 from release_platform.cli.app import app
-from release_platform.domain import errors, spec
+from release_platform.domain import errors, spec, strategy
 from release_platform.domain.features import ColumnType, Operation
 from release_platform.domain.freeze import FreezeWindow, Weekday, yaml_key
 from release_platform.domain.gates import Verdict
@@ -31,6 +31,10 @@ MAKE_VARIABLES = frozenset({"VERBOSE", "MODEL", "VERSION", "REASON", "URL", "SEE
 SPECS = [
     *(kind for kind in vars(spec).values() if dataclasses.is_dataclass(kind) and kind.__module__ == spec.__name__),
     FreezeWindow,
+    strategy.RolloutSpec,
+    strategy.ShadowSpec,
+    strategy.StepSpec,
+    strategy.LiveGateSpec,
 ]
 ENUMS: list[type[StrEnum]] = [
     *(kind for kind in vars(spec).values() if isinstance(kind, type) and kind.__module__ == spec.__name__),
@@ -39,6 +43,8 @@ ENUMS: list[type[StrEnum]] = [
     Weekday,
     Task,
     Direction,
+    strategy.Strategy,
+    strategy.LiveMetric,
 ]
 MODEL_YAML = (ROOT / "docs" / "model-yaml.md").read_text()
 
@@ -105,6 +111,10 @@ SECTIONS = {
     "GateSpec": "gates",
     "PolicySpec": "policy",
     "FreezeWindow": "freeze",
+    "RolloutSpec": "rollout",
+    "ShadowSpec": "rollout",
+    "StepSpec": "rollout",
+    "LiveGateSpec": "rollout gates",
 }
 
 
@@ -131,6 +141,13 @@ def test_every_metric_is_described_with_its_direction(name: str) -> None:
 )
 def test_every_value_that_a_key_takes_is_described(value: str) -> None:
     assert value in code(MODEL_YAML)
+
+
+@pytest.mark.parametrize("metric", strategy.LiveMetric)
+def test_every_live_metric_is_described_with_its_default_margin(metric: strategy.LiveMetric) -> None:
+    row = re.search(rf"^\| `{metric}` \| ([\d.]+) \|", section(MODEL_YAML, "rollout gates"), flags=re.MULTILINE)
+    assert row is not None
+    assert float(row[1]) == strategy.MARGINS[metric]
 
 
 @pytest.mark.parametrize("verdict", Verdict)

@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from release_platform.domain.errors import Refused
+from release_platform.domain.errors import Refused, SpecError
 from release_platform.domain.gates import Verdict
 from release_platform.domain.metrics import Direction
 from release_platform.domain.rollout import (
@@ -35,8 +36,21 @@ from release_platform.domain.strategy import (
     StageKind,
     StepSpec,
     Strategy,
+    strategy_named,
 )
+from release_platform.project import SPEC, parse_spec
 
+MODEL = {
+    "name": "delay",
+    "task": "regression",
+    "owner": "team:flights",
+    "source": {"csv": "flights.csv"},
+    "contract": {"columns": {"distance": {"type": "number"}, "delay": {"type": "number"}}},
+    "target": {"column": "delay"},
+    "features": ["distance"],
+    "estimator": {"type": "sklearn.linear_model.Ridge"},
+    "gates": [{"name": "floor", "metric": "r2", "minimum": 0.1}],
+}
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PLAN = RolloutSpec(
     shadow=ShadowSpec(share=0.5, minimum_pairs=10, minimum_s=10, maximum_s=100),
@@ -311,3 +325,48 @@ def test_a_wrong_strategy_is_refused_with_what_is_wrong(build: object, why: str)
     assert callable(build)
     with pytest.raises(ValueError, match=why):
         build()
+
+
+def test_the_yaml_describes_a_rollout() -> None:
+    value = SPEC.validate_python(
+        {
+            **MODEL,
+            "rollout": {
+                "strategy": "shadow_then_canary",
+                "shadow": {"share": 0.5},
+                "canary": [{"weight": 0.1}, {"weight": 0.5, "minimum_requests": 7}],
+                "gates": [{"metric": "errors", "margin": 0.02}, {"metric": "outcome", "outcome": "bought", "limit": 1}],
+            },
+        }
+    ).rollout
+    assert [(stage.kind, stage.share, stage.minimum) for stage in value.stages] == [
+        ("shadow", 0.5, 100),
+        ("canary", 0.1, 100),
+        ("canary", 0.5, 7),
+        ("full", 1.0, 0),
+    ]
+    assert [gate.name for gate in value.gates] == ["errors", "outcome_bought"]
+    assert RolloutSpec.from_json(json.loads(json.dumps(value.to_json()))) == value
+
+
+@pytest.mark.parametrize(
+    ("rollout", "why"),
+    [
+        ({"strategy": "blue_green"}, "rollout.strategy"),
+        ({"canary": [{"weight": 0.1, "minimum": 5}]}, "rollout.canary.0.minimum"),
+        ({"canary": [{"weight": 10}]}, "weight is a share above 0 and below 1, not 10"),
+        ({"gates": [{"metric": "error"}]}, "rollout.gates.0.metric"),
+        ({"gates": [{"metric": "errors"}, {"metric": "errors"}]}, "two rollout gates judge 'errors'"),
+        ({"gates": [{"metric": "label_quality"}]}, "a regression needs the largest absolute error that is good"),
+    ],
+)
+def test_a_wrong_rollout_in_the_yaml_names_the_field(rollout: dict[str, object], why: str) -> None:
+    with pytest.raises(SpecError, match=why):
+        parse_spec({**MODEL, "rollout": rollout}, file=Path("defs.yaml"))
+
+
+@pytest.mark.parametrize(("name", "hint"), [("canry", "did you mean 'canary'"), ("xyz", "known are: all_at_once")])
+def test_an_unknown_strategy_of_a_request_names_the_nearest(name: str, hint: str) -> None:
+    assert strategy_named("shadow") is Strategy.SHADOW
+    with pytest.raises(ValueError, match=hint):
+        strategy_named(name)
