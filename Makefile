@@ -24,7 +24,7 @@ export REASON
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up down backup restore run-pipeline promote serve smoke-test dev e2e test lint types arch check mutants chaos fuzz soak bench bench-install bench-serving lock clean
+.PHONY: help install install-dev demo up down backup restore run-pipeline promote serve smoke-test dev e2e test lint types arch check mutants chaos fuzz soak bench bench-install bench-serving bench-judge lock clean
 
 help: ## List all targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -134,6 +134,9 @@ bench-install: install-dev ## The servers that ours is compared with, each in it
 
 bench-serving: install ## Our server against its peers and against no-op servers, side by side
 	@$(BIN)/python benchmarks/serving.py
+
+bench-judge: install ## How often the judge of live traffic is wrong, and how soon right, beside other rules
+	@$(BIN)/python benchmarks/judge.py
 
 lock: install-dev ## Compile requirements/*.txt anew from pyproject.toml
 	@for extra in dev platform serving build; do \

@@ -1,0 +1,1 @@
+"""Seeded live traffic, and the rules that the judge is compared with."""
