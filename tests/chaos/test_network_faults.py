@@ -10,8 +10,9 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -212,8 +213,21 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, postgresql_server: str, s3: S3Server) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("network")
+def new_world(
+    tmp_path_factory: pytest.TempPathFactory, postgresql_server: str, s3: S3Server
+) -> Callable[[], AbstractContextManager[World]]:
+    return lambda: running_world(tmp_path_factory.mktemp("network"), postgresql_server, s3)
+
+
+@pytest.fixture(scope="module")
+def world(new_world: Callable[[], AbstractContextManager[World]]) -> Iterator[World]:
+    with new_world() as made:
+        yield made
+
+
+@contextmanager
+def running_world(folder: Path, postgresql_server: str, s3: S3Server) -> Iterator[World]:
+    """Yields a platform in which two versions were released."""
     direct = sa.make_url(postgresql_server).set(database=f"network{free_port()}")
     engine = sa.create_engine(postgresql_server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with engine.connect() as connection:
@@ -235,7 +249,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, postgresql_server: str, s3: 
             "1",
         ]
         command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-        command += ["--artifacts-destination", "s3://artefacts/mlflow"]
+        command += ["--artifacts-destination", f"s3://artefacts/{folder.name}"]
         through_files = s3.environment | {"MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{files.port}"}
         mlflow = open_.enter_context(mlflow_process(command, port, folder / "mlflow.log", **through_files))
         registry = open_.enter_context(fault_proxy(("127.0.0.1", port)))
@@ -307,14 +321,18 @@ def tried(world: World, case: Case, *, once: bool = False) -> tuple[str, list[st
     raise AssertionError(f"there is no operation {case.point.operation}")
 
 
-def test_a_fault_of_the_network_at_any_point_leaves_nothing_wrong(world: World) -> None:
+def test_a_fault_of_the_network_at_any_point_leaves_nothing_wrong(
+    world: World, new_world: Callable[[], AbstractContextManager[World]]
+) -> None:
     cases, wrong, ends = chosen(), [], []
-    for case in cases:
-        began = time.monotonic()
-        ended, problems = tried(world, case)
-        ends.append(ended)
-        wrong += [f"{case}: {problem}" for problem in problems]
-        print(f"\n{case}: {ended}, {time.monotonic() - began:.1f} s", end="")
+    for first in range(0, len(cases), CASES_A_SEED):  # a long history takes long to audit, so each seed has its own
+        with new_world() if first else nullcontext(world) as used:
+            for case in cases[first : first + CASES_A_SEED]:
+                began = time.monotonic()
+                ended, problems = tried(used, case)
+                ends.append(ended)
+                wrong += [f"{case}: {problem}" for problem in problems]
+                print(f"\n{case}: {ended}, {time.monotonic() - began:.1f} s")
     print(f"\n{len(cases)} of {len(CASES)} faults: {bound(len(wrong), len(cases))} wrong")
     assert wrong == []
     assert "Unavailable" in ends
