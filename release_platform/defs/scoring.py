@@ -33,16 +33,18 @@ def build_batch_scores(project: Project) -> dg.AssetsDefinition:
     """Returns the asset of a model's batch scores. It is materialized by `score_<model>` only, never by a release."""
     name = project.spec.name
 
+    described = shared(
+        project,
+        kinds={"parquet"},
+        description="A Parquet data set, scored partition by partition by the rules of the server; each output "
+        "names model, version, digest and epoch. Launched again, it goes on where it was.",
+    )
+    described["group_name"] = f"{name}_scoring"  # it asks for a form, so it is none of what "Materialize all" makes
     decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
         name=STAGE,
         key_prefix=name,
         deps=[asset_key(name, "production_version")],
-        **shared(
-            project,
-            kinds={"parquet"},
-            description="A Parquet data set, scored partition by partition by the rules of the server; each output "
-            "names model, version, digest and epoch. Launched again, it goes on where it was.",
-        ),
+        **described,
     )
 
     @decorator
