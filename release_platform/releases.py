@@ -223,16 +223,19 @@ class Releases:
 
     def missing(self, facts: Facts) -> tuple[str, ...]:
         """Returns what an open request waits for: nothing once its move is committed, though aliases still follow."""
-        return () if self._find_done(facts.request) is not None else missing_of(decide(facts))
+        return missing_of(self._decision(facts))
 
     def decide(self, request: PromotionRequest, policy: PolicySpec) -> Decision:
         """Returns whether a request may be promoted now; closes it when it never may."""
-        decision = decide(self.facts(request, policy))
-        if self._find_done(request) is not None:  # committed, then cut off: `promote` carries it to its end
-            return Ready()
+        decision = self._decision(self.facts(request, policy))
         if isinstance(decision, Reject):
             self.store.close_request(request.request_id, RequestState.REFUSED, "; ".join(decision.reasons))
         return decision
+
+    def _decision(self, facts: Facts) -> Decision:
+        if self._find_done(facts.request) is not None:  # committed, then cut off: `promote` carries it to its end
+            return Ready()
+        return decide(facts)
 
     def promote(self, request_id: str, policy: PolicySpec, *, tell: Tell = _keep_quiet) -> LedgerRow:
         """Moves Production to what a request asks for, if every condition holds now, and returns the ledger row.

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ _SERVED = ("model", "version")
 _MOST_PUT_DOWN = 1000
 
 _Answer = tuple[str, str, str, int]
+_Version = tuple[str, str]
+_Key = TypeVar("_Key")
+_Item = TypeVar("_Item")
 
 
 class Metrics:
@@ -79,8 +82,8 @@ class Metrics:
         self._table = _TableCollector(live)
         # What comes with each request is only put down here; counting it takes longer, and is quicker for many at once.
         self._answers: deque[tuple[_Answer, float]] = deque()
-        self._predictions: deque[tuple[str, str, Predictions]] = deque()
-        self._n_together: deque[tuple[str, str, int]] = deque()
+        self._predictions: deque[tuple[_Version, Predictions]] = deque()
+        self._n_together: deque[tuple[_Version, int]] = deque()
 
     def watch_queue(self, n_waiting: Callable[[], int]) -> None:
         """Shows from now on how many requests wait for a thread."""
@@ -98,36 +101,24 @@ class Metrics:
 
     def predicted(self, loaded: LoadedModel, predictions: Predictions) -> None:
         """Counts rows that got an answer, and the probabilities of their answers."""
-        self._predictions.append((loaded.model, loaded.version, predictions))
+        self._predictions.append(((loaded.model, loaded.version), predictions))
 
     def count(self) -> None:
         """Counts what was put down since; to be called now and then, as others may read the counters."""
-        seconds: dict[_Answer, list[float]] = {}
-        while self._answers:
-            answer, taken = self._answers.popleft()
-            seconds.setdefault(answer, []).append(taken)
-        for (route, model, version, status), values in seconds.items():
+        for (route, model, version, status), values in _taken_up(self._answers).items():
             self._requests.labels(route, model, version, str(status)).inc(len(values))
             observe_all(self._seconds.labels(route, model, version), np.array(values))
-        rows: dict[tuple[str, str], list[Predictions]] = {}
-        while self._predictions:
-            model, version, predictions = self._predictions.popleft()
-            rows.setdefault((model, version), []).append(predictions)
-        for served, several in rows.items():
+        for served, several in _taken_up(self._predictions).items():
             self._rows.labels(*served).inc(sum(len(one.values) for one in several))
             scores = [_scores(one.probabilities) for one in several if one.probabilities is not None]
             if scores:
                 observe_all(self._scores.labels(*served), np.concatenate(scores))
-        batches: dict[tuple[str, str], list[int]] = {}
-        while self._n_together:
-            model, version, n_requests = self._n_together.popleft()
-            batches.setdefault((model, version), []).append(n_requests)
-        for served, sizes in batches.items():
+        for served, sizes in _taken_up(self._n_together).items():
             observe_all(self._batches.labels(*served), np.array(sizes, dtype=np.float64))
 
     def batch_computed(self, loaded: LoadedModel, n_requests: int) -> None:
         """Counts requests that one call of the model answered."""
-        self._n_together.append((loaded.model, loaded.version, n_requests))
+        self._n_together.append(((loaded.model, loaded.version), n_requests))
 
     def model_failed(self, loaded: LoadedModel, kind: str) -> None:
         """Counts a call that the model did not answer."""
@@ -149,6 +140,15 @@ class Metrics:
         """Returns all of it in Prometheus' text format."""
         self.count()
         return exposition_of_all_workers(self._registry, self._table)
+
+
+def _taken_up(put_down: deque[tuple[_Key, _Item]]) -> dict[_Key, list[_Item]]:
+    """Empties what was put down and returns it by its keys."""
+    found: dict[_Key, list[_Item]] = {}
+    while put_down:
+        key, item = put_down.popleft()
+        found.setdefault(key, []).append(item)
+    return found
 
 
 def observe_all(histogram: Histogram, values: npt.NDArray[np.float64]) -> None:

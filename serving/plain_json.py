@@ -5,6 +5,7 @@ columns are read by simdjson, which makes no object of a number: half the time. 
 left to the reader that names field and row (`inputs`).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -62,7 +63,11 @@ class PlainJson:
             return None
         if (asked.rows is UNSET) == (asked.columns is UNSET):
             return None
-        matrix = self._rows(asked.rows, max_rows) if asked.columns is UNSET else self._columns(asked.columns, max_rows)
+        matrix = (
+            self._rows(asked.rows, max_rows)
+            if asked.columns is UNSET
+            else self._columns(_as_tuple(asked.columns), max_rows)
+        )
         # Each member has one colon: where there are more, a key stands twice.
         n_objects = 1 if asked.rows is UNSET else len(asked.rows)
         if matrix is None or body.count(b":") != 1 + n_objects * self._n_colons:
@@ -79,10 +84,7 @@ class PlainJson:
             values = [np.frombuffer(columns[name].as_buffer(of_type="d")) for name in self._names]
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
             return None
-        n_rows = len(values[0])
-        if not 0 < n_rows <= max_rows or any(len(column) != n_rows for column in values):
-            return None
-        return np.array(values).T.copy()
+        return self._columns(values, max_rows)
 
     @staticmethod
     def _rows(rows: list[Struct], max_rows: int) -> npt.NDArray[np.float64] | None:
@@ -91,12 +93,11 @@ class PlainJson:
         return np.array([_as_tuple(row) for row in rows], dtype=np.float64)
 
     @staticmethod
-    def _columns(columns: Struct, max_rows: int) -> npt.NDArray[np.float64] | None:
-        values = _as_tuple(columns)
-        n_rows = len(values[0])
-        if not 0 < n_rows <= max_rows or any(len(column) != n_rows for column in values):
+    def _columns(columns: Sequence[Any], max_rows: int) -> npt.NDArray[np.float64] | None:
+        n_rows = len(columns[0])
+        if not 0 < n_rows <= max_rows or any(len(column) != n_rows for column in columns):
             return None
-        return np.ascontiguousarray(np.array(values, dtype=np.float64).T)
+        return np.ascontiguousarray(np.array(columns, dtype=np.float64).T)
 
 
 def _struct(plan: FeaturePlan, types: dict[str, Any]) -> type[Struct]:

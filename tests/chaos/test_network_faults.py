@@ -7,7 +7,6 @@ id, given again, is done, once; and every invariant holds. `CHAOS_SEEDS=20` trie
 import itertools
 import json
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
@@ -33,7 +32,7 @@ from tests.chaos.boundaries import Boundaries
 from tests.chaos.fault_proxy import Fault, FaultProxy, Way, fault_proxy
 from tests.chaos.operations import MODEL, POLICY, Parts, Place, approve, promote, register, request, rollback
 from tests.chaos.seeds import SEEDS, bound, only_at_length
-from tests.contract.registries import mlflow_process
+from tests.contract.registries import mlflow_process, proxying_command
 from tests.fakes.packages import build_linear_classifier, manifest_of
 from tests.integration.homes import free_port
 from tests.integration.s3_server import S3Server, running_s3
@@ -236,20 +235,7 @@ def running_world(folder: Path, postgresql_server: str, s3: S3Server) -> Iterato
         store = open_.enter_context(fault_proxy(f"{direct.query['host']}/.s.PGSQL.5432"))
         files = open_.enter_context(fault_proxy(("127.0.0.1", int(s3.endpoint.rpartition(":")[2]))))
         port = free_port()
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ]
-        command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-        command += ["--artifacts-destination", f"s3://artefacts/{folder.name}"]
+        command = proxying_command(port, f"sqlite:///{folder / 'mlflow.db'}", f"s3://artefacts/{folder.name}")
         through_files = s3.environment | {"MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{files.port}"}
         mlflow = open_.enter_context(mlflow_process(command, port, folder / "mlflow.log", **through_files))
         registry = open_.enter_context(fault_proxy(("127.0.0.1", port)))

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -156,6 +157,13 @@ def mlflow_server(home: Path, port: int | None = None, *, proxied: bool = False)
         command[command.index("--default-artifact-root") :] = ["--artifacts-destination", str(home / "artifacts")]
     with mlflow_process(command, port, home / "server.log") as url:
         yield url
+
+
+def proxying_command(port: int, database: str, artifacts: str) -> list[str]:
+    """Returns how an MLflow server is started that hands out the artefacts of an object store itself."""
+    listening = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    kept = ["--backend-store-uri", database, "--artifacts-destination", artifacts]
+    return [sys.executable, "-m", "mlflow", "server", *listening, *kept]
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from release_platform.adapters.bucket import make_bucket
 from release_platform.adapters.file_copies import S3Copy
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.store_database import held, store_url
-from tests.contract.registries import mlflow_process
+from tests.contract.registries import mlflow_process, proxying_command
 from tests.integration.homes import (
     BIN,
     ROOT,
@@ -264,20 +263,7 @@ class Servers:
     def mlflow(self) -> Iterator[dict[str, str]]:
         """Yields the environment of who releases, while an MLflow server runs."""
         port = free_port()
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ]
-        command += ["--backend-store-uri", self.database("mlflow")]
-        command += ["--artifacts-destination", f"s3://{self.name}/mlflow"]
+        command = proxying_command(port, self.database("mlflow"), f"s3://{self.name}/mlflow")
         environment = self.s3.environment | {"MLFLOW_S3_ENDPOINT_URL": self.s3.endpoint}
         with mlflow_process(command, port, self.folder.parent / "mlflow.log", **environment) as url:
             yield self.environment | {"RELEASE_MLFLOW_TRACKING_URI": url, "RELEASE_SERVING_URL": ""}
