@@ -93,8 +93,8 @@ dev: install ## Dagster on 3000, MLflow on 5050 and serving on 8000 together; on
 e2e: install-dev ## The container stack end to end, on ports and volumes of its own; needs Docker
 	@STACK_E2E=1 $(BIN)/python -m pytest tests/e2e/stack -s --timeout 1200
 
-test: install-dev ## Pass all tests that need no extra server on the machine
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+test: install-dev ## Pass all tests that need no extra server; what passes only the second time is listed as RERUN
+	@$(BIN)/python -m pytest -n auto --dist loadfile --reruns 1
 
 lint: install-dev ## Formatting and lint rules
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

@@ -56,13 +56,16 @@ def refuses(server):
         return True
 
 
-def is_gone(pid):
+def state(pid):
+    """The letter of a process's state (Z: nobody has waited for it yet, T: stopped), or None when it is gone."""
     try:
-        return (
-            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        )  # nobody has waited for it yet
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
-        return True
+        return None
+
+
+def is_gone(pid):
+    return state(pid) in {None, "Z"}
 
 
 def test_all_workers_answer_from_the_same_model(tmp_path, package):
@@ -171,8 +174,10 @@ def test_a_signal_ends_all(server, how):
 
 def test_a_worker_that_ignores_everything_is_killed_in_time(tmp_path):
     with running_process(tmp_path, workers=2, shutdown_s=1) as server:
+        until(lambda: len(answering(server)) == 2, within_s=60)  # one that still starts is ended by the signal
         stopped = server.worker_ids()[0]
         os.kill(stopped, signal.SIGSTOP)
+        until(lambda: state(stopped) == "T", within_s=5)
         server.process.send_signal(signal.SIGTERM)
         assert server.ended_within(20) < 10
         assert server.process.returncode == 1
