@@ -87,5 +87,5 @@ def refusal_of(tracking_uri: str, code: str, message: str) -> ReleaseError:
         return Refused(f"MLflow refused: {first}", remedy="correct what it names, then run again")
     return Unavailable(
         f"MLflow ({tracking_uri}) does not answer: {first}",
-        remedy="check that it runs and RELEASE_MLFLOW_TRACKING_URI, then run again; nothing was half-registered",
+        remedy="check that it runs and RELEASE_MLFLOW_TRACKING_URI, then run again",
     )

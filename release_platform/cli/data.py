@@ -111,6 +111,11 @@ def _snapshot(named: str, partition: str | None) -> "Snapshot":
     services = running.services()
     model, _, version = named.partition("/")
     if not (version.isdigit() and model in running.projects()):
+        if "://" not in named and not Path(named).exists():
+            raise NotFound(
+                f"'{named}' is neither MODEL/VERSION of a known model nor a file",
+                remedy="write e.g. churn/3; `release models` lists the models, `release history MODEL` the versions",
+            )
         return services.snapshots.get(named if "://" in named else str(Path(named).resolve()))
     registration = services.store.find_registration(model, version)
     if registration is None:

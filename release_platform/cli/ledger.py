@@ -80,7 +80,8 @@ def verify(
         certificates = certified(name, bundles or (), trusted)
         found += (*faults(name, rows), *certified_faults(name, rows, certificates))
         if bundles and not certificates:
-            found.append(f"{name}: not one of its {len(bundles)} certificate(s) is by a key that is trusted here")
+            hint = "; name the public key of the machine that releases with --key" if file else ""
+            found.append(f"{name}: not one of its {len(bundles)} certificate(s) is by a key that is trusted here{hint}")
         newest = max((certificate.epoch for certificate in certificates), default=0)
         said = "its end is not checked" if bundles is None else f"certified to row {newest}"
         out.print(

@@ -47,3 +47,9 @@ def test_in_any_order_another_column_is_named_and_rows_are_not_compared(folder: 
     assert found["differences"] == ["column 'z' is new"]
     assert found["same_rows_in_any_order"] is False
     assert found["only_before"] is None
+
+
+def test_what_is_neither_a_version_nor_a_file_is_named(folder: Path) -> None:
+    done = release_in(folder, "data", "diff", "digits@production", "digits/1")
+    assert done.exit_code != 0
+    assert "'digits@production' is neither MODEL/VERSION of a known model nor a file" in done.err

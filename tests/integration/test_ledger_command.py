@@ -51,7 +51,7 @@ def test_certificates_by_a_key_that_is_not_trusted_do_not_pass(exported: list[st
     other.rotate()
     said = verify(exported, other, tmp_path)
     assert isinstance(said, IntegrityError)
-    assert "not one of its 4 certificate(s) is by a key that is trusted here" in said.problem
+    assert "not one of its 4 certificate(s) is by a key that is trusted here; name the public key of" in said.problem
 
 
 def test_a_file_without_a_row_does_not_pass(exported: list[str], keys: KeyFolder, tmp_path: Path) -> None:
