@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILE = "deploy/compose.run-containers.yml"
 STACK = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 ADDED = yaml.safe_load((ROOT / FILE).read_text())
-WRITTEN = ADDED["configs"]["run-launcher"]["content"]
+WRITTEN = ADDED["x-run-launcher"]
 GIVEN = {"COMPOSE_PROJECT_NAME": "stack", "PWD": "/srv/project"}
 CODE = STACK["dagster-code"]
 
@@ -55,7 +55,7 @@ def test_a_run_has_the_environment_of_the_code_server_and_the_daemon_has_it_to_g
     assert {name: str(daemon[name]) for name in CODE["environment"]} == {
         name: str(value) for name, value in CODE["environment"].items()
     }
-    assert set(added) <= set(CODE["environment"])
+    assert set(added) - {"RUN_LAUNCHER"} <= set(CODE["environment"])
 
 
 def test_a_run_has_the_volumes_and_networks_of_the_code_server() -> None:
@@ -108,7 +108,8 @@ def test_compose_takes_the_files_together(tmp_path: Path) -> None:
     daemon = merged["services"]["dagster-daemon"]
     assert daemon["command"][:2] == ["dagster-daemon", "run"]
     assert {one["target"] for one in daemon["volumes"]} == {"/var/lib/dagster", "/var/run/docker.sock"}
-    launcher = yaml.safe_load(merged["configs"]["run-launcher"]["content"])["run_launcher"]["config"]
+    (written,) = {merged["services"][name]["environment"]["RUN_LAUNCHER"] for name in ADDED["services"]}
+    launcher = yaml.safe_load(written)["run_launcher"]["config"]
     assert f"{merged['name']}_signing-key" in {text.split(":")[0] for text in launcher["container_kwargs"]["volumes"]}
     assert {merged["networks"][name]["name"] for name in CODE["networks"]} == set(launcher["networks"])
     assert launcher["container_kwargs"]["volumes"][-1] == f"{ROOT}/models:/srv/models:ro"
