@@ -1,9 +1,11 @@
 """The life of a model in the container stack, and the death of every container, as its users live it."""
 
 import json
+import re
 import subprocess
 import time
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -255,6 +257,21 @@ def test_the_command_line_releases_in_the_stack_after_all_that(stack: Stack) -> 
     assert "version 2 is in Production" in said
     until(lambda: stack.served(MODEL) == "2", within_s=120)
     assert "serving" in stack.make("serve")
+
+
+def test_each_run_may_have_a_container_of_its_own(stack: Stack) -> None:
+    before = stack.env_file.read_text()
+    files = f"{stack.settings['COMPOSE_FILE']}:deploy/compose.run-containers.yml"
+    group = Path("/var/run/docker.sock").stat().st_gid
+    with_launcher = re.sub("^COMPOSE_FILE=.*$", f"COMPOSE_FILE={files}", before, flags=re.MULTILINE)
+    stack.env_file.write_text(f"{with_launcher}\nDOCKER_GROUP={group}\n")
+    try:
+        stack.make("up")
+        run_id = stack.launch(f"release_{MODEL}")
+    finally:
+        stack.env_file.write_text(before)
+    tag = f"SELECT value FROM run_tags WHERE key = 'docker/container_id' AND run_id = '{run_id}'"
+    assert len(stack.sql("dagster_db", "dagster", tag).strip()) == 64
 
 
 def test_make_down_leaves_no_container_and_keeps_the_data(stack: Stack) -> None:
