@@ -144,6 +144,7 @@ class Rollout:
         paused_at: When the present pause began; None while it is not paused.
         paused_s: Seconds of earlier pauses in this stage.
         reason: Why it is where it is.
+        actor: Who ordered that; empty when nobody did: the judge, or time.
     """
 
     rollout_id: str
@@ -158,6 +159,7 @@ class Rollout:
     paused_at: datetime | None = None
     paused_s: float = 0.0
     reason: str = "it began"
+    actor: str = ""
 
     def __post_init__(self) -> None:
         if self.candidate == self.stable or not 0 <= self.stage < len(self.plan.stages):
@@ -200,6 +202,7 @@ class Rollout:
             "paused_at": None if self.paused_at is None else _text(self.paused_at),
             "paused_s": self.paused_s,
             "reason": self.reason,
+            "actor": self.actor,
         }
 
     @staticmethod
@@ -238,7 +241,7 @@ def advance(rollout: Rollout, event: Event) -> tuple[Rollout, tuple[Effect, ...]
         case Ticked():
             moved = _ticked(rollout, event)
         case Ordered():
-            moved = _ordered(rollout, event)
+            moved = replace(_ordered(rollout, event), actor=event.actor)
         case _:
             assert_never(event)
     effects = wanted(moved)
@@ -336,12 +339,12 @@ def _next(rollout: Rollout, at: datetime, why: str) -> Rollout:
 
 def _entered(rollout: Rollout, stage: int, at: datetime, why: str) -> Rollout:
     since = max(at.astimezone(UTC), rollout.since + timedelta(seconds=rollout.paused_s))
-    running = replace(rollout, state=RolloutState.RUNNING, paused_at=None, paused_s=0.0)
+    running = replace(rollout, state=RolloutState.RUNNING, paused_at=None, paused_s=0.0, actor="")
     return replace(running, stage=stage, since=since, judged=-1, reason=why)
 
 
 def _ended(rollout: Rollout, state: RolloutState, why: str) -> Rollout:
-    return replace(rollout, state=state, paused_at=None, reason=why)
+    return replace(rollout, state=state, paused_at=None, reason=why, actor="")
 
 
 def _refused(rollout: Rollout, event: Ordered, why: str) -> Refused:
@@ -369,4 +372,5 @@ _FIELDS: dict[str, Any] = {
     "paused_at": (str, type(None)),
     "paused_s": (int, float),
     "reason": str,
+    "actor": str,
 }

@@ -17,6 +17,9 @@ from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavai
 from release_platform.domain.ledger import LedgerRow, faults, fold, standing_at
 from release_platform.domain.lifecycle import Move
 from release_platform.domain.policy import Approval, PromotionRequest, RequestState
+from release_platform.domain.rollout import Order, Ordered, advance
+from release_platform.domain.windows import Window
+from tests.contract.test_rollout_store import KEY, begun_rollout
 from tests.unit.test_policy import REGISTRATION, REQUEST
 
 AT = "2026-03-01T12:00:00+00:00"
@@ -212,6 +215,13 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
     move(store, Move.PROMOTED, "1", 1)
     store.mark_projected("m", 2)
     assert store.claim_tracked_run("d", "m", "r") == "r"
+    kept = store.rollouts.open(begun_rollout(), epoch=2)
+    ended = advance(kept.rollout, Ordered(order=Order.ABORT, actor="ada", reason="no", at=datetime.now(UTC)))[0]
+    saved = store.rollouts.save(kept, ended)
+    assert saved is not None
+    store.rollouts.settle(saved)
+    assert store.windows.record("r1", [Window(key=KEY)]) == 1
+    assert store.windows.drop_before(KEY.minute + 1) == 1
     assert (store.head("m").production, faults("m", store.ledger("m"))) == ("1", ())
     store.close()
 
@@ -228,6 +238,9 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
         "UPDATE registrations SET digest = 'd'",
         "DELETE FROM approvals",
         "UPDATE requests SET actor = 'mallory'",
+        "UPDATE rollouts SET rollout_id = 'other'",
+        "DELETE FROM rollouts",
+        "UPDATE live_windows SET value = '{}'",
         "SET session_replication_role = replica",
     ],
 )
@@ -341,6 +354,22 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(url: str) -> None:
     store = ReleaseStore(url)
     assert [(a.actor, a.reason, a.approved_at.isoformat()) for a in store.approvals("q")] == [("grace", "read it", AT)]
     assert store.recorded_tags("m") == {"2": {}}
+    store.close()
+
+
+def test_a_store_from_before_there_were_rollouts_keeps_its_ledger(url: str) -> None:
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        upgrade(connection, "0003")
+        connection.execute(
+            sa.text("INSERT INTO requests VALUES ('q', 'm', '1', 'ada', 'why', :at, 'open', '')"), {"at": AT}
+        )
+    engine.dispose()
+    store = ReleaseStore(url)
+    assert store.get_request("q").actor == "ada"
+    move(store, Move.STAGED, "1", 0, request_id="x" * 150)
+    assert faults("m", store.ledger("m")) == ()
+    assert store.rollouts.find_last("m") is None
     store.close()
 
 
