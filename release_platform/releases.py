@@ -19,7 +19,7 @@ from release_platform.delivery import Delivery
 from release_platform.domain.api_keys import holds_key
 from release_platform.domain.attestation import SIGNATURE_TAG, check_version_statement, version_statement
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, StaleEpoch, Unavailable
-from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.ledger import LedgerRow, is_of_rollout
 from release_platform.domain.lifecycle import Head, Move, rollback_target
 from release_platform.domain.policy import (
     Approval,
@@ -119,6 +119,10 @@ class Releases:
                 is of somebody else's request or of one for something else.
         """
         _check_words("a promotion", actor, reason)
+        if request_id is not None and is_of_rollout(request_id):
+            raise Refused(
+                f"'{request_id}' is an id of a rollout's move: it holds #rollout-", remedy="use another request id"
+            )
         known = self.store.find_request(request_id) if request_id else None
         if known is not None:
             return _same(known, model, version, actor)

@@ -21,7 +21,7 @@ from release_platform.adapters.store_transactions import OutcomeUnknown, Transac
 from release_platform.adapters.window_store import WindowStore
 from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.gates import GateResult, Verdict
-from release_platform.domain.ledger import LedgerRow, genesis, sealed
+from release_platform.domain.ledger import LedgerRow, genesis, promotion_of, sealed
 from release_platform.domain.lifecycle import Head, Move, advance
 from release_platform.domain.policy import Approval, PromotionRequest, Registration, RequestState
 from release_platform.domain.ports import Clock
@@ -31,7 +31,7 @@ _heads = table("heads", "model", "epoch projected_epoch", "state")
 _ledger = table(
     "ledger",
     "model epoch",
-    "move version actor reason request_id evidence digest at previous_hash hash",
+    "move version weight actor reason request_id evidence digest at previous_hash hash",
     "before after",
 )
 _registrations = table(
@@ -113,8 +113,11 @@ class ReleaseStore:
         request_id: str,
         evidence: str,
         digest: str,
+        weight: float | None = None,
     ) -> LedgerRow:
         """Commits one transition and returns its ledger row; a request id that already moved something, that row.
+
+        A move of a rollout is held to its promotion request: when that is closed, no traffic goes to its version.
 
         Raises:
             StaleEpoch: The head is not at `expected_epoch`.
@@ -123,7 +126,8 @@ class ReleaseStore:
         """
         try:
             with self._begin() as connection:
-                closed = _lock_request(connection, request_id)
+                held_to = promotion_of(move, request_id) if move.forward(weight) else request_id
+                closed = _lock_request(connection, held_to)
                 done = _find_done(connection, request_id, (model, move, version))
                 if done is not None:
                     return done
@@ -132,13 +136,14 @@ class ReleaseStore:
                 head = _head(connection, model)
                 if head.epoch != expected_epoch:
                     raise StaleEpoch(model, expected=expected_epoch, found=head.epoch)
-                after, last = advance(head, move, version), _last_row(connection, model)
+                after, last = advance(head, move, version, weight), _last_row(connection, model)
                 row = sealed(
                     LedgerRow(
                         model=model,
                         epoch=after.epoch,
                         move=move,
                         version=version,
+                        weight=None if weight is None else float(weight),
                         actor=actor,
                         reason=reason,
                         request_id=request_id,

@@ -39,9 +39,12 @@ def store(url: str) -> Iterator[ReleaseStore]:
     opened.close()
 
 
-def move(store: ReleaseStore, kind: Move, version: str, epoch: int, request_id: str = "") -> LedgerRow:
+def move(
+    store: ReleaseStore, kind: Move, version: str, epoch: int, request_id: str = "", weight: float | None = None
+) -> LedgerRow:
     return store.commit_move(
         model="m",
+        weight=weight,
         move=kind,
         version=version,
         expected_epoch=epoch,
@@ -523,3 +526,28 @@ def test_rows_stay_in_order_of_time_although_the_clock_goes_back(url: str) -> No
     assert first.at <= second.at
     assert standing_at([first, second], datetime.fromisoformat(first.at)) == second
     store.close()
+
+
+def test_a_share_of_the_traffic_is_kept_with_its_weight(store: ReleaseStore) -> None:
+    move(store, Move.STAGED, "1", 0)
+    move(store, Move.PROMOTED, "1", 1)
+    row = move(store, Move.CANARY_SET, "2", 2, weight=1)
+    move(store, Move.SHADOW_SET, "2", 3, weight=0.1 + 0.2)
+    move(store, Move.CANARY_SET, "2", 4, weight=0)
+    kept = store.ledger("m")
+    assert kept[2] == row
+    assert [of.weight for of in kept] == [None, None, 1.0, 0.1 + 0.2, 0.0]
+    assert faults("m", kept) == ()
+    assert store.head("m") == fold("m", kept)
+
+
+def test_a_closed_request_gets_no_traffic_and_loses_what_it_has(store: ReleaseStore) -> None:
+    move(store, Move.STAGED, "1", 0)
+    move(store, Move.PROMOTED, "1", 1)
+    store.open_request(REQUEST)
+    move(store, Move.CANARY_SET, "2", 2, "q#rollout-canary-0", weight=0.1)
+    store.close_request("q", RequestState.CANCELLED, "by ada")
+    with pytest.raises(Refused, match="is cancelled: by ada"):
+        move(store, Move.CANARY_SET, "2", 3, "q#rollout-canary-1", weight=0.5)
+    move(store, Move.CANARY_SET, "2", 3, "q#rollout-canary-off", weight=0)
+    assert store.head("m").canary is None
