@@ -40,7 +40,7 @@ _registrations = table(
     "digest model_digest report_digest fingerprint baseline mlflow_run_id dagster_run_id code_version registered_at",
     "gates tags",
 )
-_requests = table("requests", "request_id", "model version actor reason requested_at state outcome")
+_requests = table("requests", "request_id", "model version actor reason requested_at state outcome strategy")
 _approvals = table("approvals", "request_id actor binding approved_at", "reason")
 _removals = table("removals", "model version", "actor reason at")
 _policies = table("policies", "digest", "", "terms")

@@ -12,6 +12,8 @@ import httpx
 from release_platform.adapters.loopback import is_loopback
 from release_platform.adapters.serving_protocols import Asked
 from release_platform.domain.errors import Unavailable, VerificationFailed
+from release_platform.domain.json_form import exactly
+from release_platform.domain.windows import Window
 
 _REFUSED: dict[int, str] = {
     httpx.codes.UNAUTHORIZED: "asks for an API key that is good",
@@ -99,6 +101,20 @@ class ServingClient:
             self._read(response)
             raise self._failed(f"status {response.status_code}")
         return response.content, response.headers, latency_ms
+
+    def windows(self, after: int) -> tuple[str, tuple[Window, ...]]:
+        """Returns the server's name, and what it counted in the whole minutes after one.
+
+        Raises:
+            Unavailable: The server does not answer, or asks for an API key.
+            VerificationFailed: The answer is none.
+        """
+        said = self._read(self._request("GET", "/admin/windows", params={"after": after}))
+        try:
+            of = exactly({name: said[name] for name in ("replica", "windows")}, "answer", replica=str, windows=list)
+            return of["replica"], tuple(map(Window.from_json, of["windows"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._failed(f"its windows cannot be read: {error}") from None
 
     def push_certificate(self, model: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
         """Returns status and content of the server's answer to a pushed move; empty content where it is no object.

@@ -90,6 +90,11 @@ class Ordered:
     reason: str
     at: datetime
 
+    @property
+    def said(self) -> str:
+        """The sentence by which it is kept."""
+        return f"{self.order} by {self.actor}: {self.reason}"
+
 
 Event = Assessed | Ticked | Ordered
 
@@ -145,6 +150,7 @@ class Rollout:
         paused_s: Seconds of earlier pauses in this stage.
         reason: Why it is where it is.
         actor: Who ordered that; empty when nobody did: the judge, or time.
+        evidence: What the approvals of its request were bound to when it began.
     """
 
     rollout_id: str
@@ -160,6 +166,7 @@ class Rollout:
     paused_s: float = 0.0
     reason: str = "it began"
     actor: str = ""
+    evidence: str = ""
 
     def __post_init__(self) -> None:
         if self.candidate == self.stable or not 0 <= self.stage < len(self.plan.stages):
@@ -180,6 +187,12 @@ class Rollout:
     def ended(self) -> bool:
         """Whether nothing can happen to it any more."""
         return self.state in {RolloutState.COMPLETED, RolloutState.ABORTED}
+
+    @property
+    def said(self) -> str:
+        """Where it stands, in a few words."""
+        stage = f"stage {self.stage + 1} of {len(self.plan.stages)}, {self.present.said}"
+        return f"{self.state}: {self.reason}" if self.ended else f"{self.state} in {stage}"
 
     def elapsed_s(self, at: datetime) -> float:
         """Returns how long the present stage has lasted at a moment, pauses not counted, in seconds."""
@@ -203,6 +216,7 @@ class Rollout:
             "paused_s": self.paused_s,
             "reason": self.reason,
             "actor": self.actor,
+            "evidence": self.evidence,
         }
 
     @staticmethod
@@ -219,12 +233,25 @@ class Rollout:
 
 
 def begin(
-    *, rollout_id: str, model: str, candidate: str, stable: str | None, plan: RolloutSpec, at: datetime
+    *,
+    rollout_id: str,
+    model: str,
+    candidate: str,
+    stable: str | None,
+    plan: RolloutSpec,
+    at: datetime,
+    evidence: str = "",
 ) -> tuple[Rollout, tuple[Effect, ...]]:
     """Returns a new rollout in its first stage, and what must hold. The first release goes all at once."""
     fitting = plan if stable is not None else replace(plan, strategy=Strategy.ALL_AT_ONCE)
     rollout = Rollout(
-        rollout_id=rollout_id, model=model, candidate=candidate, stable=stable, plan=fitting, since=at.astimezone(UTC)
+        rollout_id=rollout_id,
+        model=model,
+        candidate=candidate,
+        stable=stable,
+        plan=fitting,
+        since=at.astimezone(UTC),
+        evidence=evidence,
     )
     return rollout, wanted(rollout)
 
@@ -302,7 +329,7 @@ def _timed_out(rollout: Rollout, at: datetime) -> Rollout:
 def _ordered(rollout: Rollout, event: Ordered) -> Rollout:
     if rollout.ended:
         raise _refused(rollout, event, f"it is {rollout.state} already")
-    why = f"{event.order} by {event.actor}: {event.reason}"
+    why = event.said
     match event.order:
         case Order.PAUSE:
             if rollout.state is RolloutState.PAUSED:
@@ -373,4 +400,5 @@ _FIELDS: dict[str, Any] = {
     "paused_s": (int, float),
     "reason": str,
     "actor": str,
+    "evidence": str,
 }
