@@ -13,11 +13,11 @@ from release_platform.adapters.rollout_store import KeptRollout
 from release_platform.domain.errors import NotFound, Refused
 from release_platform.domain.freeze import find_freeze
 from release_platform.domain.gates import Verdict
-from release_platform.domain.judge import Assessment, look, plan, settled_minute
+from release_platform.domain.judge import Assessment, Plan, assess_all, look, measure, plan, settled_minute
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.policy import PromotionRequest, RequestState
 from release_platform.domain.ports import Clock, Servers
-from release_platform.domain.rollout import Order, Ordered, Rollout, Ticked, advance, begin
+from release_platform.domain.rollout import Order, Ordered, Rollout, RolloutState, Ticked, advance, begin
 from release_platform.domain.spec import ModelSpec, PolicySpec
 from release_platform.domain.strategy import RolloutSpec, Strategy
 from release_platform.domain.windows import Window
@@ -52,6 +52,20 @@ class Step:
     def moved(self) -> bool:
         """Whether stage or state are others than before."""
         return (self.before.stage, self.before.state) != (self.after.stage, self.after.state)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What there is to judge of a stage: what is asked, and the windows up to a minute, that one included."""
+
+    planned: Plan
+    windows: tuple[Window, ...]
+    until: int
+
+    @property
+    def found(self) -> tuple[Assessment, ...]:
+        """What each gate finds in it."""
+        return assess_all(self.planned, measure(self.planned, self.windows, until=self.until))
 
 
 class Rollouts:
@@ -148,16 +162,18 @@ class Rollouts:
             )
         return kept
 
-    def assess(self, rollout: Rollout) -> tuple[Assessment, ...]:
-        """Returns what each gate of the present stage finds now; changes nothing."""
-        now = self._clock.now()
-        looked = look(rollout, self.windows(rollout, now), at=now)
-        return () if looked is None else looked[1]
+    def evidence(self, rollout: Rollout) -> Evidence | None:
+        """Returns what there is to judge of the present stage; of a rollout that has ended, what ended it.
 
-    def windows(self, rollout: Rollout, now: datetime) -> tuple[Window, ...]:
-        """Returns the windows of the present stage up to the last minute that may be judged."""
-        first = int(rollout.since.timestamp() // 60)
-        return self._store.windows.windows(rollout.model, first, settled_minute(now))
+        None when the stage has no concurrent control, or no minute of it is over.
+        """
+        now = self._clock.now()
+        planned = plan(replace(rollout, state=RolloutState.RUNNING, paused_at=None))
+        until = rollout.judged if rollout.ended else settled_minute(now)
+        if planned is None or until < planned.first_minute:
+            return None
+        windows = self._store.windows.windows(rollout.model, planned.first_minute, until)
+        return Evidence(planned=planned, windows=windows, until=until)
 
     def _begin(self, request: PromotionRequest, chosen: RolloutSpec, policy: PolicySpec) -> KeptRollout:
         facts = self._releases.facts(request, policy)
@@ -202,7 +218,7 @@ class Rollouts:
         looked: tuple[Assessment, ...] = ()
         planned = plan(rollout)
         if planned is not None and settled_minute(now) > max(rollout.judged, planned.first_minute - 1):
-            found = look(rollout, self.windows(rollout, now), at=now)
+            found = look(rollout, self._windows(rollout, planned, now), at=now)
             assert found is not None
             assessed, looked = found
             if not (frozen and assessed.verdict is Verdict.PASSED):  # in a freeze nothing goes further
@@ -210,6 +226,9 @@ class Rollouts:
         if not frozen:
             rollout, _ = advance(rollout, Ticked(stage=rollout.stage, at=now))
         return rollout, looked
+
+    def _windows(self, rollout: Rollout, planned: Plan, now: datetime) -> tuple[Window, ...]:
+        return self._store.windows.windows(rollout.model, planned.first_minute, settled_minute(now))
 
     def _find_end(self, kept: KeptRollout, now: datetime) -> Ordered | None:
         """Returns what ended a rollout behind its back: another move of Production, or its request was closed."""

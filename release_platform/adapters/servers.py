@@ -35,16 +35,18 @@ class Servers:
         if not self._urls:
             return ()
         with ThreadPoolExecutor(len(self._urls), thread_name_prefix="windows") as threads:
-            return list(threads.map(partial(self._windows_of, after=after), self._urls))
+            return [one for of in threads.map(partial(self._windows_of, after=after), self._urls) for one in of]
 
-    def _windows_of(self, url: str, after: int) -> HandedIn:
+    def _windows_of(self, url: str, after: int) -> list[HandedIn]:
         try:
             connect_s = min(CONNECT_S, self._answer_s)
             with ServingClient(url, self._answer_s, connect_s=connect_s, api_key=self._api_key) as client:
-                replica, windows = client.windows(after)
+                told, n_silent = client.windows(after)
         except (Unavailable, VerificationFailed) as error:
-            return HandedIn(url=url, problem=error.problem)
-        return HandedIn(url=url, replica=replica, windows=windows)
+            return [HandedIn(url=url, problem=error.problem)]
+        found = [HandedIn(url=url, replica=replica, windows=windows) for replica, windows in told.items()]
+        silent = f"{n_silent} of its processes did not answer in time"
+        return [*found, HandedIn(url=url, problem=silent)] if n_silent else found
 
     def push(self, push: Push) -> Sequence[Outcome]:
         """See `Servers`."""

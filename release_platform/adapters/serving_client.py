@@ -12,7 +12,6 @@ import httpx
 from release_platform.adapters.loopback import is_loopback
 from release_platform.adapters.serving_protocols import Asked
 from release_platform.domain.errors import Unavailable, VerificationFailed
-from release_platform.domain.json_form import exactly
 from release_platform.domain.windows import Window
 
 _REFUSED: dict[int, str] = {
@@ -102,8 +101,8 @@ class ServingClient:
             raise self._failed(f"status {response.status_code}")
         return response.content, response.headers, latency_ms
 
-    def windows(self, after: int) -> tuple[str, tuple[Window, ...]]:
-        """Returns the server's name, and what it counted in the whole minutes after one.
+    def windows(self, after: int) -> tuple[dict[str, tuple[Window, ...]], int]:
+        """Returns what each process of the server counted in the minutes after one, and how many did not say.
 
         Raises:
             Unavailable: The server does not answer, or asks for an API key.
@@ -111,8 +110,8 @@ class ServingClient:
         """
         said = self._read(self._request("GET", "/admin/windows", params={"after": after}))
         try:
-            of = exactly({name: said[name] for name in ("replica", "windows")}, "answer", replica=str, windows=list)
-            return of["replica"], tuple(map(Window.from_json, of["windows"]))
+            told = {one["replica"]: tuple(map(Window.from_json, one["windows"])) for one in said["replicas"]}
+            return told, int(said["silent"])
         except (ValueError, KeyError, TypeError) as error:
             raise self._failed(f"its windows cannot be read: {error}") from None
 

@@ -96,13 +96,13 @@ class Registry(RegistryReader, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandedIn:
-    """What one server hands in of its live traffic.
+    """What one process of a server hands in of its live traffic.
 
     Attributes:
-        url: Its address.
-        replica: Its name; no two servers share one.
-        windows: The windows of whole minutes, of every model; empty when it does not answer.
-        problem: Why it hands in nothing; empty when it answers.
+        url: The server's address.
+        replica: The process's name, which no other and no earlier one has.
+        windows: The windows of minutes that are over, of every model; what was told once never changes.
+        problem: Why nothing is handed in; empty when something is.
     """
 
     url: str
@@ -117,7 +117,7 @@ class Servers(Protocol):
     def windows(self, after: int) -> Sequence[HandedIn]:
         """Asks each server, all at once, for what it counted in the minutes after one, and returns it in their order.
 
-        A server that does not answer is told of in what is returned; it holds up the others for some seconds at most.
+        What does not answer is told of in what is returned; it holds up the others for some seconds at most.
         """
 
     def push(self, push: Push) -> Sequence[Outcome]:

@@ -9,6 +9,7 @@ import pytest
 
 from release_platform.domain.errors import NotFound, Refused
 from release_platform.domain.freeze import FreezeWindow
+from release_platform.domain.gates import Verdict
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.lifecycle import Share
 from release_platform.domain.policy import RequestState
@@ -71,6 +72,9 @@ def test_a_version_that_fails_loses_its_traffic_at_once(world: World) -> None:
     *_, last = world.pass_minutes(3, errors=80)
     assert last.after.state is RolloutState.ABORTED
     assert "errors: 0.4 of" in last.after.reason
+    evidence = world.rollouts.evidence(last.after)
+    assert evidence is not None
+    assert evidence.found[0].result.verdict is Verdict.FAILED
     assert world.moves == ["canary_set 2 0.1", "canary_set 2 0"]
     row = world.store.ledger(MODEL)[-1]
     assert (row.actor, row.reason) == ("rollout", last.after.reason)
@@ -120,7 +124,9 @@ def test_a_server_that_does_not_answer_is_told_and_its_minutes_are_holes(world: 
     world.servers.down = set()
     world.servers.counted[URL].clear()
     world.pass_minutes(5)
-    assert "were not measured" in world.rollouts.assess(world.rollouts.get(MODEL).rollout)[0].result.reason
+    evidence = world.rollouts.evidence(world.rollouts.get(MODEL).rollout)
+    assert evidence is not None
+    assert "were not measured" in evidence.found[0].result.reason
 
 
 def test_a_window_that_comes_after_its_minute_was_judged_is_left_out(world: World) -> None:
