@@ -108,7 +108,7 @@ def history(model: Model, json: Json = False) -> None:
             (
                 r.epoch,
                 r.at[:19].replace("T", " "),
-                r.move,
+                r.move if r.weight is None else f"{r.move} {r.weight:g}",
                 r.version,
                 r.before["production"],
                 r.actor,

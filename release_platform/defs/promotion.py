@@ -32,15 +32,15 @@ SENSOR_INTERVAL_S = 5
 SERVERS = "servers"
 """Names, in the metadata of a move, what each live server said to it, a sentence a line."""
 Projects = Mapping[str, Project]
-_RUN_TAGS = {"dagster/max_retries": "0"}
-_ACTOR = "where API keys are required it is whoever signed in, whatever is written here."
+RUN_TAGS = {"dagster/max_retries": "0"}
+ACTOR = "where API keys are required it is whoever signed in, whatever is written here."
 
 
 class PromotionForm(dg.Config):
     """Who wants which version in Production, and why."""
 
     model: str = Field(description="Name of the model, e.g. flight_delay.")
-    actor: str = Field(default="", description=f"Who asks for it; {_ACTOR}")
+    actor: str = Field(default="", description=f"Who asks for it; {ACTOR}")
     reason: str = Field(description="Why; it is kept in the ledger for good.")
     version: str | None = Field(default=None, description="The version; empty for the one in Staging.")
     strategy: str | None = Field(
@@ -55,7 +55,7 @@ class ApprovalForm(dg.Config):
     """Who approves which request."""
 
     request_id: str = Field(description="Id of the promotion request.")
-    actor: str = Field(default="", description=f"Who approves, not the one who asked; {_ACTOR}")
+    actor: str = Field(default="", description=f"Who approves, not the one who asked; {ACTOR}")
     reason: str = Field(default="", description="What was looked at.")
 
 
@@ -69,7 +69,7 @@ class RollbackForm(dg.Config):
     """Who brings which former version back, and why."""
 
     model: str = Field(description="Name of the model.")
-    actor: str = Field(default="", description=f"Who rolls back; {_ACTOR}")
+    actor: str = Field(default="", description=f"Who rolls back; {ACTOR}")
     reason: str = Field(description="Why; it is kept in the ledger for good.")
     to: str | None = Field(default=None, description="A former Production version; empty for the previous one.")
 
@@ -198,7 +198,7 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
             context.log_event(production_materialization(row, platform.services, context.run_id, said))
 
     def job(name: str, description: str, op: dg.OpDefinition) -> dg.JobDefinition:
-        @dg.job(name=name, description=description, tags=_RUN_TAGS, executor_def=dg.in_process_executor)
+        @dg.job(name=name, description=description, tags=RUN_TAGS, executor_def=dg.in_process_executor)
         def made() -> None:
             op()
 

@@ -12,15 +12,26 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from release_platform.adapters.rollout_store import KeptRollout
 from release_platform.adapters.window_store import KEPT_DAYS
-from release_platform.defs.naming import asset_key, numbers, shared
-from release_platform.defs.promotion import Projects, production_materialization
+from release_platform.defs.attribution import actor_of
+from release_platform.defs.naming import MODEL_TAG, asset_key, numbers, shared
+from release_platform.defs.promotion import (
+    ACTOR,
+    REQUEST_TAG,
+    RUN_TAGS,
+    NamedFailures,
+    Projects,
+    get_project,
+    production_materialization,
+)
 from release_platform.defs.resources import Platform
 from release_platform.domain.errors import ReleaseError, Unavailable
 from release_platform.domain.judge import Assessment
-from release_platform.domain.ledger import moves_production, request_of, standing
+from release_platform.domain.ledger import LedgerRow, moves_production, request_of, standing
+from release_platform.domain.rollout import Rollout, order_named
 from release_platform.pipeline.rollout_plot import as_markdown, draw_arms
 from release_platform.project import Project
 from release_platform.rollouts import Evidence, Step
@@ -37,6 +48,50 @@ def build_rollout_asset(project: Project) -> dg.AssetSpec:
     of = shared(project, kinds={"release"}, description="How a version comes into Production, step by step.")
     registered = asset_key(project.spec.name, "registered_version")
     return dg.AssetSpec(asset_key(project.spec.name, ASSET), deps=[registered], **of)
+
+
+class OrderForm(dg.Config):
+    """Who orders what of a model's rollout, and why."""
+
+    model: str = Field(description="Name of the model.")
+    order: str = Field(description="pause, resume, abort or promote; promote takes all traffic, or ends the bake time.")
+    actor: str = Field(default="", description=f"Who orders it; {ACTOR}")
+    reason: str = Field(description="Why; it is kept in the ledger for good.")
+
+
+def build_rollout_job(projects: Projects) -> dg.JobDefinition:
+    """Returns the job by which a person steps into a rollout."""
+
+    @dg.op(description="Does what a person orders of a rollout.")
+    def carry_out_order(context: dg.OpExecutionContext, config: OrderForm, platform: Platform) -> None:
+        services, said = platform.services, list[str]()
+        with NamedFailures():
+            project = get_project(projects, config.model)
+            rollout = services.rollouts.order(
+                config.model,
+                order_named(config.order),
+                actor=actor_of(context, config.actor, services.settings),
+                reason=config.reason,
+                policy=project.spec.policy,
+                tell=said.append,
+            )
+            context.instance.add_run_tags(context.run_id, {REQUEST_TAG: rollout.rollout_id, MODEL_TAG: config.model})
+            for sentence in (*said, f"{config.model} version {rollout.candidate}: {rollout.said}"):
+                context.log.info(sentence)
+            row = _find_shown_move(services, rollout)
+            if row is not None and not _is_shown(config.model, row.epoch, context.instance):
+                context.log_event(production_materialization(row, services, context.run_id, said))
+
+    @dg.job(
+        name="order_rollout",
+        description="Pause, resume, abort or promote a model's rollout.",
+        tags=RUN_TAGS,
+        executor_def=dg.in_process_executor,
+    )
+    def order_rollout() -> None:
+        carry_out_order()
+
+    return order_rollout
 
 
 def build_rollout_sensor(projects: Projects) -> dg.SensorDefinition:
@@ -85,12 +140,18 @@ def _events(
     if shown.get(model) != state:
         yield rollout_materialization(kept, services)
         shown[model] = state
-    row = next((row for row in standing(services.store.ledger(model)) if moves_production(row)), None)
-    if row is None or request_of(row) != kept.rollout.rollout_id or shown.get(f"{model} production") == row.epoch:
+    row = _find_shown_move(services, kept.rollout)
+    if row is None or shown.get(f"{model} production") == row.epoch:
         return
     if not _is_shown(model, row.epoch, instance):
         yield production_materialization(row, services, None, told)
     shown[f"{model} production"] = row.epoch
+
+
+def _find_shown_move(services: Services, rollout: Rollout) -> LedgerRow | None:
+    """Returns the row by which Production is what it is, if it is of this rollout."""
+    rows = standing(services.store.ledger(rollout.model))
+    return next((row for row in rows if moves_production(row) and request_of(row) == rollout.rollout_id), None)
 
 
 def _is_shown(model: str, epoch: int, instance: dg.DagsterInstance) -> bool:

@@ -52,6 +52,18 @@ class Order(StrEnum):
     PROMOTE = "promote"
 
 
+def order_named(name: str) -> Order:
+    """Returns the order of a name that a person gives.
+
+    Raises:
+        Refused: There is no such order.
+    """
+    try:
+        return Order(name)
+    except ValueError:
+        raise Refused(f"there is no order '{name}'", remedy=f"known are: {', '.join(Order)}") from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessed:
     """The judge looked.

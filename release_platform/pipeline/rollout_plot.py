@@ -42,7 +42,7 @@ def draw_arms(planned: Plan, windows: Iterable[Window], *, until: int) -> bytes 
         loc="left",
     )
     panels[-1].set_xlabel("minutes of this stage")
-    panels[0].legend(loc="upper right", frameon=False, fontsize=8)
+    panels[0].legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=2, frameon=False, fontsize=8)
     figure.subplots_adjust(
         left=0.17, right=0.97, top=1 - 0.32 / figure.get_figheight(), bottom=0.45 / figure.get_figheight()
     )

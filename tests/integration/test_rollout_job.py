@@ -19,7 +19,7 @@ from release_platform.domain.rollout import Order
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, StepSpec, Strategy
 from release_platform.domain.windows import Route, Window, WindowKey
 from release_platform.project import Project
-from tests.integration.homes import Home, changed, example, open_home, why
+from tests.integration.homes import Done, Home, changed, example, open_home, warm_release, why
 
 MODEL = "diabetes"
 PLAN = RolloutSpec(
@@ -168,3 +168,48 @@ def test_a_sensor_that_was_killed_before_it_said_so_says_it_at_the_next_look(hom
     daemon.tick()
     assert values(daemon.shown()[-1])["state"] == "completed"
     assert values(daemon.shown("production_version")[-1])["version"] == "2"
+
+
+def test_a_rollout_from_the_command_line(home: Home) -> None:
+    with warm_release() as command:
+
+        def release(*arguments: str) -> Done:
+            return command(home.folder, *arguments, RELEASE_SERVING_URL="", RELEASE_ACTOR="ada")
+
+        def order(name: str) -> dict[str, Any]:
+            done = release("rollout", name, MODEL, "--reason", f"to {name}", "--actor", "grace", "--json")
+            assert done.exit_code == 0, done.err
+            return dict(done.json)
+
+        begun = release("promote", MODEL, "--strategy", "canary", "--reason", "better")
+        assert begun.exit_code == 0, begun.err
+        assert "diabetes: version 2 beside version 1, canary" in begun.out
+        assert "running in stage 1 of 4, canary 5 %" in begun.out
+        assert "no Dagster daemon runs here" in begun.err
+        again = release("promote", MODEL, "--reason", "better", "--json")
+        assert (again.json["state"], again.json["stage"]) == ("running", 1)
+        assert "canary: version 2 with 0.05 of the traffic" in release("status", MODEL).out
+        paused = order("pause")
+        assert (paused["state"], paused["actor"], paused["reason"]) == ("paused", "grace", "pause by grace: to pause")
+        assert order("resume")["state"] == "running"
+        assert order("promote")["stage"] == 4
+        aborted = order("abort")
+        assert (aborted["state"], aborted["settled"]) == ("aborted", True)
+        refused = release("rollout", "pause", MODEL, "--reason", "late")
+        assert refused.exit_code != 0
+        assert "it is aborted already" in refused.err
+        shown = release("rollout", "status", MODEL, "--watch")
+        assert shown.exit_code == 0
+        assert "aborted: abort by grace: to abort" in shown.out
+        moves = [(row["move"], row["version"], row["actor"]) for row in release("history", MODEL, "--json").json]
+        assert moves[-3:] == [("canary_set", "2", "ada"), ("promoted", "2", "ada"), ("rolled_back", "1", "grace")]
+        audit = release("audit", MODEL)
+        assert audit.exit_code == 0, audit.err
+
+
+def test_a_model_without_a_rollout_says_how_one_begins(home: Home) -> None:
+    with warm_release() as command:
+        done = command(home.folder, "rollout", "status", MODEL, RELEASE_SERVING_URL="")
+    assert done.exit_code == 5
+    assert "there is no rollout" in done.err
+    assert "--strategy canary" in done.err
