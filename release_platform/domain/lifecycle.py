@@ -18,11 +18,13 @@ from release_platform.domain.errors import Refused
 
 
 class Alias(StrEnum):
-    """The registry aliases that project a head."""
+    """The registry aliases; the first three project a head, the others the share of traffic beside Production."""
 
     STAGING = "staging"
     PRODUCTION = "production"
     PREVIOUS = "previous"
+    CANARY = "canary"
+    SHADOW = "shadow"
 
 
 class Move(StrEnum):
