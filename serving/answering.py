@@ -15,17 +15,20 @@ from starlette.types import Receive
 
 from release_platform.domain.api_keys import Scope
 from release_platform.domain.prediction import Predictions
+from release_platform.domain.windows import Route
 from serving.access import Access
 from serving.bodies import read_body
 from serving.doors import Ask, Door, Head, Reply, check_media_type
 from serving.engine import Engine
-from serving.errors import Problem
+from serving.errors import Problem, RequestProblem
 from serving.limits import Limits
-from serving.models import Live, LoadedModel
+from serving.models import ROUTE_HEADER, Beside, Live, LoadedModel
+from serving.routing import KEY_HEADER, takes
 
 INLINE_BYTES = 32 * 1024
 """Largest body that is parsed on the event loop; a larger one is read, computed and written on a thread."""
 
+_STABLE = Route.STABLE  # a look-up in an enumeration is slow
 _PROCESS = token_hex(8)
 _NUMBERS = count(1)
 
@@ -49,6 +52,8 @@ class Call:
         request_id: The id that its client or this server gave it.
         begun: When it came, in seconds of `perf_counter`.
         served: The version that answers, once it was found.
+        arm: The route that it was put on; None while that is open, and for a request that chose its version itself.
+        canary: What it may be put on, once its body is here; None when that is decided.
         caller_id: Whose API key it came with; empty where none was asked for.
         problem: The kind of problem that it was told of; empty for none.
         ask: What its body asks, once that was read.
@@ -64,9 +69,20 @@ class Call:
     request_id: str
     begun: float
     served: LoadedModel | None = None
+    arm: Route | None = None
+    canary: Beside | None = None
     caller_id: str = ""
     problem: str = ""
     ask: Ask | None = None
+
+    @property
+    def names(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The headers that name the version and the route, as far as they are known."""
+        if self.served is None or self.canary is not None:
+            return ()
+        if self.arm is None:
+            return self.served.pinned_headers
+        return self.served.stable_headers if self.arm is _STABLE else self.served.canary_headers
 
 
 class Answering:
@@ -101,13 +117,14 @@ class Answering:
         Raises:
             Problem: There is no answer.
         """
-        loaded = call.served or self.begin(call)
+        if call.served is None:
+            self.begin(call)
         body = await read_body(receive, call.head, max_bytes=self._max_body_bytes, within_s=self._body_timeout_s)
-        reply = None if call.ask else self.at_once(call, loaded, body)
-        return await self._later(call, loaded, body) if reply is None else reply
+        reply = None if call.ask else self.at_once(call, body)
+        return await self._later(call, body) if reply is None else reply
 
-    def begin(self, call: Call) -> LoadedModel:
-        """Lets a caller in and returns the version that answers.
+    def begin(self, call: Call) -> None:
+        """Lets a caller in, and finds the version that answers, or the two of which one will.
 
         Raises:
             Problem: There is none, or it will not answer this.
@@ -115,24 +132,33 @@ class Answering:
         head = call.head
         caller = self._access.admit(head.get(b"authorization"), head.get(b"x-api-key"), Scope.PREDICT)
         call.caller_id = "" if caller is None else caller.key_id
-        loaded = call.served = self._live.table.get_model(call.model, call.version)
+        table = self._live.table
+        loaded = call.served = table.get_model(call.model, call.version)
+        if call.version is None and head.get(ROUTE_HEADER) != b"stable":
+            if table.canary:
+                call.canary = table.canary.get(loaded.model)
+            if call.canary is None:
+                call.arm = _STABLE
         check_media_type(head, call.door.media_types)
-        return loaded
 
-    def at_once(self, call: Call, loaded: LoadedModel, body: bytes) -> Reply | None:
+    def at_once(self, call: Call, body: bytes) -> Reply | None:
         """Returns the answer to a call that has begun, or None where that would take long. Raises as `answer`."""
-        ask = self._read_if_quick(call, loaded, body)
-        return None if ask is None else _written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
+        asked = self._read_if_quick(call, body)
+        if asked is None:
+            return None
+        loaded, ask = asked
+        return _written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
 
-    def soon(self, call: Call, loaded: LoadedModel, body: bytes, deliver: Callable[[Reply | Exception], None]) -> bool:
+    def soon(self, call: Call, body: bytes, deliver: Callable[[Reply | Exception], None]) -> bool:
         """Delivers the answer to a call that has begun when this turn of the event loop ends, or what went wrong.
 
         Returns:
             Whether it does; False where it would take long. Raises as `answer`.
         """
-        ask = self._read_if_quick(call, loaded, body)
-        if ask is None:
+        asked = self._read_if_quick(call, body)
+        if asked is None:
             return False
+        loaded, ask = asked
         self._engine.compute_soon(loaded, ask.inputs, partial(_deliver, call, ask, loaded, deliver))
         return True
 
@@ -140,20 +166,50 @@ class Answering:
         """Delivers all that is to come soon."""
         self._engine.settle()
 
-    def _read_if_quick(self, call: Call, loaded: LoadedModel, body: bytes) -> Ask | None:
+    def _read_if_quick(self, call: Call, body: bytes) -> tuple[LoadedModel, Ask] | None:
         if len(body) > self.inline_bytes:
             return None
-        ask = call.ask = call.door.read(body, call.head, loaded, self._limits)
-        return ask if self._engine.is_quick(loaded, ask.inputs) else None
+        loaded, ask = self._read(call, body)
+        return (loaded, ask) if self._engine.is_quick(loaded, ask.inputs) else None
 
-    async def _later(self, call: Call, loaded: LoadedModel, body: bytes) -> Reply:
+    def _read(self, call: Call, body: bytes) -> tuple[LoadedModel, Ask]:
+        """Returns what is asked, and the version that answers it: here the route is decided, once for all."""
+        stable = call.served
+        assert stable is not None
+        if call.canary is not None:
+            _put_on_a_route(call, body)
+        loaded = call.served
+        assert loaded is not None
+        try:
+            ask = call.door.read(body, call.head, loaded, self._limits)
+        except RequestProblem:
+            if loaded is stable:
+                raise
+            loaded = call.served = stable  # what Production takes is no fault of the client
+            call.arm = _STABLE
+            ask = call.door.read(body, call.head, stable, self._limits)
+        call.ask = ask
+        return loaded, ask
+
+    async def _later(self, call: Call, body: bytes) -> Reply:
         if call.ask is None:
-            return await self._engine.run(partial(self._on_a_thread, call, loaded, body))
+            return await self._engine.run(partial(self._on_a_thread, call, body))
+        loaded = call.served
+        assert loaded is not None
         return _written(call, call.ask, loaded, await self._engine.predict(loaded, call.ask.inputs))
 
-    def _on_a_thread(self, call: Call, loaded: LoadedModel, body: bytes) -> Reply:
-        ask = call.door.read(body, call.head, loaded, self._limits)
+    def _on_a_thread(self, call: Call, body: bytes) -> Reply:
+        loaded, ask = self._read(call, body)
         return _written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
+
+
+def _put_on_a_route(call: Call, body: bytes) -> None:
+    canary, call.canary = call.canary, None
+    assert canary is not None
+    if takes(canary, call.head.get(KEY_HEADER) or call.door.key_in(body, call.head)):
+        call.served, call.arm = canary.loaded, Route.CANARY
+    else:
+        call.arm = _STABLE
 
 
 def _deliver(
@@ -177,5 +233,5 @@ def _deliver(
 def _written(call: Call, ask: Ask, loaded: LoadedModel, predictions: Predictions) -> Reply:
     prediction_id = new_id()
     reply = call.door.write(ask, loaded, predictions, prediction_id)
-    own = (*reply.headers, *loaded.headers, (b"x-prediction-id", prediction_id.encode()))
+    own = (*reply.headers, *call.names, (b"x-prediction-id", prediction_id.encode()))
     return Reply(reply.body, reply.media_type, own)

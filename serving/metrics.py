@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from release_platform.domain.prediction import Predictions
 from serving.exposition import exposition_of_all_workers
-from serving.models import Live, LoadedModel
+from serving.models import BESIDE, Live, LoadedModel
 
 _BUCKETS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BUCKETS_ITEMS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
@@ -186,9 +186,17 @@ class _TableCollector(Collector):
         for loaded in table.loaded.values():
             info.add_metric((loaded.model, loaded.version, loaded.digest, loaded.package.engine_name), 1)
             since.add_metric((loaded.model,), loaded.since.timestamp())
+        weight = GaugeMetricFamily(
+            "serving_route_weight",
+            "The share of the requests that a version on a route beside Production is asked.",
+            labels=["model", "version", "model_route"],
+        )
+        for route in BESIDE:
+            for beside in table.beside(route).values():
+                weight.add_metric((beside.loaded.model, beside.loaded.version, route.value), beside.weight)
         for name in table.names:
             refused.add_metric((name,), float(name in table.troubled))
-        yield from (info, since, refused)
+        yield from (info, since, refused, weight)
         yield GaugeMetricFamily("serving_waiting_requests", "Requests that wait for a thread.", value=self.n_waiting())
         contact = table.contact
         yield GaugeMetricFamily(

@@ -101,7 +101,8 @@ def respond_soon(answering: Answering, call: Call, body: bytes, deliver: Callabl
         deliver(told(reply, call) if isinstance(reply, Exception) else _as_sent(reply))
 
     try:
-        return answering.soon(call, answering.begin(call), body, write)
+        answering.begin(call)
+        return answering.soon(call, body, write)
     except Exception as error:  # noqa: BLE001 - it is logged, and the client is told
         write(error)
         return True
@@ -113,7 +114,7 @@ def told(error: Exception, call: Call) -> Sent:
     call.problem, call.caller_id = problem.slug, call.caller_id or problem.caller_id
     more = call.door.complain(problem)
     response = problem_response(problem, instance=call.path, request_id=call.request_id, more=more)
-    return Sent(response.status_code, response.raw_headers, bytes(response.body))
+    return Sent(response.status_code, [*response.raw_headers, *call.names], bytes(response.body))
 
 
 def _as_sent(reply: Reply) -> Sent:
