@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from secrets import token_hex
+from time import perf_counter
 from typing import ClassVar
 
 from starlette.types import Receive
@@ -23,12 +24,13 @@ from serving.engine import Engine
 from serving.errors import Problem, RequestProblem
 from serving.limits import Limits
 from serving.models import ROUTE_HEADER, Beside, Live, LoadedModel
+from serving.observations import INPUT_REFUSED, Observations
 from serving.routing import KEY_HEADER, takes
 
 INLINE_BYTES = 32 * 1024
 """Largest body that is parsed on the event loop; a larger one is read, computed and written on a thread."""
 
-_STABLE = Route.STABLE  # a look-up in an enumeration is slow
+_STABLE, _CANARY = Route.STABLE, Route.CANARY  # a look-up in an enumeration is slow
 _PROCESS = token_hex(8)
 _NUMBERS = count(1)
 
@@ -56,6 +58,10 @@ class Call:
         canary: What it may be put on, once its body is here; None when that is decided.
         caller_id: Whose API key it came with; empty where none was asked for.
         problem: The kind of problem that it was told of; empty for none.
+        error: The kind of error that this is of the version that was asked; empty where it is none of it.
+        refused_by: The canary that did not take it, though Production's version does.
+        predictions: What was answered.
+        number: The number of the prediction.
         ask: What its body asks, once that was read.
     """
 
@@ -73,6 +79,10 @@ class Call:
     canary: Beside | None = None
     caller_id: str = ""
     problem: str = ""
+    error: str = ""
+    refused_by: LoadedModel | None = None
+    predictions: Predictions | None = None
+    number: int = 0
     ask: Ask | None = None
 
     @property
@@ -98,10 +108,19 @@ class Answering:
         limits: What one request may hold.
         max_body_bytes: Most bytes of one body.
         body_timeout_s: Seconds within which a body must have arrived.
+        observations: What is told of each call that was routed.
     """
 
     def __init__(
-        self, *, live: Live, engine: Engine, access: Access, limits: Limits, max_body_bytes: int, body_timeout_s: float
+        self,
+        *,
+        live: Live,
+        engine: Engine,
+        access: Access,
+        limits: Limits,
+        max_body_bytes: int,
+        body_timeout_s: float,
+        observations: Observations,
     ) -> None:
         self._live = live
         self._engine = engine
@@ -110,6 +129,9 @@ class Answering:
         self._max_body_bytes = max_body_bytes
         self.inline_bytes = min(INLINE_BYTES, max_body_bytes)
         self._body_timeout_s = body_timeout_s
+        self._put_down = observations.put_down
+        self._replica = observations.replica
+        self._numbers = count(1)
 
     async def answer(self, call: Call, receive: Receive) -> Reply:
         """Returns the answer to a call, naming the version that gave it; goes on from `at_once` where that gave none.
@@ -147,7 +169,7 @@ class Answering:
         if asked is None:
             return None
         loaded, ask = asked
-        return _written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
+        return self._written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
 
     def soon(self, call: Call, body: bytes, deliver: Callable[[Reply | Exception], None]) -> bool:
         """Delivers the answer to a call that has begun when this turn of the event loop ends, or what went wrong.
@@ -159,8 +181,19 @@ class Answering:
         if asked is None:
             return False
         loaded, ask = asked
-        self._engine.compute_soon(loaded, ask.inputs, partial(_deliver, call, ask, loaded, deliver))
+        self._engine.compute_soon(loaded, ask.inputs, partial(self._deliver, call, ask, loaded, deliver))
         return True
+
+    def finished(self, call: Call) -> None:
+        """Puts down what a call came to, once that is known; to be called once."""
+        arm, loaded = call.arm, call.served
+        if arm is None or loaded is None or (call.problem and not call.error):
+            return
+        if call.refused_by is not None:
+            now = perf_counter()
+            self._put_down((call.refused_by, _CANARY, call.begun, now, INPUT_REFUSED, None, 0))
+            return
+        self._put_down((loaded, arm, call.begun, perf_counter(), call.error, call.predictions, call.number))
 
     def settle(self) -> None:
         """Delivers all that is to come soon."""
@@ -185,9 +218,10 @@ class Answering:
         except RequestProblem:
             if loaded is stable:
                 raise
-            loaded = call.served = stable  # what Production takes is no fault of the client
+            canary, loaded, call.served = loaded, stable, stable  # what Production takes is no fault of the client
             call.arm = _STABLE
             ask = call.door.read(body, call.head, stable, self._limits)
+            call.refused_by = canary
         call.ask = ask
         return loaded, ask
 
@@ -196,42 +230,43 @@ class Answering:
             return await self._engine.run(partial(self._on_a_thread, call, body))
         loaded = call.served
         assert loaded is not None
-        return _written(call, call.ask, loaded, await self._engine.predict(loaded, call.ask.inputs))
+        return self._written(call, call.ask, loaded, await self._engine.predict(loaded, call.ask.inputs))
 
     def _on_a_thread(self, call: Call, body: bytes) -> Reply:
         loaded, ask = self._read(call, body)
-        return _written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
+        return self._written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
+
+    def _deliver(
+        self,
+        call: Call,
+        ask: Ask,
+        loaded: LoadedModel,
+        deliver: Callable[[Reply | Exception], None],
+        result: Predictions | Problem,
+    ) -> None:
+        if isinstance(result, Problem):
+            deliver(result)
+            return
+        try:
+            reply = self._written(call, ask, loaded, result)
+        except Exception as error:  # noqa: BLE001 - whoever delivers logs it and tells the client
+            deliver(error)
+        else:
+            deliver(reply)
+
+    def _written(self, call: Call, ask: Ask, loaded: LoadedModel, predictions: Predictions) -> Reply:
+        number = next(self._numbers)
+        prediction_id = f"{self._replica}-{number:x}"
+        reply = call.door.write(ask, loaded, predictions, prediction_id)
+        call.predictions, call.number = predictions, number
+        own = (*reply.headers, *call.names, (b"x-prediction-id", prediction_id.encode()))
+        return Reply(reply.body, reply.media_type, own)
 
 
 def _put_on_a_route(call: Call, body: bytes) -> None:
     canary, call.canary = call.canary, None
     assert canary is not None
     if takes(canary, call.head.get(KEY_HEADER) or call.door.key_in(body, call.head)):
-        call.served, call.arm = canary.loaded, Route.CANARY
+        call.served, call.arm = canary.loaded, _CANARY
     else:
         call.arm = _STABLE
-
-
-def _deliver(
-    call: Call,
-    ask: Ask,
-    loaded: LoadedModel,
-    deliver: Callable[[Reply | Exception], None],
-    result: Predictions | Problem,
-) -> None:
-    if isinstance(result, Problem):
-        deliver(result)
-        return
-    try:
-        reply = _written(call, ask, loaded, result)
-    except Exception as error:  # noqa: BLE001 - whoever delivers logs it and tells the client
-        deliver(error)
-    else:
-        deliver(reply)
-
-
-def _written(call: Call, ask: Ask, loaded: LoadedModel, predictions: Predictions) -> Reply:
-    prediction_id = new_id()
-    reply = call.door.write(ask, loaded, predictions, prediction_id)
-    own = (*reply.headers, *call.names, (b"x-prediction-id", prediction_id.encode()))
-    return Reply(reply.body, reply.media_type, own)

@@ -1,7 +1,7 @@
 """What Prometheus is told. Each server has its own collector registry, so that two in one process do not mix."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -73,6 +73,17 @@ class Metrics:
             ("model",),
             registry=registry,
         )
+        self._routed = Counter(
+            "serving_routed_requests",
+            "Requests that were routed, by what came of them: `answered`, or the kind of error.",
+            (*_SERVED, "model_route", "result"),
+            registry=registry,
+        )
+        self._windows_lost = Counter(
+            "serving_windows_lost",
+            "Windows of routed requests that were dropped before anybody fetched them.",
+            registry=registry,
+        )
         self._cut = Counter(
             "serving_connections_cut",
             "Connections ended by a fault of their clients.",
@@ -131,6 +142,17 @@ class Metrics:
     def version_live(self, model: str, seconds: float) -> None:
         """Counts how long it took until a version could answer."""
         self._swaps.labels(model).observe(seconds)
+
+    def routed(self, model: str, version: str, route: str, *, n_answered: int, errors: Iterable[str]) -> None:
+        """Counts routed requests: how many were answered, and the kinds of the errors of the others."""
+        if n_answered:
+            self._routed.labels(model, version, route, "answered").inc(n_answered)
+        for kind in errors:
+            self._routed.labels(model, version, route, kind).inc()
+
+    def windows_lost(self, n: int) -> None:
+        """Counts windows that nobody fetched in time."""
+        self._windows_lost.inc(n)
 
     def connection_cut(self, reason: str) -> None:
         """Counts a connection that was ended by a fault of its client."""

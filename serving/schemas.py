@@ -156,6 +156,24 @@ PUSH_BODY: dict[str, Any] = {
 }
 
 
+class ReplicaWindows(BaseModel):
+    """What one process counted."""
+
+    replica: str = Field(description="The process; another after each start.")
+    closed: int = Field(description="The last minute, since 1970, that is closed on it.")
+    windows: list[dict[str, Any]] = Field(
+        description="Counts by model, version, route and minute: what was told once never changes."
+    )
+
+
+class ObservedWindows(BaseModel):
+    """What every process behind this port counted."""
+
+    closed: int = Field(description="The last minute that is closed on all of them: what to send as `after` next.")
+    silent: int = Field(description="How many processes did not answer in time; ask again.")
+    replicas: list[ReplicaWindows]
+
+
 class Scored(BaseModel):
     """Predictions as MLflow's scoring server gives them."""
 
