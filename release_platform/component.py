@@ -15,6 +15,7 @@ from release_platform.defs.readiness import build_ready_check
 from release_platform.defs.registration import build_registered_version, build_servable_check
 from release_platform.defs.reproduction import build_reproduced_check, check_key
 from release_platform.defs.resources import build_fluent_tracking
+from release_platform.defs.rollout import build_rollout_asset
 from release_platform.defs.scoring import build_batch_scores, build_scoring_job
 from release_platform.defs.training import build_trained_model
 from release_platform.defs.verification import build_served_check
@@ -98,6 +99,7 @@ def build_model(project: Project) -> dg.Definitions:
             build_evaluation_report(project),
             build_registered_version(project),
             build_production_version(project),
+            build_rollout_asset(project),
             build_batch_scores(project),
         ],
         asset_checks=[

@@ -13,6 +13,7 @@ from release_platform.defs.audit import build_audit
 from release_platform.defs.lost_runs import build_lost_runs
 from release_platform.defs.promotion import build_jobs, build_run_closers, build_sensor
 from release_platform.defs.resources import Platform, Records, release_progress
+from release_platform.defs.rollout import build_rollout_job, build_rollout_sensor
 from release_platform.defs.verification import build_verification
 from release_platform.domain.errors import SpecError
 from release_platform.project import Project
@@ -46,8 +47,13 @@ def _shared(projects: Mapping[str, Project]) -> dg.Definitions:
     jobs = build_jobs(projects)
     promote = next(job for job in jobs if job.name == "promote")
     own = dg.Definitions(
-        jobs=jobs,
-        sensors=[build_sensor(projects, promote), *build_run_closers(), build_lost_runs()],
+        jobs=[*jobs, build_rollout_job(projects)],
+        sensors=[
+            build_sensor(projects, promote),
+            build_rollout_sensor(projects),
+            *build_run_closers(),
+            build_lost_runs(),
+        ],
         resources={"platform": Platform(), "records": Records()},
         loggers={"release_progress": release_progress},
         executor=dg.in_process_executor,

@@ -12,6 +12,9 @@ from release_platform.domain.projection import Deviation, Shown, What, deviation
 ATTEMPTS = 20
 """How often a projection begins anew because another move was committed meanwhile."""
 
+_ORDER = (Alias.PRODUCTION, Alias.CANARY, Alias.SHADOW, Alias.PREVIOUS, Alias.STAGING)
+"""Production first: what was a canary's share goes to the new version, not back to the old one for a moment."""
+
 
 class Projection:
     """Makes one registry show what one release store says. Every method raises `Unavailable` when either is away."""
@@ -93,12 +96,12 @@ class Projection:
     def _point(self, head: Head, rows: tuple[LedgerRow, ...]) -> tuple[str, ...]:
         problems = []
         shown = self._registry.shown(head.model)
-        moved = {row.version: row for row in standing(rows)}
-        for alias in (Alias.PRODUCTION, Alias.PREVIOUS, Alias.STAGING):
+        moved = {alias_of(row.move): row for row in standing(rows)}
+        for alias in _ORDER:
             version = head.aliases[alias]
             try:
                 if alias is not Alias.PREVIOUS and version is not None:
-                    self._certify(moved[version], shown)
+                    self._certify(moved[alias], shown)
                 if shown.aliases.get(alias) != version:
                     self._registry.set_alias(head.model, alias, version)
             except (Refused, IntegrityError) as error:

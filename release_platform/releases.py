@@ -19,7 +19,7 @@ from release_platform.delivery import Delivery
 from release_platform.domain.api_keys import holds_key
 from release_platform.domain.attestation import SIGNATURE_TAG, check_version_statement, version_statement
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, StaleEpoch, Unavailable
-from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.ledger import LedgerRow, is_of_rollout
 from release_platform.domain.lifecycle import Head, Move, rollback_target
 from release_platform.domain.policy import (
     Approval,
@@ -37,7 +37,9 @@ from release_platform.domain.policy import (
     same_person,
 )
 from release_platform.domain.ports import Clock, Registry, Servers, VersionRecord
+from release_platform.domain.rollout import Rollout
 from release_platform.domain.spec import PolicySpec
+from release_platform.domain.strategy import Strategy
 from release_platform.projection import Projection
 
 STAGING_ATTEMPTS = 10
@@ -45,7 +47,7 @@ Tell = Callable[[str], None]
 """Is given a sentence for each live server, once it was told of a move."""
 
 
-def _keep_quiet(_: str) -> None:
+def keep_quiet(_: str) -> None:
     """Tells nobody."""
 
 
@@ -106,9 +108,16 @@ class Releases:
         return self.store.head(registration.model)
 
     def request(
-        self, model: str, *, version: str | None, actor: str, reason: str, request_id: str | None = None
+        self,
+        model: str,
+        *,
+        version: str | None,
+        actor: str,
+        reason: str,
+        request_id: str | None = None,
+        strategy: Strategy | None = None,
     ) -> PromotionRequest:
-        """Opens a promotion request; without a version it is for the one in Staging.
+        """Opens a promotion request; without a version it is for the one in Staging, without a strategy by the model's.
 
         Asking again with the same id, or for what one has an open request for, returns that request as it is now, with
         the approvals that it has.
@@ -118,10 +127,14 @@ class Releases:
             Refused: Nothing is in Staging, or the version already is in Production, or no reason was given, or the id
                 is of somebody else's request or of one for something else.
         """
-        _check_words("a promotion", actor, reason)
+        check_words("a promotion", actor, reason)
+        if request_id is not None and is_of_rollout(request_id):
+            raise Refused(
+                f"'{request_id}' is an id of a rollout's move: it holds #rollout-", remedy="use another request id"
+            )
         known = self.store.find_request(request_id) if request_id else None
         if known is not None:
-            return _same(known, model, version, actor)
+            return _same(known, model, version, actor, strategy)
         head = self.store.head(model)
         wanted = version or head.staging
         if wanted is None:
@@ -141,7 +154,7 @@ class Releases:
             )
         mine = [r for r in self.store.requests(model, RequestState.OPEN) if (r.version, r.actor) == (wanted, actor)]
         if mine and request_id is None:
-            return mine[0]
+            return _same(mine[0], model, wanted, actor, strategy)
         opened = self.store.open_request(
             PromotionRequest(
                 request_id=request_id or uuid.uuid4().hex[:12],
@@ -150,9 +163,10 @@ class Releases:
                 actor=actor,
                 reason=reason,
                 requested_at=self._clock.now(),
+                strategy=strategy,
             )
         )
-        return _same(opened, model, wanted, actor)  # somebody else may have had this id a moment before
+        return _same(opened, model, wanted, actor, strategy)  # somebody else may have had this id a moment before
 
     def cancel(self, request_id: str, *, actor: str, reason: str) -> PromotionRequest:
         """Closes an open request, so that it is never carried out, and returns it; again does nothing.
@@ -161,7 +175,7 @@ class Releases:
             NotFound: There is no such request.
             Refused: It is closed already in another way, or no reason was given.
         """
-        _check_words("a cancellation", actor, reason)
+        check_words("a cancellation", actor, reason)
         self.store.get_request(request_id)
         self.store.close_request(request_id, RequestState.CANCELLED, f"by {actor}: {reason}")
         request = self.store.get_request(request_id)
@@ -205,6 +219,12 @@ class Releases:
 
     def facts(self, request: PromotionRequest, policy: PolicySpec) -> Facts:
         """Returns what is known of a request now."""
+        current = self.store.rollouts.find_current(request.model)  # first: a head that is read later shows its moves
+        under_way = "" if current is None else _under_way(current.rollout, request)
+        return replace(self.facts_alone(request, policy), under_way=under_way)
+
+    def facts_alone(self, request: PromotionRequest, policy: PolicySpec) -> Facts:
+        """Returns what is known of a request now, whatever rollout is under way."""
         staged = [
             row
             for row in self.store.ledger(request.model)
@@ -233,11 +253,11 @@ class Releases:
         return decision
 
     def _decision(self, facts: Facts) -> Decision:
-        if self._find_done(facts.request) is not None:  # committed, then cut off: `promote` carries it to its end
+        if self.find_done(facts.request) is not None:  # committed, then cut off: `promote` carries it to its end
             return Ready()
         return decide(facts)
 
-    def promote(self, request_id: str, policy: PolicySpec, *, tell: Tell = _keep_quiet) -> LedgerRow:
+    def promote(self, request_id: str, policy: PolicySpec, *, tell: Tell = keep_quiet) -> LedgerRow:
         """Moves Production to what a request asks for, if every condition holds now, and returns the ledger row.
 
         Repeating it returns the row of the first time. The live servers are told at once.
@@ -248,17 +268,9 @@ class Releases:
         """
         request = self.store.get_request(request_id)
         facts = self.facts(request, policy)
-        done = self._find_done(request)  # after the facts: a commit that they show is seen
+        done = self.find_done(request)  # after the facts: a commit that they show is seen
         if done is not None:
-            return self._finish(done, tell)
-        if request.state in {RequestState.REFUSED, RequestState.CANCELLED}:
-            raise Refused(f"request {request_id} is {request.state}: {request.outcome}", remedy="open a new request")
-        decision = decide(facts)
-        if not isinstance(decision, Ready):
-            raise self._not_ready(request, decision)
-        assert facts.registration is not None
-        self._check_loads(request)
-        self.store.record_policy(policy.digest, policy.terms)
+            return self.finish(done, tell)
         row = self.store.commit_move(
             model=request.model,
             move=Move.PROMOTED,
@@ -267,10 +279,30 @@ class Releases:
             actor=request.actor,
             reason=request.reason,
             request_id=request_id,
-            evidence=binding(facts.registration, policy),
-            digest=facts.registration.digest,
+            evidence=self.check_ready(facts),
+            digest=facts.registration.digest if facts.registration else "",
         )
-        return self._finish(row, tell)
+        return self.finish(row, tell)
+
+    def check_ready(self, facts: Facts) -> str:
+        """Checks that what a request asks for may be done now, and returns what its approvals are bound to.
+
+        Raises:
+            Refused: A condition does not hold.
+            IntegrityError: The version's files are not the registered ones.
+        """
+        request = facts.request
+        if request.state in {RequestState.REFUSED, RequestState.CANCELLED}:
+            raise Refused(
+                f"request {request.request_id} is {request.state}: {request.outcome}", remedy="open a new request"
+            )
+        decision = decide(facts)
+        if not isinstance(decision, Ready):
+            raise self._not_ready(request, decision)
+        assert facts.registration is not None
+        self._check_loads(request)
+        self.store.record_policy(facts.policy.digest, facts.policy.terms)
+        return binding(facts.registration, facts.policy)
 
     def rollback(
         self,
@@ -280,17 +312,19 @@ class Releases:
         actor: str,
         reason: str,
         request_id: str | None = None,
-        tell: Tell = _keep_quiet,
+        expected_epoch: int | None = None,
+        tell: Tell = keep_quiet,
     ) -> LedgerRow:
         """Brings a former Production version back (default: the previous one) and returns the ledger row.
 
         It needs no approval, and no registry: when that does not answer, the move is committed, the live servers take
         it from their own copies, and the aliases follow. Repeating it with its id returns the row of the first time.
+        Whoever decided it for a head gives that head's epoch, so that nothing later is undone.
 
         Raises:
             Refused: There is no previous version, or `to` never was in Production.
         """
-        _check_words("a rollback", actor, reason)
+        check_words("a rollback", actor, reason)
         head = self.store.head(model)
         version = to or self._find_target(model, request_id) or rollback_target(head)
         registration = self.store.find_registration(model, version)
@@ -298,7 +332,7 @@ class Releases:
             model=model,
             move=Move.ROLLED_BACK,
             version=version,
-            expected_epoch=head.epoch,
+            expected_epoch=head.epoch if expected_epoch is None else expected_epoch,
             actor=actor,
             reason=reason,
             request_id=request_id or f"rollback-{uuid.uuid4().hex[:12]}",
@@ -321,7 +355,7 @@ class Releases:
             Refused: Something reaches it, and says what; or no reason was given.
             NotFound: There is no such version.
         """
-        _check_words("a removal", actor, reason)
+        check_words("a removal", actor, reason)
         self.store.record_removal(model, version, actor=actor, reason=reason)
         self.registry.remove(model, version)
 
@@ -357,7 +391,8 @@ class Releases:
             digest=registration.digest,
         )
 
-    def _find_done(self, request: PromotionRequest) -> LedgerRow | None:
+    def find_done(self, request: PromotionRequest) -> LedgerRow | None:
+        """Returns the row by which a request moved Production, or None."""
         promoted = [row for row in self.store.ledger(request.model) if row.move is Move.PROMOTED]
         return next((row for row in promoted if row.request_id == request.request_id), None)
 
@@ -370,7 +405,8 @@ class Releases:
         for sentence in self._delivery.deliver(model) if self._delivery is not None else ():
             tell(sentence)
 
-    def _finish(self, row: LedgerRow, tell: Tell) -> LedgerRow:
+    def finish(self, row: LedgerRow, tell: Tell = keep_quiet) -> LedgerRow:
+        """Carries a promotion that is committed to its end, and returns its row; again changes nothing."""
         self._deliver(row.model, tell)
         self.projection.project(row.model)
         self.store.close_request(row.request_id, RequestState.PROMOTED, f"epoch {row.epoch}")
@@ -399,7 +435,18 @@ class Releases:
         return Refused(problem, remedy=f"the request {request.request_id} stays open until it holds")
 
 
-def _check_words(what: str, actor: str, reason: str) -> None:
+def _under_way(rollout: Rollout, request: PromotionRequest) -> str:
+    if rollout.rollout_id == request.request_id:
+        return f"its rollout is under way: {rollout.said}"
+    return f"the rollout of version {rollout.candidate} is under way (request {rollout.rollout_id}): it ends first"
+
+
+def check_words(what: str, actor: str, reason: str) -> None:
+    """Checks that an act has an actor and a reason, and that neither holds an API key.
+
+    Raises:
+        Refused: It has not.
+    """
     if not reason.strip() or not actor.strip():
         raise Refused(f"{what} needs an actor and a reason", remedy="say who wants it and why")
     _check_no_key(actor + reason)
@@ -413,7 +460,9 @@ def _check_no_key(text: str) -> None:
         )
 
 
-def _same(known: PromotionRequest, model: str, version: str | None, actor: str) -> PromotionRequest:
+def _same(
+    known: PromotionRequest, model: str, version: str | None, actor: str, strategy: Strategy | None
+) -> PromotionRequest:
     """Returns the request that has an id already, if it is the one that is asked for again."""
     if (known.model, known.version) != (model, version or known.version):
         raise Refused(
@@ -422,6 +471,12 @@ def _same(known: PromotionRequest, model: str, version: str | None, actor: str) 
         )
     if not same_person(known.actor, actor):
         raise Refused(f"request {known.request_id} is one of {known.actor}", remedy="use a new request id")
+    if strategy is not None and known.strategy != strategy:
+        raise Refused(
+            f"request {known.request_id} asks for {known.model} version {known.version} "
+            + (f"by {known.strategy}" if known.strategy else "by the model's own strategy"),
+            remedy=f"`release cancel {known.request_id}`, then ask for {strategy}",
+        )
     return known
 
 

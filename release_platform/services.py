@@ -10,6 +10,7 @@ from release_platform.adapters.servers import Servers
 from release_platform.adapters.signing import KeyFolder
 from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.releases import Releases
+from release_platform.rollouts import Rollouts
 from release_platform.settings import Settings
 
 
@@ -47,9 +48,14 @@ class Services:
     @cached_property
     def servers(self) -> Servers:
         """The live servers."""
-        return Servers(self.settings.serving_urls)
+        return Servers(self.settings.serving_urls, api_key=self.settings.serving_api_key.get_secret_value())
 
     @cached_property
     def releases(self) -> Releases:
         """Registering, promoting, rolling back."""
         return Releases(self.store, self.registry, self.keys, servers=self.servers)
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        """Bringing a version into Production stage by stage."""
+        return Rollouts(self.releases, self.servers)

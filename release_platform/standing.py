@@ -1,17 +1,21 @@
 """Where the versions and requests of a model stand, as JSON values: what every door shows."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from time import sleep
 from typing import Any
 
 from release_platform.domain.errors import DataError, NotFound
+from release_platform.domain.flips import flip_report
 from release_platform.domain.freeze import find_freeze
+from release_platform.domain.judge import Assessment
 from release_platform.domain.ledger import LedgerRow, standing_at
 from release_platform.domain.lifecycle import Head
 from release_platform.domain.policy import PromotionRequest, RequestState, judged_approvals
 from release_platform.project import Project
 from release_platform.releases import Releases
+from release_platform.rollouts import Rollouts
 
 
 def model_status(project: Project, head: Head) -> dict[str, Any]:
@@ -55,6 +59,8 @@ def request_status(releases: Releases, project: Project, request: PromotionReque
         "requested_at": request.requested_at.isoformat(),
         "state": request.state.value,
         "outcome": request.outcome,
+        "strategy": request.strategy,
+        "rollout": _rollout_of(releases, request),
         "missing": list(releases.missing(facts)) if is_open else [],
         "approvals": [
             {
@@ -66,6 +72,53 @@ def request_status(releases: Releases, project: Project, request: PromotionReque
             }
             for judged in judged_approvals(facts)
         ],
+    }
+
+
+def _rollout_of(releases: Releases, request: PromotionRequest) -> str | None:
+    """Returns where the rollout of a request stands, in a few words; None without one."""
+    kept = releases.store.rollouts.find(request.request_id)
+    return None if kept is None else kept.rollout.said
+
+
+def rollout_status(rollouts: Rollouts, model: str) -> dict[str, Any]:
+    """Returns where a model's rollout stands, and what the judge finds; of none under way, the one that began last.
+
+    Raises:
+        NotFound: There never was one.
+    """
+    kept = rollouts.get(model)
+    rollout, evidence = kept.rollout, rollouts.evidence(kept.rollout)
+    return {
+        "model": model,
+        "request_id": rollout.rollout_id,
+        "version": rollout.candidate,
+        "stable": rollout.stable,
+        "strategy": rollout.plan.strategy.value,
+        "state": rollout.state.value,
+        "said": rollout.said,
+        "stage": rollout.stage + 1,
+        "stages": [{"said": stage.said, **asdict(stage)} for stage in rollout.plan.stages],
+        "since": rollout.since.isoformat(),
+        "elapsed_s": None if rollout.ended else round(rollout.elapsed_s(datetime.now(UTC)), 1),
+        "reason": rollout.reason,
+        "actor": rollout.actor,
+        "settled": kept.settled,
+        "gates": [] if evidence is None else [_gate_status(one) for one in evidence.found],
+        "flips": [] if evidence is None else [asdict(of) for of in flip_report(evidence.windows)],
+    }
+
+
+def _gate_status(found: Assessment) -> dict[str, Any]:
+    result = found.result
+    return {
+        "gate": result.gate,
+        "verdict": result.verdict.value,
+        "blocking": result.blocking,
+        "value": result.value,
+        "margin": result.limit,
+        "n_more": found.n_more,
+        "reason": result.reason,
     }
 
 

@@ -9,23 +9,28 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from secrets import token_hex
+from time import perf_counter
 from typing import ClassVar
 
 from starlette.types import Receive
 
 from release_platform.domain.api_keys import Scope
 from release_platform.domain.prediction import Predictions
+from release_platform.domain.windows import Route
 from serving.access import Access
 from serving.bodies import read_body
 from serving.doors import Ask, Door, Head, Reply, check_media_type
 from serving.engine import Engine
-from serving.errors import Problem
+from serving.errors import Problem, RequestProblem
 from serving.limits import Limits
-from serving.models import Live, LoadedModel
+from serving.models import ROUTE_HEADER, Beside, Live, LoadedModel
+from serving.observations import INPUT_REFUSED, Observations
+from serving.routing import KEY_HEADER, takes
 
 INLINE_BYTES = 32 * 1024
 """Largest body that is parsed on the event loop; a larger one is read, computed and written on a thread."""
 
+_STABLE, _CANARY = Route.STABLE, Route.CANARY  # a look-up in an enumeration is slow
 _PROCESS = token_hex(8)
 _NUMBERS = count(1)
 
@@ -49,8 +54,14 @@ class Call:
         request_id: The id that its client or this server gave it.
         begun: When it came, in seconds of `perf_counter`.
         served: The version that answers, once it was found.
+        arm: The route that it was put on; None while that is open, and for a request that chose its version itself.
+        canary: What it may be put on, once its body is here; None when that is decided.
         caller_id: Whose API key it came with; empty where none was asked for.
         problem: The kind of problem that it was told of; empty for none.
+        error: The kind of error that this is of the version that was asked; empty where it is none of it.
+        refused_by: The canary that did not take it, though Production's version does.
+        predictions: What was answered.
+        number: The number of the prediction.
         ask: What its body asks, once that was read.
     """
 
@@ -64,9 +75,24 @@ class Call:
     request_id: str
     begun: float
     served: LoadedModel | None = None
+    arm: Route | None = None
+    canary: Beside | None = None
     caller_id: str = ""
     problem: str = ""
+    error: str = ""
+    refused_by: LoadedModel | None = None
+    predictions: Predictions | None = None
+    number: int = 0
     ask: Ask | None = None
+
+    @property
+    def names(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The headers that name the version and the route, as far as they are known."""
+        if self.served is None or self.canary is not None:
+            return ()
+        if self.arm is None:
+            return self.served.pinned_headers
+        return self.served.stable_headers if self.arm is _STABLE else self.served.canary_headers
 
 
 class Answering:
@@ -82,10 +108,19 @@ class Answering:
         limits: What one request may hold.
         max_body_bytes: Most bytes of one body.
         body_timeout_s: Seconds within which a body must have arrived.
+        observations: What is told of each call that was routed.
     """
 
     def __init__(
-        self, *, live: Live, engine: Engine, access: Access, limits: Limits, max_body_bytes: int, body_timeout_s: float
+        self,
+        *,
+        live: Live,
+        engine: Engine,
+        access: Access,
+        limits: Limits,
+        max_body_bytes: int,
+        body_timeout_s: float,
+        observations: Observations,
     ) -> None:
         self._live = live
         self._engine = engine
@@ -94,6 +129,9 @@ class Answering:
         self._max_body_bytes = max_body_bytes
         self.inline_bytes = min(INLINE_BYTES, max_body_bytes)
         self._body_timeout_s = body_timeout_s
+        self._put_down = observations.put_down
+        self._replica = observations.replica
+        self._numbers = count(1)
 
     async def answer(self, call: Call, receive: Receive) -> Reply:
         """Returns the answer to a call, naming the version that gave it; goes on from `at_once` where that gave none.
@@ -101,13 +139,14 @@ class Answering:
         Raises:
             Problem: There is no answer.
         """
-        loaded = call.served or self.begin(call)
+        if call.served is None:
+            self.begin(call)
         body = await read_body(receive, call.head, max_bytes=self._max_body_bytes, within_s=self._body_timeout_s)
-        reply = None if call.ask else self.at_once(call, loaded, body)
-        return await self._later(call, loaded, body) if reply is None else reply
+        reply = None if call.ask else self.at_once(call, body)
+        return await self._later(call, body) if reply is None else reply
 
-    def begin(self, call: Call) -> LoadedModel:
-        """Lets a caller in and returns the version that answers.
+    def begin(self, call: Call) -> None:
+        """Lets a caller in, and finds the version that answers, or the two of which one will.
 
         Raises:
             Problem: There is none, or it will not answer this.
@@ -115,67 +154,119 @@ class Answering:
         head = call.head
         caller = self._access.admit(head.get(b"authorization"), head.get(b"x-api-key"), Scope.PREDICT)
         call.caller_id = "" if caller is None else caller.key_id
-        loaded = call.served = self._live.table.get_model(call.model, call.version)
+        table = self._live.table
+        loaded = call.served = table.get_model(call.model, call.version)
+        if call.version is None and head.get(ROUTE_HEADER) != b"stable":
+            if table.canary:
+                call.canary = table.canary.get(loaded.model)
+            if call.canary is None:
+                call.arm = _STABLE
         check_media_type(head, call.door.media_types)
-        return loaded
 
-    def at_once(self, call: Call, loaded: LoadedModel, body: bytes) -> Reply | None:
+    def at_once(self, call: Call, body: bytes) -> Reply | None:
         """Returns the answer to a call that has begun, or None where that would take long. Raises as `answer`."""
-        ask = self._read_if_quick(call, loaded, body)
-        return None if ask is None else _written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
+        asked = self._read_if_quick(call, body)
+        if asked is None:
+            return None
+        loaded, ask = asked
+        return self._written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
 
-    def soon(self, call: Call, loaded: LoadedModel, body: bytes, deliver: Callable[[Reply | Exception], None]) -> bool:
+    def soon(self, call: Call, body: bytes, deliver: Callable[[Reply | Exception], None]) -> bool:
         """Delivers the answer to a call that has begun when this turn of the event loop ends, or what went wrong.
 
         Returns:
             Whether it does; False where it would take long. Raises as `answer`.
         """
-        ask = self._read_if_quick(call, loaded, body)
-        if ask is None:
+        asked = self._read_if_quick(call, body)
+        if asked is None:
             return False
-        self._engine.compute_soon(loaded, ask.inputs, partial(_deliver, call, ask, loaded, deliver))
+        loaded, ask = asked
+        self._engine.compute_soon(loaded, ask.inputs, partial(self._deliver, call, ask, loaded, deliver))
         return True
+
+    def finished(self, call: Call) -> None:
+        """Puts down what a call came to, once that is known; to be called once."""
+        arm, loaded = call.arm, call.served
+        if arm is None or loaded is None or (call.problem and not call.error):
+            return
+        if call.refused_by is not None:
+            now = perf_counter()
+            self._put_down((call.refused_by, _CANARY, call.begun, now, INPUT_REFUSED, None, 0))
+            return
+        self._put_down((loaded, arm, call.begun, perf_counter(), call.error, call.predictions, call.number))
 
     def settle(self) -> None:
         """Delivers all that is to come soon."""
         self._engine.settle()
 
-    def _read_if_quick(self, call: Call, loaded: LoadedModel, body: bytes) -> Ask | None:
+    def _read_if_quick(self, call: Call, body: bytes) -> tuple[LoadedModel, Ask] | None:
         if len(body) > self.inline_bytes:
             return None
-        ask = call.ask = call.door.read(body, call.head, loaded, self._limits)
-        return ask if self._engine.is_quick(loaded, ask.inputs) else None
+        loaded, ask = self._read(call, body)
+        return (loaded, ask) if self._engine.is_quick(loaded, ask.inputs) else None
 
-    async def _later(self, call: Call, loaded: LoadedModel, body: bytes) -> Reply:
+    def _read(self, call: Call, body: bytes) -> tuple[LoadedModel, Ask]:
+        """Returns what is asked, and the version that answers it: here the route is decided, once for all."""
+        stable = call.served
+        assert stable is not None
+        if call.canary is not None:
+            _put_on_a_route(call, body)
+        loaded = call.served
+        assert loaded is not None
+        try:
+            ask = call.door.read(body, call.head, loaded, self._limits)
+        except RequestProblem:
+            if loaded is stable:
+                raise
+            canary, loaded, call.served = loaded, stable, stable  # what Production takes is no fault of the client
+            call.arm = _STABLE
+            ask = call.door.read(body, call.head, stable, self._limits)
+            call.refused_by = canary
+        call.ask = ask
+        return loaded, ask
+
+    async def _later(self, call: Call, body: bytes) -> Reply:
         if call.ask is None:
-            return await self._engine.run(partial(self._on_a_thread, call, loaded, body))
-        return _written(call, call.ask, loaded, await self._engine.predict(loaded, call.ask.inputs))
+            return await self._engine.run(partial(self._on_a_thread, call, body))
+        loaded = call.served
+        assert loaded is not None
+        return self._written(call, call.ask, loaded, await self._engine.predict(loaded, call.ask.inputs))
 
-    def _on_a_thread(self, call: Call, loaded: LoadedModel, body: bytes) -> Reply:
-        ask = call.door.read(body, call.head, loaded, self._limits)
-        return _written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
+    def _on_a_thread(self, call: Call, body: bytes) -> Reply:
+        loaded, ask = self._read(call, body)
+        return self._written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
+
+    def _deliver(
+        self,
+        call: Call,
+        ask: Ask,
+        loaded: LoadedModel,
+        deliver: Callable[[Reply | Exception], None],
+        result: Predictions | Problem,
+    ) -> None:
+        if isinstance(result, Problem):
+            deliver(result)
+            return
+        try:
+            reply = self._written(call, ask, loaded, result)
+        except Exception as error:  # noqa: BLE001 - whoever delivers logs it and tells the client
+            deliver(error)
+        else:
+            deliver(reply)
+
+    def _written(self, call: Call, ask: Ask, loaded: LoadedModel, predictions: Predictions) -> Reply:
+        number = next(self._numbers)
+        prediction_id = f"{self._replica}-{number:x}"
+        reply = call.door.write(ask, loaded, predictions, prediction_id)
+        call.predictions, call.number = predictions, number
+        own = (*reply.headers, *call.names, (b"x-prediction-id", prediction_id.encode()))
+        return Reply(reply.body, reply.media_type, own)
 
 
-def _deliver(
-    call: Call,
-    ask: Ask,
-    loaded: LoadedModel,
-    deliver: Callable[[Reply | Exception], None],
-    result: Predictions | Problem,
-) -> None:
-    if isinstance(result, Problem):
-        deliver(result)
-        return
-    try:
-        reply = _written(call, ask, loaded, result)
-    except Exception as error:  # noqa: BLE001 - whoever delivers logs it and tells the client
-        deliver(error)
+def _put_on_a_route(call: Call, body: bytes) -> None:
+    canary, call.canary = call.canary, None
+    assert canary is not None
+    if takes(canary, call.head.get(KEY_HEADER) or call.door.key_in(body, call.head)):
+        call.served, call.arm = canary.loaded, _CANARY
     else:
-        deliver(reply)
-
-
-def _written(call: Call, ask: Ask, loaded: LoadedModel, predictions: Predictions) -> Reply:
-    prediction_id = new_id()
-    reply = call.door.write(ask, loaded, predictions, prediction_id)
-    own = (*reply.headers, *loaded.headers, (b"x-prediction-id", prediction_id.encode()))
-    return Reply(reply.body, reply.media_type, own)
+        call.arm = _STABLE

@@ -1,7 +1,10 @@
 """Puts the server together. Its lifespan owns every task; importing this starts nothing."""
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -23,9 +26,11 @@ from serving.documentation import add_documentation, with_keys, with_models
 from serving.edge import Edge
 from serving.engine import Engine
 from serving.errors import InvalidInput, Problem, document, problem_response, unforeseen
+from serving.exposition import FOLDER_VARIABLE
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.models import Live, RouteTable
+from serving.observations import Observations
 from serving.predicting import build_predict_routes
 from serving.pushes import Pushes
 from serving.registry import ModelSource
@@ -35,9 +40,11 @@ from serving.routes.health import build_health_routes
 from serving.routes.inference import INFER_ROUTES, build_inference_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
+from serving.routes.observed import WINDOWS, build_observed_routes
 from serving.routes.scoring import SCORING_ROUTES, build_scoring_routes
 from serving.schemas import answers
 from serving.settings import Settings
+from serving.siblings import Siblings
 from serving.tracing import find_tracing
 from serving.watch import Watcher
 
@@ -96,6 +103,8 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         metrics=metrics,
     )
     metrics.watch_queue(lambda: engine.n_waiting)
+    observations = Observations(live=live, metrics=metrics, clock=clock)
+    siblings = Siblings(_shared_folder(), observations.replica, partial(_answer_sibling, observations))
     access = Access(settings.api_keys, rate_per_minute=settings.rate_limit, clock=clock)
     tracing = find_tracing()
     source = ModelSource(
@@ -120,9 +129,9 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         access.announce()
-        async with anyio.create_task_group() as tasks:
+        async with siblings.answering(), anyio.create_task_group() as tasks:
             tasks.start_soon(watcher.run)
-            tasks.start_soon(_count_each_second, metrics)
+            tasks.start_soon(_count_each_second, metrics, observations)
             yield
             live.draining = True
             tasks.cancel_scope.cancel()
@@ -154,6 +163,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         limits=limits,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
+        observations=observations,
     )
     predict_routes = (*PREDICT_ROUTES, *SCORING_ROUTES, *INFER_ROUTES)
     edge = Edge(
@@ -175,6 +185,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     pushes = Pushes(source=source, live=live, settle=watcher.settle)
     app.include_router(build_move_routes(pushes=pushes, settings=settings))
     app.include_router(build_admin_routes(watcher=watcher, live=live))
+    app.include_router(build_observed_routes(observations=observations, siblings=siblings))
     app.include_router(
         build_health_routes(
             live=live, metrics=metrics, access=access, configured=settings.models, started_at=clock.now()
@@ -188,10 +199,25 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     return app
 
 
-async def _count_each_second(metrics: Metrics) -> None:
+async def _count_each_second(metrics: Metrics, observations: Observations) -> None:
     while True:
         await anyio.sleep(1.0)
         metrics.count()
+        observations.count()
+
+
+def _shared_folder() -> Path | None:
+    """Returns the folder that the workers of one server share; None for a server of one process."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    return Path(folder) if folder else None
+
+
+def _answer_sibling(observations: Observations, question: dict[str, Any]) -> Any:
+    match question["what"]:
+        case str(what) if what == WINDOWS:
+            return observations.closed_after(question["after"])
+        case other:
+            raise ValueError(f"another worker asks for '{other}'")
 
 
 def _connector(settings: Settings, registry: RegistryReader | None) -> Callable[[], RegistryReader]:

@@ -14,6 +14,8 @@ from release_platform.domain.features import ColumnType, Input
 from serving.limits import Limits
 from serving.models import LoadedModel, RouteTable
 from serving.routes.native import PREDICT_ROUTES
+from serving.routing import KEY_MEMBER
+from serving.schemas import ROUTE_KEY
 
 _FILES = "/docs/files"
 _TYPES: dict[ColumnType, dict[str, Any]] = {
@@ -91,13 +93,19 @@ def _operation(general: dict[str, Any], loaded: LoadedModel, limits: Limits) -> 
 
 def _rows(inputs: tuple[Input, ...], limits: Limits) -> dict[str, Any]:
     row = _object({one.name: _value(one, limits) for one in inputs}, extra=limits.ignore_extra)
-    return _object({"rows": {"type": "array", "items": row, "minItems": 1, "maxItems": limits.max_rows}}, title="Rows")
+    rows = {"type": "array", "items": row, "minItems": 1, "maxItems": limits.max_rows}
+    return _body("Rows", rows=rows)
 
 
 def _columns(inputs: tuple[Input, ...], limits: Limits) -> dict[str, Any]:
     size = {"minItems": 1, "maxItems": limits.max_rows}
     columns = {one.name: {"type": "array", "items": _value(one, limits), **size} for one in inputs}
-    return _object({"columns": _object(columns, extra=limits.ignore_extra)}, title="Columns")
+    return _body("Columns", columns=_object(columns, extra=limits.ignore_extra))
+
+
+def _body(title: str, **given: dict[str, Any]) -> dict[str, Any]:
+    body = _object(given, title=title)
+    return body | {"properties": given | {KEY_MEMBER: ROUTE_KEY}}
 
 
 def _object(properties: dict[str, Any], *, extra: bool = False, **more: Any) -> dict[str, Any]:

@@ -201,6 +201,16 @@ def check_count(n_rows: int, limits: Limits, field: str) -> None:
         raise InvalidInput(detail, field=field)
 
 
+def check_route_key(key: object) -> None:
+    """Refuses a key to be routed by that is given and is no text.
+
+    Raises:
+        InvalidInput: It is none.
+    """
+    if key is not None and not isinstance(key, str):
+        raise InvalidInput(f"'route_key' is {kind(key)}, not text", field="route_key")
+
+
 def kind(value: object) -> str:
     """Returns what a JSON value is, in words."""
     names = {dict: "an object", list: "an array", str: "text", bool: "true or false", type(None): "null"}

@@ -71,6 +71,11 @@ def read_inference(body: bytes, json_length: bytes | None, loaded: LoadedModel, 
             raise
 
 
+def json_part(body: bytes, json_length: bytes | None) -> bytes:
+    """Returns the JSON of a body, as far as its header says where that ends."""
+    return body if json_length is None or not json_length.isdigit() else body[: int(json_length[:_LONGEST_LENGTH])]
+
+
 def write_inference(ask: Ask, loaded: LoadedModel, predictions: Predictions, prediction_id: str) -> Reply:
     """Returns the answer: JSON, or a JSON object and behind it the outputs that were wanted in bytes."""
     wanted: Wanted = ask.options

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.errors import InvalidInput
-from serving.forms import kind
+from serving.forms import check_route_key, kind
 from serving.parsing import parse
 from serving.tensors import DATATYPES, shown
 
@@ -69,7 +69,9 @@ def request_of(value: Any) -> InferenceRequest:
     own_id = value.get("id")
     if own_id is not None and not isinstance(own_id, str):
         raise InvalidInput(f"'id' is {kind(own_id)}, not text", field="id")
-    binary = _flag(_parameters(value, "the request"), "binary_data_output", default=False)
+    parameters = _parameters(value, "the request")
+    check_route_key(parameters.get("route_key"))
+    binary = _flag(parameters, "binary_data_output", default=False)
     outputs = _outputs(value.get("outputs"), binary=binary)
     tensors: dict[str, GivenTensor] = {}
     for one in _objects(value.get("inputs"), "inputs"):

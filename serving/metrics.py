@@ -1,7 +1,7 @@
 """What Prometheus is told. Each server has its own collector registry, so that two in one process do not mix."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from release_platform.domain.prediction import Predictions
 from serving.exposition import exposition_of_all_workers
-from serving.models import Live, LoadedModel
+from serving.models import BESIDE, Live, LoadedModel
 
 _BUCKETS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BUCKETS_ITEMS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
@@ -71,6 +71,17 @@ class Metrics:
             "serving_swap_seconds",
             "Seconds from naming a version to its first possible answer: fetch, verify, load, warm up.",
             ("model",),
+            registry=registry,
+        )
+        self._routed = Counter(
+            "serving_routed_requests",
+            "Requests that were routed, by what came of them: `answered`, or the kind of error.",
+            (*_SERVED, "model_route", "result"),
+            registry=registry,
+        )
+        self._windows_lost = Counter(
+            "serving_windows_lost",
+            "Windows of routed requests that were dropped before anybody fetched them.",
             registry=registry,
         )
         self._cut = Counter(
@@ -132,6 +143,17 @@ class Metrics:
         """Counts how long it took until a version could answer."""
         self._swaps.labels(model).observe(seconds)
 
+    def routed(self, model: str, version: str, route: str, *, n_answered: int, errors: Iterable[str]) -> None:
+        """Counts routed requests: how many were answered, and the kinds of the errors of the others."""
+        if n_answered:
+            self._routed.labels(model, version, route, "answered").inc(n_answered)
+        for kind in errors:
+            self._routed.labels(model, version, route, kind).inc()
+
+    def windows_lost(self, n: int) -> None:
+        """Counts windows that nobody fetched in time."""
+        self._windows_lost.inc(n)
+
     def connection_cut(self, reason: str) -> None:
         """Counts a connection that was ended by a fault of its client."""
         self._cut.labels(reason).inc()
@@ -186,9 +208,17 @@ class _TableCollector(Collector):
         for loaded in table.loaded.values():
             info.add_metric((loaded.model, loaded.version, loaded.digest, loaded.package.engine_name), 1)
             since.add_metric((loaded.model,), loaded.since.timestamp())
+        weight = GaugeMetricFamily(
+            "serving_route_weight",
+            "The share of the requests that a version on a route beside Production is asked.",
+            labels=["model", "version", "model_route"],
+        )
+        for route in BESIDE:
+            for beside in table.beside(route).values():
+                weight.add_metric((beside.loaded.model, beside.loaded.version, route.value), beside.weight)
         for name in table.names:
             refused.add_metric((name,), float(name in table.troubled))
-        yield from (info, since, refused)
+        yield from (info, since, refused, weight)
         yield GaugeMetricFamily("serving_waiting_requests", "Requests that wait for a thread.", value=self.n_waiting())
         contact = table.contact
         yield GaugeMetricFamily(

@@ -9,6 +9,9 @@
  refusal             loaded, with a refusal beside it
 ```
 A look at the registry and a push may run at the same time. Whichever settles last, the higher epoch stays.
+
+Beside the live version there may be one on the route `canary` and one on `shadow`, put there by a move after the one
+that put the live version into Production; with Production's next move they are gone.
 """
 
 from collections.abc import Mapping
@@ -23,6 +26,7 @@ import orjson
 
 from release_platform.adapters.model_package import ModelPackage
 from release_platform.adapters.trust import Proof
+from release_platform.domain.windows import Route
 from serving.errors import ModelNotLoaded, UnknownModel, UnknownVersion
 from serving.forms import Form
 
@@ -32,6 +36,13 @@ UNASSIGNED = "Unassigned"
 BEHIND = "Behind"
 """The kind of refusal where the registry still names what was in Production before the move that is served."""
 
+ROUTE_HEADER = b"x-model-route"
+"""The header of an answer that names its route; in a request, `stable` asks for the version in Production."""
+
+BESIDE = (Route.CANARY, Route.SHADOW)
+"""The routes beside Production; each is named as the registry alias that says who is on it."""
+
+_Key = TypeVar("_Key")
 _T = TypeVar("_T")
 
 
@@ -82,6 +93,21 @@ class LoadedModel:
         return tuple((name, str(value).encode()) for name, value in named)
 
     @cached_property
+    def stable_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The same, with the route of Production's version."""
+        return (*self.headers, (ROUTE_HEADER, b"stable"))
+
+    @cached_property
+    def canary_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The same, with the canary's."""
+        return (*self.headers, (ROUTE_HEADER, b"canary"))
+
+    @cached_property
+    def pinned_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The same for requests that chose the version themselves."""
+        return (*self.headers, (ROUTE_HEADER, b"pinned"))
+
+    @cached_property
     def members(self) -> bytes:
         """The beginning of the JSON object of an answer, which names it; it ends in a comma."""
         names = {"model": self.model, "version": self.version, "digest": self.digest, "epoch": self.epoch}
@@ -91,6 +117,19 @@ class LoadedModel:
     def example(self) -> dict[str, Any]:
         """A row that the model answers: its first golden one."""
         return {name: values[0] for name, values in self.package.golden["inputs"].items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """A verified version that stands beside the one in Production, on a route of its own.
+
+    Attributes:
+        loaded: The version; its epoch is that of the move that put it there, or changed its weight.
+        weight: The share of the requests that it is asked, 0 to 1; with 0 it is kept ready.
+    """
+
+    loaded: LoadedModel
+    weight: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,10 +211,27 @@ class StoodBy:
     loaded: LoadedModel | None
 
 
-Event = Went | Confirmed | Refused | Reached | Lost | StoodBy
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoodBeside:
+    """The registry was asked who stands beside Production on a route.
+
+    Attributes:
+        model: The model.
+        route: `canary` or `shadow`.
+        beside: Who does; None for nobody.
+        refusal: Why the one that the registry names does not; None where it does, or names none.
+    """
+
+    model: str
+    route: Route
+    beside: Beside | None = None
+    refusal: Refusal | None = None
 
 
-def _nothing() -> Mapping[str, Any]:
+Event = Went | Confirmed | Refused | Reached | Lost | StoodBy | StoodBeside
+
+
+def _nothing() -> Mapping[Any, Any]:
     return MappingProxyType({})
 
 
@@ -187,16 +243,26 @@ class RouteTable:
         loaded: The live version of each model.
         standby: The previous Production version of each model, verified and warm. It answers those who name it, until
             the next move: only the registry tells whether it stands behind that.
+        canary: Of each model that has one, the version that a share of the requests goes to instead.
+        shadow: Likewise, the version that a share of the requests is put to as well, and whose answers nobody gets.
         refusals: Why a model's named version is not the live one.
+        refusals_beside: Why the version that is named for a route beside it is not on it.
         known: Names of the models to serve; None when they are not known yet.
         contact: How the registry was met last.
     """
 
     loaded: Mapping[str, LoadedModel] = field(default_factory=_nothing)
     standby: Mapping[str, LoadedModel] = field(default_factory=_nothing)
+    canary: Mapping[str, Beside] = field(default_factory=_nothing)
+    shadow: Mapping[str, Beside] = field(default_factory=_nothing)
     refusals: Mapping[str, Refusal] = field(default_factory=_nothing)
+    refusals_beside: Mapping[tuple[str, Route], Refusal] = field(default_factory=_nothing)
     known: frozenset[str] | None = None
     contact: Contact = field(default_factory=Contact)
+
+    def beside(self, route: Route) -> Mapping[str, Beside]:
+        """Returns the versions on `canary` or `shadow`, by model."""
+        return self.canary if route is Route.CANARY else self.shadow
 
     def get_model(self, model: str, version: str | None = None) -> LoadedModel:
         """Returns the version of a model that answers.
@@ -280,6 +346,8 @@ def advance(table: RouteTable, event: Event) -> RouteTable:
             return replace(table, contact=replace(table.contact, reachable=False, problem=problem))
         case StoodBy(model=model, loaded=loaded):
             return _stand_by(table, model, loaded)
+        case StoodBeside():
+            return _stand_beside(table, event)
         case _:
             assert_never(event)
 
@@ -294,8 +362,9 @@ def _go_live(table: RouteTable, loaded: LoadedModel) -> RouteTable:
         live.origin is Origin.REGISTRY,
     ):
         return table
-    return replace(
+    return _without_overtaken(
         table,
+        loaded.model,
         loaded=_with(table.loaded, loaded.model, loaded),
         standby=_without(table.standby, loaded.model) if live is None or loaded.epoch > live.epoch else table.standby,
         refusals=_without(table.refusals, loaded.model),
@@ -309,6 +378,40 @@ def _stand_by(table: RouteTable, model: str, loaded: LoadedModel | None) -> Rout
     return replace(table, standby=_with(table.standby, model, loaded))
 
 
+def _without_overtaken(table: RouteTable, model: str, **changed: Any) -> RouteTable:
+    """Returns a table with changes, but without what stood beside Production before its last move."""
+    moved = replace(table, **changed)
+    live = moved.loaded[model]
+    for route in BESIDE:
+        beside = moved.beside(route).get(model)
+        if beside is not None and not _may_stand_beside(live, beside):
+            moved = _with_beside(moved, route, _without(moved.beside(route), model))
+    return moved
+
+
+def _may_stand_beside(live: LoadedModel | None, beside: Beside) -> bool:
+    return live is not None and beside.loaded.epoch > live.epoch and beside.loaded.version != live.version
+
+
+def _stand_beside(table: RouteTable, event: StoodBeside) -> RouteTable:
+    model, route, beside = event.model, event.route, event.beside
+    place, now = (model, route), table.beside(route)
+    refusals = _without(table.refusals_beside, place)
+    if event.refusal is not None:
+        refusals = _with(refusals, place, event.refusal)
+    if beside is None or not _may_stand_beside(table.loaded.get(model), beside):
+        standing = _without(now, model)
+    elif model in now and now[model].loaded.epoch > beside.loaded.epoch:
+        return table
+    else:
+        standing = _with(now, model, beside)
+    return _with_beside(replace(table, refusals_beside=refusals), route, standing)
+
+
+def _with_beside(table: RouteTable, route: Route, standing: Mapping[str, Beside]) -> RouteTable:
+    return replace(table, canary=standing) if route is Route.CANARY else replace(table, shadow=standing)
+
+
 def _confirm(table: RouteTable, model: str, epoch: int) -> RouteTable:
     live = table.loaded.get(model)
     if live is None or live.epoch != epoch:  # overtaken by a push
@@ -319,11 +422,11 @@ def _confirm(table: RouteTable, model: str, epoch: int) -> RouteTable:
     return replace(table, loaded=_with(table.loaded, model, confirmed), refusals=_without(table.refusals, model))
 
 
-def _with(values: Mapping[str, _T], name: str, value: _T) -> Mapping[str, _T]:
+def _with(values: Mapping[_Key, _T], name: _Key, value: _T) -> Mapping[_Key, _T]:
     return MappingProxyType({**values, name: value})
 
 
-def _without(values: Mapping[str, _T], name: str) -> Mapping[str, _T]:
+def _without(values: Mapping[_Key, _T], name: _Key) -> Mapping[_Key, _T]:
     return MappingProxyType({other: value for other, value in values.items() if other != name})
 
 

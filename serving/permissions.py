@@ -2,14 +2,24 @@
 
 from release_platform.domain.api_keys import Scope
 
+COUNTS = frozenset({"/admin/windows"})
+"""What only adds up what `/metrics` adds up too: where no API keys are asked for, everybody may read it."""
+
 PROBES = frozenset({"/livez", "/readyz", "/ping", "/health", "/v2/health/live", "/v2/health/ready"})
 
 
-def needed(method: str, path: str) -> Scope | None:
+def needed(method: str, path: str, *, keyed: bool = True) -> Scope | None:
     """Returns the scope that a request which is no prediction needs; None when anybody may send it.
 
     Probes are open, and so are pushed moves: their signatures prove them, whoever brings them.
+
+    Args:
+        method: The request's method.
+        path: Its path.
+        keyed: Whether the server asks for API keys at all.
     """
     if path in PROBES or (method == "POST" and path.startswith("/v1/models/") and path.endswith("/certificate")):
         return None
+    if path in COUNTS and not keyed:
+        return Scope.READ
     return Scope.ADMIN if path.startswith("/admin") else Scope.READ

@@ -35,7 +35,11 @@ class PlainJson:
         )
         body = msgspec.defstruct(
             "Body",
-            [("rows", list[row] | UnsetType, UNSET), ("columns", columns | UnsetType, UNSET)],  # type: ignore[valid-type]
+            [
+                ("rows", list[row] | UnsetType, UNSET),  # type: ignore[valid-type]
+                ("columns", columns | UnsetType, UNSET),
+                ("route_key", str | UnsetType, UNSET),
+            ],
             forbid_unknown_fields=True,
             gc=False,
         )
@@ -70,7 +74,8 @@ class PlainJson:
         )
         # Each member has one colon: where there are more, a key stands twice.
         n_objects = 1 if asked.rows is UNSET else len(asked.rows)
-        if matrix is None or body.count(b":") != 1 + n_objects * self._n_colons:
+        n_more = 1 if asked.route_key is UNSET else 2 + asked.route_key.count(":")
+        if matrix is None or body.count(b":") != n_more + n_objects * self._n_colons:
             return None
         return matrix
 

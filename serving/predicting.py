@@ -18,6 +18,7 @@ from starlette.types import Receive
 from serving.answering import Answering, Call
 from serving.doors import Door, Reply
 from serving.errors import Problem, problem_response, unforeseen
+from serving.observations import error_kind
 from serving.requests import mark_served, request_id_of
 
 _TAKEN_APART = frozenset(b"%?#")
@@ -89,9 +90,11 @@ class Directory:
 async def respond(answering: Answering, call: Call, receive: Receive) -> Sent:
     """Returns what goes out to a call: the answer, or the problem in the words of its protocol."""
     try:
-        return _as_sent(await answering.answer(call, receive))
+        sent = _as_sent(await answering.answer(call, receive))
     except Exception as error:  # noqa: BLE001 - it is logged, and the client is told
-        return told(error, call)
+        sent = told(error, call)
+    answering.finished(call)
+    return sent
 
 
 def respond_soon(answering: Answering, call: Call, body: bytes, deliver: Callable[[Sent], None]) -> bool:
@@ -99,9 +102,11 @@ def respond_soon(answering: Answering, call: Call, body: bytes, deliver: Callabl
 
     def write(reply: Reply | Exception) -> None:
         deliver(told(reply, call) if isinstance(reply, Exception) else _as_sent(reply))
+        answering.finished(call)
 
     try:
-        return answering.soon(call, answering.begin(call), body, write)
+        answering.begin(call)
+        return answering.soon(call, body, write)
     except Exception as error:  # noqa: BLE001 - it is logged, and the client is told
         write(error)
         return True
@@ -110,10 +115,10 @@ def respond_soon(answering: Answering, call: Call, body: bytes, deliver: Callabl
 def told(error: Exception, call: Call) -> Sent:
     """Returns a problem as it goes out to a call."""
     problem = error if isinstance(error, Problem) else unforeseen(call.request_id)
-    call.problem, call.caller_id = problem.slug, call.caller_id or problem.caller_id
+    call.problem, call.error, call.caller_id = problem.slug, error_kind(problem), call.caller_id or problem.caller_id
     more = call.door.complain(problem)
     response = problem_response(problem, instance=call.path, request_id=call.request_id, more=more)
-    return Sent(response.status_code, response.raw_headers, bytes(response.body))
+    return Sent(response.status_code, [*response.raw_headers, *call.names], bytes(response.body))
 
 
 def _as_sent(reply: Reply) -> Sent:

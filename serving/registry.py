@@ -32,8 +32,9 @@ from serving.warmup import INLINE_S, is_same_in_company, rows_within
 
 ALIAS = "production"
 PREVIOUS = "previous"
-WARM = 3
-"""How many versions of each model stay in memory: the live one, the one before it, and one to go back and forth."""
+WARM = 5
+"""How many versions of each model stay in memory: the live one, the one before it, canary, shadow, and one to go back
+and forth."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOG = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class ModelSource:
         Raises:
             Unavailable: The registry does not answer.
         """
-        listed = tuple(self._reach().models())
+        listed = tuple(self.reach().models())
         return self._only or listed
 
     def is_served(self, model: str) -> bool:
@@ -100,10 +101,10 @@ class ModelSource:
         """
         version: str | None = None
         try:
-            version = self._reach().find_alias(model, ALIAS)
+            version = self.reach().find_alias(model, ALIAS)
             if version is None:
                 return self._unassigned(model, live, refusal)
-            record = self._reach().get_version(model, version)
+            record = self.reach().get_version(model, version)
             proof = record.tags.get(CERTIFICATE_TAG + ALIAS)
             if live is not None and (live.version, live.proof.certificate) == (version, proof):
                 return Confirmed(model=model, epoch=live.epoch)
@@ -113,10 +114,10 @@ class ModelSource:
         except Unavailable as error:
             return Lost(problem=error.problem)
         except _Behind as error:
-            return self._refuse(model, version, BEHIND, error.problem, refusal)
+            return self.refused(model, version, BEHIND, error.problem, refusal)
         except Exception as error:  # noqa: BLE001 - no version, however broken, may take a good one down
             _LOG.warning("%s version %s is refused: %s", model, version, error)
-            return self._refuse(model, version, type(error).__name__, reason_of(error), refusal)
+            return self.refused(model, version, type(error).__name__, reason_of(error), refusal)
 
     def look_behind(self, model: str, live: LoadedModel | None, standby: LoadedModel | None) -> StoodBy | None:
         """Returns the version that was in Production before the live one, loaded; None when nothing changed.
@@ -124,14 +125,14 @@ class ModelSource:
         A way back is a convenience here: whatever goes wrong is logged, and no refusal.
         """
         try:
-            version = self._reach().find_alias(model, PREVIOUS)
+            version = self.reach().find_alias(model, PREVIOUS)
             if version == (None if standby is None else standby.version):
                 return None
             if version is None or live is None:
                 return StoodBy(model=model, loaded=None)
             if model in self._no_way_back and self._clock.now() < self._no_way_back[model]:
                 return None
-            record = self._reach().get_version(model, version)
+            record = self.reach().get_version(model, version)
             proof = proof_of(record, ALIAS)
             certificate = self.authorise(proof, record.manifest, model, version)
             loaded = self.prepare(certificate, proof, record.manifest, live, Origin.REGISTRY)
@@ -191,7 +192,8 @@ class ModelSource:
         except (OSError, ValueError) as error:
             _LOG.warning("%s version %s is live, but not noted for a restart: %s", loaded.model, loaded.version, error)
 
-    def _reach(self) -> RegistryReader:
+    def reach(self) -> RegistryReader:
+        """Returns the registry, connected to when it is first needed."""
         if self._registry is None:
             self._registry = self._connect()
         return self._registry
@@ -200,7 +202,7 @@ class ModelSource:
         proof = proof_of(record, ALIAS)
         certificate = self.authorise(proof, record.manifest, record.model, record.version)
         self._check_fence(certificate, live)
-        self._check_newest(certificate)
+        self.check_newest(certificate)
         return self.prepare(certificate, proof, record.manifest, live, Origin.REGISTRY)
 
     def _check_fence(self, certificate: Certificate, live: LoadedModel | None) -> None:
@@ -215,13 +217,18 @@ class ModelSource:
             remedy=f"the alias was moved behind the platform's back; see `release history {certificate.model}`",
         )
 
-    def _check_newest(self, certificate: Certificate) -> None:
-        """Refuses an alias that was moved back: also a server that never served anything sees that it was."""
-        newest = self._trust.newest_epoch(self._reach().shown(certificate.model), model=certificate.model, alias=ALIAS)
+    def check_newest(self, certificate: Certificate) -> None:
+        """Refuses an alias that was moved back: also a server that never served anything sees that it was.
+
+        Raises:
+            IntegrityError: The registry shows a later certificate of the alias.
+        """
+        alias, model = certificate.alias, certificate.model
+        newest = self._trust.newest_epoch(self.reach().shown(model), model=model, alias=alias)
         if certificate.epoch < newest:
             raise IntegrityError(
-                f"{certificate.model} version {certificate.version} stood in Production in epoch {certificate.epoch}, "
-                f"but the registry shows a certificate of epoch {newest}: its alias was moved back, or soon moves",
+                f"{model} version {certificate.version} stood behind {alias} in epoch {certificate.epoch}, but the "
+                f"registry shows a certificate of epoch {newest}: its alias was moved back, or soon moves",
                 remedy=f"wait for the promotion sensor; see `release history {certificate.model}`",
             )
 
@@ -242,13 +249,15 @@ class ModelSource:
             package = self._from_cache(certificate, manifest) or self._from_registry(certificate, manifest)
         return self._loaded(package, certificate, proof, origin)
 
-    def authorise(self, proof: Proof, manifest: Manifest, model: str, version: str | None = None) -> Certificate:
-        """Returns the certificate by which these files stand in Production; of any version where none is given.
+    def authorise(
+        self, proof: Proof, manifest: Manifest, model: str, version: str | None = None, *, alias: str = ALIAS
+    ) -> Certificate:
+        """Returns the certificate by which these files stand behind an alias; of any version where none is given.
 
         Raises:
             IntegrityError: A key is not trusted, a signature is wrong, or it is of something else.
         """
-        return self._trust.authorise(proof, manifest, model=model, version=version, alias=ALIAS)
+        return self._trust.authorise(proof, manifest, model=model, version=version, alias=alias)
 
     def accepted_epoch(self, model: str, live: LoadedModel | None) -> int:
         """Returns the newest epoch that this server accepted, also before a restart; it never decreases."""
@@ -278,7 +287,7 @@ class ModelSource:
 
     def _from_registry(self, named: Certificate, manifest: Manifest) -> ModelPackage:
         with self._cache.incoming() as folder:
-            self._reach().fetch(named.model, named.version, folder)
+            self.reach().fetch(named.model, named.version, folder)
             package = _load(named.model, folder, manifest)
             self._cache.keep(folder, manifest.digest)
         return package
@@ -307,9 +316,10 @@ class ModelSource:
         reason = f"no version of '{model}' is in Production; promote one with `release promote {model}`"
         if live is not None:
             reason = f"no version of '{model}' is in Production any more; version {live.version} goes on"
-        return self._refuse(model, None, UNASSIGNED, reason, refusal)
+        return self.refused(model, None, UNASSIGNED, reason, refusal)
 
-    def _refuse(self, model: str, version: str | None, kind: str, reason: str, before: Refusal | None) -> Refused:
+    def refused(self, model: str, version: str | None, kind: str, reason: str, before: Refusal | None) -> Refused:
+        """Returns a refusal that follows another, if there was one, and waits twice as long to try again."""
         again = before is not None and before.version == version
         n_attempts = before.n_attempts + 1 if before is not None and again else 1
         wait_s = min(self._retry_s * 2.0 ** min(n_attempts - 1, 30), self._retry_max_s)

@@ -105,6 +105,11 @@ _ROW = {"type": "object", "additionalProperties": _VALUE}
 _COLUMN = {"type": "array", "items": _VALUE, "minItems": 1}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
+ROUTE_KEY = {
+    "type": "string",
+    "description": "Whose request it is, e.g. a customer's number: one key is always answered on one route.",
+}
+
 PREDICT_BODY: dict[str, Any] = {
     "required": True,
     "description": "Rows as records, or as columns. `GET /v1/models/{model}` tells the inputs and an example row.",
@@ -117,14 +122,17 @@ PREDICT_BODY: dict[str, Any] = {
                         "type": "object",
                         "required": ["rows"],
                         "additionalProperties": False,
-                        "properties": {"rows": {"type": "array", "items": _ROW, "minItems": 1}},
+                        "properties": {"rows": {"type": "array", "items": _ROW, "minItems": 1}, "route_key": ROUTE_KEY},
                     },
                     {
                         "title": "Columns",
                         "type": "object",
                         "required": ["columns"],
                         "additionalProperties": False,
-                        "properties": {"columns": {"type": "object", "additionalProperties": _COLUMN}},
+                        "properties": {
+                            "columns": {"type": "object", "additionalProperties": _COLUMN},
+                            "route_key": ROUTE_KEY,
+                        },
                     },
                 ]
             },
@@ -146,6 +154,24 @@ PUSH_BODY: dict[str, Any] = {
     "description": "It needs no login: both signatures are checked, and the epoch must be later than the accepted one.",
     "content": {"application/json": {"schema": _PUSH}},
 }
+
+
+class ReplicaWindows(BaseModel):
+    """What one process counted."""
+
+    replica: str = Field(description="The process; another after each start.")
+    closed: int = Field(description="The last minute, since 1970, that is closed on it.")
+    windows: list[dict[str, Any]] = Field(
+        description="Counts by model, version, route and minute: what was told once never changes."
+    )
+
+
+class ObservedWindows(BaseModel):
+    """What every process behind this port counted."""
+
+    closed: int = Field(description="The last minute that is closed on all of them: what to send as `after` next.")
+    silent: int = Field(description="How many processes did not answer in time; ask again.")
+    replicas: list[ReplicaWindows]
 
 
 class Scored(BaseModel):

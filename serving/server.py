@@ -17,7 +17,7 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI
 
-from release_platform.domain.ports import RegistryReader
+from release_platform.domain.ports import Clock, RegistryReader
 from serving.app import create_app
 from serving.connection import Connection, Lobby
 from serving.logs import log_config
@@ -120,13 +120,18 @@ class Server(uvicorn.Server):
             connection.cut()
 
 
-def build_server(settings: Settings, registry: RegistryReader | None = None) -> Server:
+def build_server(settings: Settings, registry: RegistryReader | None = None, *, clock: Clock | None = None) -> Server:
     """Returns a server that is not started yet.
+
+    Args:
+        settings: How it is configured.
+        registry: Where versions come from; None for the MLflow registry at `settings.tracking_uri`.
+        clock: The time; None for the machine's.
 
     Raises:
         ValueError: There is neither a registry nor an address of one.
     """
-    app: FastAPI = create_app(settings, registry)
+    app: FastAPI = create_app(settings, registry, clock=clock)
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -10,8 +10,9 @@ import anyio
 
 from release_platform.domain.errors import ReleaseError
 from serving.background import call_in_daemon
+from serving.beside import BesideSource
 from serving.metrics import Metrics
-from serving.models import Event, Live, Lost, Reached, Refused, Went
+from serving.models import Event, Live, Lost, Reached, Refused, StoodBeside, Went
 from serving.registry import ModelSource
 
 _LOG = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Watcher:
         follow_s: float | None = None,
     ) -> None:
         self._source = source
+        self._beside = BesideSource(source)
         self._live = live
         self._metrics = metrics
         self._refresh_s = refresh_s
@@ -83,6 +85,7 @@ class Watcher:
                 await self.restore(self._source.remembered())
                 return
             await self._look_behind(model)
+            await self._look_beside(model)
 
     async def _look_behind(self, model: str) -> None:
         table = self._live.table
@@ -90,6 +93,24 @@ class Watcher:
         event = await call_in_daemon(look)
         if event is not None:
             self._apply(event)
+
+    async def _look_beside(self, model: str) -> None:
+        for event in await call_in_daemon(partial(self._beside.look, model, self._live.table)):
+            before = self._live.table
+            self._apply(event)
+            if isinstance(event, StoodBeside) and self._live.table is not before:
+                self._tell_beside(event)
+
+    def _tell_beside(self, event: StoodBeside) -> None:
+        if event.refusal is not None:
+            self._metrics.version_refused(event.model, event.refusal.kind)
+            return
+        beside = self._live.table.beside(event.route).get(event.model)
+        if beside is None:
+            _LOG.info("%s: no version is on the route %s any more", event.model, event.route)
+        else:
+            named = (event.model, beside.loaded.version, event.route, beside.weight)
+            _LOG.info("%s version %s is on the route %s with weight %g", *named)
 
     async def _follow(self, every_s: float) -> None:
         """Takes what is pushed to a server beside this one: only one of several workers is told of a move."""

@@ -1,71 +1,60 @@
-"""The release store: heads, ledger, registrations, requests and approvals, in SQLite or PostgreSQL.
+"""The release store: heads, ledger, registrations, requests, approvals and rollouts, in SQLite or PostgreSQL.
 
 `commit_move` is the only writer of heads and ledger. It does the compare-and-set on the epoch and the hash-chained
 ledger row in one transaction, so of any number of concurrent moves one wins and every other is told.
 """
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError as DuplicateRow
-from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.deadlines import PATIENCE_S
-from release_platform.adapters.store_database import READS_ONLY, grant, is_current, migrate, open_engine, store_url
-from release_platform.domain.errors import IntegrityError, NotFound, Refused, StaleEpoch, Unavailable
+from release_platform.adapters.rollout_store import RolloutStore
+from release_platform.adapters.store_database import grant, is_current, migrate, open_engine, store_url
+from release_platform.adapters.store_tables import columns_of, damaged, read_json, readable, table
+from release_platform.adapters.store_transactions import OutcomeUnknown, Transactions
+from release_platform.adapters.window_store import WindowStore
+from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.gates import GateResult, Verdict
-from release_platform.domain.ledger import LedgerRow, genesis, sealed
+from release_platform.domain.ledger import LedgerRow, genesis, promotion_of, sealed
 from release_platform.domain.lifecycle import Head, Move, advance
 from release_platform.domain.policy import Approval, PromotionRequest, Registration, RequestState
 from release_platform.domain.ports import Clock
 from release_platform.domain.retention import paths
 
-_metadata = sa.MetaData()
-
-
-def _table(name: str, keys: str, columns: str, json: str = "") -> sa.Table:
-    return sa.Table(
-        name,
-        _metadata,
-        *(sa.Column(column, primary_key=True) for column in keys.split()),
-        *(sa.Column(column) for column in columns.split()),
-        *(sa.Column(column, sa.JSON) for column in json.split()),
-    )
-
-
-def _columns(table: sa.Table) -> list[str]:
-    return [column.name for column in table.columns]
-
-
-_heads = _table("heads", "model", "epoch projected_epoch", "state")
-_ledger = _table(
+_heads = table("heads", "model", "epoch projected_epoch", "state")
+_ledger = table(
     "ledger",
     "model epoch",
-    "move version actor reason request_id evidence digest at previous_hash hash",
+    "move version weight actor reason request_id evidence digest at previous_hash hash",
     "before after",
 )
-_registrations = _table(
+_registrations = table(
     "registrations",
     "model version",
     "digest model_digest report_digest fingerprint baseline mlflow_run_id dagster_run_id code_version registered_at",
     "gates tags",
 )
-_requests = _table("requests", "request_id", "model version actor reason requested_at state outcome")
-_approvals = _table("approvals", "request_id actor binding approved_at", "reason")
-_removals = _table("removals", "model version", "actor reason at")
-_policies = _table("policies", "digest", "", "terms")
-_tracked = _table("tracked_runs", "dagster_run_id model", "mlflow_run_id")
+_requests = table("requests", "request_id", "model version actor reason requested_at state outcome strategy")
+_approvals = table("approvals", "request_id actor binding approved_at", "reason")
+_removals = table("removals", "model version", "actor reason at")
+_policies = table("policies", "digest", "", "terms")
+_tracked = table("tracked_runs", "dagster_run_id model", "mlflow_run_id")
 
 
 class ReleaseStore:
     """The release store at a SQLAlchemy URL; brings its schema up to date when it is opened.
 
     Every method raises `Unavailable` when the database does not answer or cannot write.
+
+    Attributes:
+        rollouts: The rollouts in it.
+        windows: The windows of live traffic in it.
 
     Args:
         url: The address.
@@ -76,7 +65,10 @@ class ReleaseStore:
     def __init__(self, url: str, clock: Clock | None = None, *, patience_s: float = PATIENCE_S) -> None:
         self._url = store_url(url)
         self._clock = clock or SystemClock()
-        self._engine = open_engine(self._url, read_json=_json, patience_s=patience_s)
+        self._engine = open_engine(self._url, read_json=read_json, patience_s=patience_s)
+        self._transactions = Transactions(self._engine)
+        self.rollouts = RolloutStore(self._transactions)
+        self.windows = WindowStore(self._transactions)
         with self._read() as connection:
             current = is_current(connection)
         if not current:
@@ -121,8 +113,11 @@ class ReleaseStore:
         request_id: str,
         evidence: str,
         digest: str,
+        weight: float | None = None,
     ) -> LedgerRow:
         """Commits one transition and returns its ledger row; a request id that already moved something, that row.
+
+        A move of a rollout is held to its promotion request: when that is closed, no traffic goes to its version.
 
         Raises:
             StaleEpoch: The head is not at `expected_epoch`.
@@ -131,7 +126,8 @@ class ReleaseStore:
         """
         try:
             with self._begin() as connection:
-                closed = _lock_request(connection, request_id)
+                held_to = promotion_of(move, request_id) if move.forward(weight) else request_id
+                closed = _lock_request(connection, held_to)
                 done = _find_done(connection, request_id, (model, move, version))
                 if done is not None:
                     return done
@@ -140,13 +136,14 @@ class ReleaseStore:
                 head = _head(connection, model)
                 if head.epoch != expected_epoch:
                     raise StaleEpoch(model, expected=expected_epoch, found=head.epoch)
-                after, last = advance(head, move, version), _last_row(connection, model)
+                after, last = advance(head, move, version, weight), _last_row(connection, model)
                 row = sealed(
                     LedgerRow(
                         model=model,
                         epoch=after.epoch,
                         move=move,
                         version=version,
+                        weight=None if weight is None else float(weight),
                         actor=actor,
                         reason=reason,
                         request_id=request_id,
@@ -170,10 +167,10 @@ class ReleaseStore:
             first = "" if last is None else f"version {last.version} was {last.move} by {last.actor}"
             found = 0 if last is None else last.epoch
             raise StaleEpoch(model, expected=expected_epoch, found=found, first=first) from None
-        except _OutcomeUnknown as error:
+        except OutcomeUnknown as error:
             return self._moved(request_id, (model, move, version), error)
 
-    def _moved(self, request_id: str, wanted: tuple[str, Move, str], unknown: "_OutcomeUnknown") -> LedgerRow:
+    def _moved(self, request_id: str, wanted: tuple[str, Move, str], unknown: OutcomeUnknown) -> LedgerRow:
         """Returns the row of a move whose commit was not answered, if it is there."""
         model, move, version = wanted
         with suppress(Unavailable), self._begin() as connection:
@@ -196,7 +193,7 @@ class ReleaseStore:
         """Returns the epoch that the registry's aliases were last moved to; 0 before the first."""
         with self._read() as connection:
             found = connection.scalar(sa.select(_heads.c.projected_epoch).where(_heads.c.model == model))
-            with _readable(f"the head of {model}"):
+            with readable(f"the head of {model}"):
                 return int(found or 0)
 
     def mark_projected(self, model: str, epoch: int) -> None:
@@ -216,7 +213,7 @@ class ReleaseStore:
         Raises:
             Refused: The version is recorded with another digest.
         """
-        values = {name: getattr(registration, name) for name in _columns(_registrations)}
+        values = {name: getattr(registration, name) for name in columns_of(_registrations)}
         values["gates"] = [gate.to_json() for gate in registration.gates]
         values["tags"] = dict(registration.tags)
         values["registered_at"] = registration.registered_at.isoformat()
@@ -299,7 +296,7 @@ class ReleaseStore:
         Raises:
             Refused: The id belongs to a request for another model or version, or the version was removed.
         """
-        values = {name: getattr(request, name) for name in _columns(_requests)}
+        values = {name: getattr(request, name) for name in columns_of(_requests)}
         values["requested_at"] = request.requested_at.isoformat()
         try:
             with self._begin() as connection:
@@ -358,7 +355,7 @@ class ReleaseStore:
 
     def record_approval(self, approval: Approval) -> None:
         """Records an approval; the same one again does nothing, a later one of the same person is kept beside it."""
-        values = {name: getattr(approval, name) for name in _columns(_approvals)}
+        values = {name: getattr(approval, name) for name in columns_of(_approvals)}
         values["approved_at"] = approval.approved_at.astimezone(UTC).isoformat()
         with suppress(DuplicateRow), self._begin() as connection:
             connection.execute(_approvals.insert().values(values))
@@ -413,41 +410,21 @@ class ReleaseStore:
 
     def _begin(self) -> AbstractContextManager[sa.Connection]:
         """Returns a transaction that may write."""
-        return self._transaction(self._engine)
+        return self._transactions.begin()
 
     def _read(self) -> AbstractContextManager[sa.Connection]:
         """Returns a transaction that reads only; it never waits for one that writes."""
-        return self._transaction(self._engine.execution_options(**READS_ONLY))
-
-    @contextmanager
-    def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
-        commits = False
-        try:
-            with engine.begin() as connection:
-                yield connection
-                commits = engine is self._engine and engine.dialect.name != "sqlite"  # which answers at once
-        except (OperationalError, InterfaceError, ProgrammingError) as error:
-            problem = (
-                f"the release store {self._url.render_as_string(hide_password=True)} does not answer: {error.orig}"
-            )
-            check = "check that the database runs and has room, and RELEASE_STORE_URL"
-            if commits:
-                raise _OutcomeUnknown(problem, remedy=f"{check}; do it again: nothing is done twice") from error
-            raise Unavailable(problem, remedy=f"{check}; nothing was changed") from error
-
-
-class _OutcomeUnknown(Unavailable):
-    """The database did not answer to a commit: it may have changed something."""
+        return self._transactions.read()
 
 
 def _head(connection: sa.Connection, model: str) -> Head:
     row = connection.execute(sa.select(_heads.c.state, _heads.c.epoch).where(_heads.c.model == model)).first()
     if row is None:
         return Head(model=model)
-    with _readable(f"the head of {model}"):
+    with readable(f"the head of {model}"):
         head = Head.from_json(row.state)
     if head.epoch != row.epoch:
-        raise _damaged(f"the head of {model} has two epochs: {head.epoch} and {row.epoch}")
+        raise damaged(f"the head of {model} has two epochs: {head.epoch} and {row.epoch}")
     return head
 
 
@@ -518,16 +495,16 @@ def _find_row(connection: sa.Connection, request_id: str) -> LedgerRow | None:
 
 
 def _row_values(row: LedgerRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _columns(_ledger)}
+    return {name: getattr(row, name) for name in columns_of(_ledger)}
 
 
 def _row_from(row: Mapping[Any, Any]) -> LedgerRow:
-    with _readable(f"row {row['epoch']} of the ledger of {row['model']}"):
+    with readable(f"row {row['epoch']} of the ledger of {row['model']}"):
         return LedgerRow(**{**row, "move": Move(row["move"])})
 
 
 def _request_from(row: Mapping[Any, Any]) -> PromotionRequest:
-    with _readable(f"request {row['request_id']}"):
+    with readable(f"request {row['request_id']}"):
         return PromotionRequest(
             **{
                 **row,
@@ -538,13 +515,13 @@ def _request_from(row: Mapping[Any, Any]) -> PromotionRequest:
 
 
 def _approval_from(row: Mapping[Any, Any]) -> Approval:
-    with _readable(f"the approval of request {row['request_id']} by {row['actor']}"):
+    with readable(f"the approval of request {row['request_id']} by {row['actor']}"):
         return Approval(**{**row, "approved_at": datetime.fromisoformat(row["approved_at"])})
 
 
 def _registration_from(row: Mapping[Any, Any]) -> Registration:
     model, version = row["model"], row["version"]
-    with _readable(f"the registration of {model} version {version}"):
+    with readable(f"the registration of {model} version {version}"):
         int(version)
         gates = tuple(GateResult(**{**gate, "verdict": Verdict(gate["verdict"])}) for gate in row["gates"])
         registered_at = datetime.fromisoformat(row["registered_at"])
@@ -553,29 +530,5 @@ def _registration_from(row: Mapping[Any, Any]) -> Registration:
 
 
 def _tags(model: str, version: str, value: Any) -> dict[str, str]:
-    with _readable(f"the registration of {model} version {version}"):
+    with readable(f"the registration of {model} version {version}"):
         return dict(value or {})
-
-
-def _json(text: str) -> Any:
-    """Returns a JSON value; text that is none as it is, for whoever reads the row to name the row."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-@contextmanager
-def _readable(what: str) -> Iterator[None]:
-    """Names what was changed in the database itself, so that it cannot be read any more."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError):
-        raise _damaged(f"{what} cannot be read") from None
-
-
-def _damaged(problem: str) -> IntegrityError:
-    return IntegrityError(
-        f"release store: {problem}",
-        remedy="somebody changed the database, or a newer platform wrote to it: restore a backup, or use the newer one",
-    )

@@ -1,4 +1,4 @@
-"""All live servers: a move of Production is pushed to each of them at once, over HTTP."""
+"""All live servers, asked at once over HTTP: a move of Production is pushed to them, and windows come from them."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +7,8 @@ from functools import partial
 import httpx
 
 from release_platform.adapters.serving_client import ServingClient
-from release_platform.domain.errors import Unavailable
+from release_platform.domain.errors import Unavailable, VerificationFailed
+from release_platform.domain.ports import HandedIn
 from release_platform.domain.push import Accepted, Declined, Outcome, Push, Unanswered
 
 CONNECT_S = 2.0
@@ -21,11 +22,31 @@ class Servers:
     Args:
         urls: Their addresses.
         answer_s: Seconds that each has to answer; to connect it has two at most.
+        api_key: The API key with which their windows are read; empty for none. A pushed move proves itself.
     """
 
-    def __init__(self, urls: Sequence[str], answer_s: float = ANSWER_S) -> None:
+    def __init__(self, urls: Sequence[str], answer_s: float = ANSWER_S, *, api_key: str = "") -> None:
         self._urls = tuple(urls)
         self._answer_s = answer_s
+        self._api_key = api_key
+
+    def windows(self, after: int) -> Sequence[HandedIn]:
+        """See `Servers`."""
+        if not self._urls:
+            return ()
+        with ThreadPoolExecutor(len(self._urls), thread_name_prefix="windows") as threads:
+            return [one for of in threads.map(partial(self._windows_of, after=after), self._urls) for one in of]
+
+    def _windows_of(self, url: str, after: int) -> list[HandedIn]:
+        try:
+            connect_s = min(CONNECT_S, self._answer_s)
+            with ServingClient(url, self._answer_s, connect_s=connect_s, api_key=self._api_key) as client:
+                told, n_silent = client.windows(after)
+        except (Unavailable, VerificationFailed) as error:
+            return [HandedIn(url=url, problem=error.problem)]
+        found = [HandedIn(url=url, replica=replica, windows=windows) for replica, windows in told.items()]
+        silent = f"{n_silent} of its processes did not answer in time"
+        return [*found, HandedIn(url=url, problem=silent)] if n_silent else found
 
     def push(self, push: Push) -> Sequence[Outcome]:
         """See `Servers`."""

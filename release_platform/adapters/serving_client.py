@@ -12,6 +12,7 @@ import httpx
 from release_platform.adapters.loopback import is_loopback
 from release_platform.adapters.serving_protocols import Asked
 from release_platform.domain.errors import Unavailable, VerificationFailed
+from release_platform.domain.windows import Window
 
 _REFUSED: dict[int, str] = {
     httpx.codes.UNAUTHORIZED: "asks for an API key that is good",
@@ -91,7 +92,8 @@ class ServingClient:
             Unavailable: The server does not answer, asks for an API key, or has no version of the model loaded.
             VerificationFailed: It refuses what was asked.
         """
-        headers = {"content-type": asked.media_type, "connection": "close", **asked.headers}
+        own = {"x-model-route": "stable", "connection": "close"}  # a canary beside it is not what is asked for
+        headers = {"content-type": asked.media_type, **own, **asked.headers}
         begun = time.perf_counter()
         response = self._request("POST", asked.path, content=asked.body, headers=headers)
         latency_ms = (time.perf_counter() - begun) * 1000
@@ -99,6 +101,20 @@ class ServingClient:
             self._read(response)
             raise self._failed(f"status {response.status_code}")
         return response.content, response.headers, latency_ms
+
+    def windows(self, after: int) -> tuple[dict[str, tuple[Window, ...]], int]:
+        """Returns what each process of the server counted in the minutes after one, and how many did not say.
+
+        Raises:
+            Unavailable: The server does not answer, or asks for an API key.
+            VerificationFailed: The answer is none.
+        """
+        said = self._read(self._request("GET", "/admin/windows", params={"after": after}))
+        try:
+            told = {one["replica"]: tuple(map(Window.from_json, one["windows"])) for one in said["replicas"]}
+            return told, int(said["silent"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._failed(f"its windows cannot be read: {error}") from None
 
     def push_certificate(self, model: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
         """Returns status and content of the server's answer to a pushed move; empty content where it is no object.

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, P
 from release_platform.adapters.deadlines import CONNECT, PATIENCE_S, bound_connections
 from release_platform.domain.errors import Refused, SpecError, Unavailable
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 
 SQLITE_WAITS_S = 30
 """Seconds that a transaction waits for another process that writes."""
@@ -28,6 +28,8 @@ _RIGHTS = {
     "registrations": "SELECT, INSERT, UPDATE (tags)",
     "requests": "SELECT, INSERT, UPDATE (state, outcome)",
     "heads": "SELECT, INSERT, UPDATE (epoch, state, projected_epoch)",
+    "rollouts": "SELECT, INSERT, UPDATE (state, settled, revision, value)",
+    "live_windows": "SELECT, INSERT, DELETE",
     "alembic_version": "SELECT",
 }
 """What the platform needs of each table, and no more."""

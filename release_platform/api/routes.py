@@ -12,6 +12,7 @@ from release_platform.api.schemas import (
     Asking,
     Cancelling,
     ModelAnswer,
+    Ordering,
     RequestAnswer,
     RollingBack,
     Who,
@@ -21,9 +22,10 @@ from release_platform.domain.errors import NotFound
 from release_platform.domain.freeze import moment_text
 from release_platform.domain.identity import digest_of
 from release_platform.domain.policy import PromotionRequest, RequestState, Standing, find_approval
+from release_platform.domain.rollout import Order
 from release_platform.project import Project
 from release_platform.services import Services
-from release_platform.standing import model_status, moment_of, request_status, served_at, status_of
+from release_platform.standing import model_status, moment_of, request_status, rollout_status, served_at, status_of
 
 Projects = Callable[[], Mapping[str, Project]]
 Model = Annotated[str, Path(description="Name of the model.", max_length=63)]
@@ -73,6 +75,11 @@ def _add_reading(router: APIRouter, services: Services, projects: Projects) -> N
         _project(projects, model)
         return served_at(services.store.ledger(model), model, moment_of(at))
 
+    @router.get("/models/{model}/rollout", summary="Where the rollout stands, or the last one", tags=["reading"])
+    def rollout(model: Model) -> dict[str, Any]:
+        _project(projects, model)
+        return rollout_status(services.rollouts, model)
+
     @router.get("/models/{model}/requests", summary="The promotion requests of a model", tags=["reading"])
     def requests(model: Model, state: RequestState | None = None) -> list[RequestAnswer]:
         project = _project(projects, model)
@@ -94,6 +101,7 @@ def _add_asking(router: APIRouter, services: Services, projects: Projects) -> No
             actor=name,
             reason=asking.reason,
             request_id=act_id(name, f"request {model}", once) if once else None,
+            strategy=asking.strategy,
         )
         return _answer(services, project, request)
 
@@ -125,6 +133,14 @@ def _add_moving(router: APIRouter, services: Services, projects: Projects) -> No
             tell=said.append,
         )
         return {**row.to_json(), "servers": said}
+
+    @router.post(
+        "/models/{model}/rollout/{order}", summary="Pause, resume, abort or promote a rollout", tags=["operators"]
+    )
+    def order_rollout(call: Request, model: Model, order: Order, ordering: Ordering) -> dict[str, Any]:
+        policy = _project(projects, model).spec.policy
+        services.rollouts.order(model, order, actor=key_of(call).name, reason=ordering.reason, policy=policy)
+        return rollout_status(services.rollouts, model)
 
     @router.get(WHOAMI.removeprefix("/v1"), summary="Whose key this is", tags=["keys"])
     async def whoami(

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from release_platform.domain.strategy import Strategy
+
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
 
@@ -17,6 +19,15 @@ class Asking(_Body):
 
     reason: Reason = Field(description="Why; it is kept in the ledger for good.", examples=["better recall, reviewed"])
     version: Version | None = Field(None, description="The version; without it the one in Staging.", examples=["3"])
+    strategy: Annotated[Strategy | None, Field(strict=False)] = Field(
+        None, description="How it gets its traffic; without it as the model's YAML says.", examples=["canary"]
+    )
+
+
+class Ordering(_Body):
+    """An order to a rollout. Who orders is the name of the key."""
+
+    reason: Reason = Field(description="Why; it is kept in the ledger for good.", examples=["the phones ring"])
 
 
 class Approving(_Body):
@@ -70,6 +81,8 @@ class RequestAnswer(BaseModel):
     requested_at: str
     state: str
     outcome: str
+    strategy: str | None = Field(description="The strategy that it asks for; none: that of the model's YAML.")
+    rollout: str | None = Field(description="Where its rollout stands; none: it has no rollout.")
     missing: list[str]
     approvals: list[ApprovalAnswer]
 

@@ -17,6 +17,7 @@ from release_platform.cli import (
     new,
     promotion,
     reproduce,
+    rollout,
     run,
     score,
     serving,
@@ -44,6 +45,7 @@ app.command("promote")(promotion.promote)
 app.command("approve")(promotion.approve)
 app.command("cancel")(promotion.cancel)
 app.command("rollback")(promotion.rollback)
+app.add_typer(rollout.rollout, name="rollout")
 app.command("audit")(audit.audit)
 app.command("serve")(serving.serve)
 app.command("verify")(serving.verify)

@@ -36,7 +36,10 @@ def demo(
     _say(1, "ingest, featurize, train, evaluate, gates, register to Staging")
     registration = run_release(model)
     _say(2, "request the promotion; it goes when every condition holds")
-    row = promote_model(model, version=registration.version, actor=None, reason="demo: every gate passed")
+    row = promote_model(
+        model, version=registration.version, actor=None, reason="demo: every gate passed", strategy="all_at_once"
+    )
+    assert row is not None
     err.print(f"  version {row.version} is in Production, epoch {row.epoch}")
     settings = running.services().settings
     with Processes(settings.root / "logs") as processes:

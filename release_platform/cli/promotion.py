@@ -9,6 +9,7 @@ import typer
 from release_platform.cli import remote
 from release_platform.cli.console import err, out, show_json
 from release_platform.cli.options import Actor, Json, Model, Reason
+from release_platform.cli.rollout import rollout_here, show_rollout
 from release_platform.domain.errors import Refused
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.policy import (
@@ -28,29 +29,49 @@ def promote(
     model: Model,
     reason: Reason,
     version: Annotated[str | None, typer.Option("--version", help="The version; default: the one in Staging.")] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--strategy", help="all_at_once, canary, shadow or shadow_then_canary; default: what the model's YAML says."
+        ),
+    ] = None,
     actor: Actor = None,
     json: Json = False,
 ) -> None:
     """Ask for a version to go to Production; it goes when every condition holds.
 
     With a Dagster daemon running, its promotion sensor decides and this command waits for it. Without one, this command
-    makes the same decision and runs the same job.
+    makes the same decision and runs the same job. Unless the strategy is all_at_once, a rollout begins then, which the
+    rollout sensor of that daemon carries on; `release rollout status` shows it.
 
     Examples:
 
         release promote breast_cancer --reason "better recall, reviewed by the board"
 
         release promote breast_cancer --version 3 --actor ada --reason "back to the linear model"
+
+        release promote breast_cancer --strategy canary --reason "new features"
     """
     if (api := remote.find_api(actor)) is not None:
-        _show(remote.promote(api, model, version=version, reason=reason), json, said=[])
+        found = remote.promote(api, model, version=version, reason=reason, strategy=strategy)
+        if isinstance(found, LedgerRow):
+            _show(found, json, said=[])
+        else:
+            show_rollout(found, json)
         return
-    row = promote_model(model, version=version, actor=actor, reason=reason)
-    _show(row, json, said=_servers_said(row))
+    row = promote_model(model, version=version, actor=actor, reason=reason, strategy=strategy)
+    if row is not None:
+        _show(row, json, said=_servers_said(row))
+        return
+    show_rollout(rollout_here(model), json)
+    if not sensor_is_running():
+        err.print("  no Dagster daemon runs here: nothing carries the rollout on until `release dev`", soft_wrap=True)
 
 
-def promote_model(model: str, *, version: str | None, actor: str | None, reason: str) -> LedgerRow:
-    """Requests a promotion and sees it through; returns the ledger row.
+def promote_model(
+    model: str, *, version: str | None, actor: str | None, reason: str, strategy: str | None = None
+) -> LedgerRow | None:
+    """Requests a promotion and sees it through; returns the ledger row, or None when a rollout to it has begun.
 
     Raises:
         Refused: A condition does not hold; the request stays open, unless it never can.
@@ -59,8 +80,8 @@ def promote_model(model: str, *, version: str | None, actor: str | None, reason:
 
     running.project(model)
     form: dict[str, Any] = {"model": model, "actor": running.operator(actor), "reason": reason}
-    if version is not None:
-        form["version"] = version
+    given = {"version": version, "strategy": strategy}
+    form |= {name: value for name, value in given.items() if value is not None}
     run_id, _ = running.run_job("request_promotion", config={"ops": {"open_request": {"config": form}}})
     request = _request_of(run_id)
     if request.reason != reason:
@@ -92,9 +113,12 @@ def sensor_is_running() -> bool:
     return beat is not None and time() - beat.timestamp < 60
 
 
-def _decide_here(request: PromotionRequest) -> LedgerRow:
+def _decide_here(request: PromotionRequest) -> LedgerRow | None:
     from release_platform.cli import running
     from release_platform.defs.promotion import decide_requests
+
+    if _has_rollout(request):
+        return None
 
     with running.instance() as instance:
         only = {request.model: running.project(request.model)}
@@ -104,11 +128,20 @@ def _decide_here(request: PromotionRequest) -> LedgerRow:
         said = [line for line in waiting if request.request_id in line] or waiting
         raise Refused("\n".join(said), remedy=f"`release status {request.model}` shows what is missing")
     running.run_job("promote", config=mine[0].run_config, tags=mine[0].tags)
-    return _row_of(request)
+    return None if _has_rollout(request) else _row_of(request)
 
 
-def _wait_for_sensor(request: PromotionRequest) -> LedgerRow:
+def _has_rollout(request: PromotionRequest) -> bool:
     from release_platform.cli import running
+
+    return running.services().store.rollouts.find(request.request_id) is not None
+
+
+def _wait_for_sensor(request: PromotionRequest) -> LedgerRow | None:
+    from release_platform.cli import running
+
+    if _has_rollout(request):
+        return None
 
     store, until, patience = running.services().store, monotonic() + WAIT_S, monotonic() + PATIENCE_S
     missing = missing_conditions(request)
@@ -119,6 +152,8 @@ def _wait_for_sensor(request: PromotionRequest) -> LedgerRow:
         )
     while monotonic() < until:
         state = store.get_request(request.request_id)
+        if _has_rollout(request):
+            return None
         if state.state is RequestState.PROMOTED:
             return _row_of(request)
         if state.state is not RequestState.OPEN:

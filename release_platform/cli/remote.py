@@ -54,13 +54,15 @@ def _key_in(file: Path | None) -> str:
         ) from None
 
 
-def promote(api: OperatorsApi, model: str, *, version: str | None, reason: str) -> LedgerRow:
-    """Requests a promotion, waits for the promotion sensor, and returns the ledger row.
+def promote(
+    api: OperatorsApi, model: str, *, version: str | None, reason: str, strategy: str | None
+) -> LedgerRow | dict[str, Any]:
+    """Requests a promotion, waits for the promotion sensor, and returns the ledger row, or where its rollout stands.
 
     Raises:
         Refused: A condition does not hold; the request stays open, unless it never can.
     """
-    asking = {"reason": reason, "version": version}
+    asking = {"reason": reason, "version": version, "strategy": strategy}
     request = api.post(f"/v1/models/{part(model)}/requests", asking, once=uuid.uuid4().hex)
     name = request["request_id"]
     if request["reason"] != reason:
@@ -72,6 +74,8 @@ def promote(api: OperatorsApi, model: str, *, version: str | None, reason: str) 
             return next(row for row in history(api, model) if row.request_id == name)
         if request["state"] != "open":
             raise Refused(f"request {name} is {request['state']}: {request['outcome']}", remedy="open a new request")
+        if request["rollout"]:
+            return rollout_status(api, model)
         if request["missing"]:
             raise Refused(
                 f"request {name} waits: {'; '.join(request['missing'])}",
@@ -104,6 +108,19 @@ def rollback(api: OperatorsApi, model: str, *, to: str | None, reason: str) -> t
     """Brings a former version back; returns the ledger row, and what each live server said."""
     answer = api.post(f"/v1/models/{part(model)}/rollback", {"reason": reason, "to": to}, once=uuid.uuid4().hex)
     return LedgerRow.from_json({k: v for k, v in answer.items() if k != "servers"}), answer["servers"]
+
+
+def rollout_status(api: OperatorsApi, model: str) -> dict[str, Any]:
+    """Returns where a model's rollout stands."""
+    found: dict[str, Any] = api.get(f"/v1/models/{part(model)}/rollout")
+    return found
+
+
+def order_rollout(api: OperatorsApi, model: str, order: str, reason: str) -> dict[str, Any]:
+    """Orders something of a model's rollout, and returns where it stands then."""
+    path = f"/v1/models/{part(model)}/rollout/{order}"
+    found: dict[str, Any] = api.post(path, {"reason": reason}, once=uuid.uuid4().hex)
+    return found
 
 
 def history(api: OperatorsApi, model: str) -> tuple[LedgerRow, ...]:

@@ -73,6 +73,9 @@ def _show_status(state: dict[str, Any]) -> None:
         f"[bold]{state['model']}[/]  epoch {state['epoch']}  production: {state['production'] or '-'}  "
         f"staging: {state['staging'] or '-'}  previous: {', '.join(reversed(state['previous'])) or '-'}"
     )
+    for route in ("canary", "shadow"):
+        if route in state:
+            out.print(f"  {route}: version {state[route]['version']} with {state[route]['weight']:.4g} of the traffic")
     for fault in state["registry_wrong"]:
         out.print(f"  [red]{fault}[/]")
     if state["frozen"]:
@@ -105,7 +108,7 @@ def history(model: Model, json: Json = False) -> None:
             (
                 r.epoch,
                 r.at[:19].replace("T", " "),
-                r.move,
+                r.move if r.weight is None else f"{r.move} {r.weight:g}",
                 r.version,
                 r.before["production"],
                 r.actor,

@@ -16,11 +16,13 @@ from release_platform.defs.naming import MODEL_TAG, asset_key, link, shared
 from release_platform.defs.readiness import Decided, ready_evaluation
 from release_platform.defs.resources import Platform
 from release_platform.defs.sensor_cursor import changed_evaluations
-from release_platform.domain.errors import NotFound, ReleaseError, Unavailable
+from release_platform.domain.errors import NotFound, Refused, ReleaseError, Unavailable
 from release_platform.domain.freeze import moment_text
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.policy import Hold, PromotionRequest, Ready, Reject, RequestState, approval_end
+from release_platform.domain.rollout import Rollout
 from release_platform.domain.spec import Tampering
+from release_platform.domain.strategy import Strategy, strategy_named
 from release_platform.project import Project
 from release_platform.services import Services
 
@@ -30,17 +32,20 @@ SENSOR_INTERVAL_S = 5
 SERVERS = "servers"
 """Names, in the metadata of a move, what each live server said to it, a sentence a line."""
 Projects = Mapping[str, Project]
-_RUN_TAGS = {"dagster/max_retries": "0"}
-_ACTOR = "where API keys are required it is whoever signed in, whatever is written here."
+RUN_TAGS = {"dagster/max_retries": "0"}
+ACTOR = "where API keys are required it is whoever signed in, whatever is written here."
 
 
 class PromotionForm(dg.Config):
     """Who wants which version in Production, and why."""
 
     model: str = Field(description="Name of the model, e.g. flight_delay.")
-    actor: str = Field(default="", description=f"Who asks for it; {_ACTOR}")
+    actor: str = Field(default="", description=f"Who asks for it; {ACTOR}")
     reason: str = Field(description="Why; it is kept in the ledger for good.")
     version: str | None = Field(default=None, description="The version; empty for the one in Staging.")
+    strategy: str | None = Field(
+        default=None, description="all_at_once, canary, shadow or shadow_then_canary; empty for the model's own."
+    )
     request_id: str | None = Field(
         default=None, description="An id of your own, so that a repeated launch does nothing."
     )
@@ -50,7 +55,7 @@ class ApprovalForm(dg.Config):
     """Who approves which request."""
 
     request_id: str = Field(description="Id of the promotion request.")
-    actor: str = Field(default="", description=f"Who approves, not the one who asked; {_ACTOR}")
+    actor: str = Field(default="", description=f"Who approves, not the one who asked; {ACTOR}")
     reason: str = Field(default="", description="What was looked at.")
 
 
@@ -64,7 +69,7 @@ class RollbackForm(dg.Config):
     """Who brings which former version back, and why."""
 
     model: str = Field(description="Name of the model.")
-    actor: str = Field(default="", description=f"Who rolls back; {_ACTOR}")
+    actor: str = Field(default="", description=f"Who rolls back; {ACTOR}")
     reason: str = Field(description="Why; it is kept in the ledger for good.")
     to: str | None = Field(default=None, description="A former Production version; empty for the previous one.")
 
@@ -139,6 +144,7 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
                 actor=actor_of(context, config.actor, platform.services.settings),
                 reason=config.reason,
                 request_id=config.request_id,
+                strategy=find_strategy(config.strategy),
             )
             context.instance.add_run_tags(context.run_id, {REQUEST_TAG: request.request_id, MODEL_TAG: config.model})
             context.log.info(f"request {request.request_id}: {config.model} version {request.version}")
@@ -159,17 +165,19 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
             context.instance.add_run_tags(context.run_id, {REQUEST_TAG: config.request_id, MODEL_TAG: request.model})
             context.log.info(f"request {config.request_id}: approved by {approval.actor}, {valid}")
 
-    @dg.op(description="Moves Production to what a request asks for, if every condition holds now.")
+    @dg.op(description="Moves Production to what a request asks for, or begins its rollout, if every condition holds.")
     def move_production(context: dg.OpExecutionContext, config: PromoteForm, platform: Platform) -> None:
         said: list[str] = []
         with NamedFailures():
             request = platform.services.store.get_request(config.request_id)
-            policy = get_project(projects, request.model).spec.policy
-            row = platform.services.releases.promote(config.request_id, policy, tell=said.append)
+            spec = get_project(projects, request.model).spec
+            done = platform.services.rollouts.carry_out(config.request_id, spec, tell=said.append)
             for sentence in said:
                 context.log.info(sentence)
-            if platform.services.store.head(row.model).production == row.version:  # not when repeated after a rollback
-                context.log_event(_materialization(row, platform.services, context.run_id, said))
+            if isinstance(done, Rollout):  # the rollout sensor shows it and carries it on
+                context.log.info(f"{done.model}: the rollout of version {done.candidate} is {done.said}")
+            elif platform.services.store.head(done.model).production == done.version:  # not repeated after a rollback
+                context.log_event(production_materialization(done, platform.services, context.run_id, said))
 
     @dg.op(description="Brings a former Production version back.")
     def bring_back(context: dg.OpExecutionContext, config: RollbackForm, platform: Platform) -> None:
@@ -187,10 +195,10 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
             for sentence in said:
                 context.log.info(sentence)
             context.instance.add_run_tags(context.run_id, {REQUEST_TAG: row.request_id, MODEL_TAG: row.model})
-            context.log_event(_materialization(row, platform.services, context.run_id, said))
+            context.log_event(production_materialization(row, platform.services, context.run_id, said))
 
     def job(name: str, description: str, op: dg.OpDefinition) -> dg.JobDefinition:
-        @dg.job(name=name, description=description, tags=_RUN_TAGS, executor_def=dg.in_process_executor)
+        @dg.job(name=name, description=description, tags=RUN_TAGS, executor_def=dg.in_process_executor)
         def made() -> None:
             op()
 
@@ -204,6 +212,18 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
     )
 
 
+def find_strategy(name: str | None) -> Strategy | None:
+    """Returns the strategy that a request names, or None when it names none.
+
+    Raises:
+        Refused: There is no such strategy; names the nearest one.
+    """
+    try:
+        return strategy_named(name) if name else None
+    except ValueError as error:
+        raise Refused(str(error), remedy="name one, or leave it out for the model's own") from None
+
+
 class NamedFailures:
     """Turns the platform's errors into Dagster failures that are not retried."""
 
@@ -215,7 +235,10 @@ class NamedFailures:
             raise dg.Failure(str(error), metadata={"remedy": error.remedy}, allow_retries=False) from error
 
 
-def _materialization(row: LedgerRow, services: Services, run_id: str, said: list[str]) -> dg.AssetMaterialization:
+def production_materialization(
+    row: LedgerRow, services: Services, run_id: str | None, said: Sequence[str]
+) -> dg.AssetMaterialization:
+    """Returns what production_version shows of a move of Production; a move of a rollout has no run."""
     return dg.AssetMaterialization(
         asset_key=asset_key(row.model, "production_version"),
         description=f"{row.move}: version {row.version}, by {row.actor}: {row.reason}",
@@ -231,7 +254,7 @@ def _materialization(row: LedgerRow, services: Services, run_id: str, said: list
             "ledger_hash": row.hash,
             SERVERS: dg.MetadataValue.text("\n".join(said)),
             "model_version": link(f"{services.settings.mlflow_url}/#/models/{row.model}/versions/{row.version}"),
-            "run": dg.MetadataValue.dagster_run(run_id),
+            **({"run": dg.MetadataValue.dagster_run(run_id)} if run_id is not None else {}),
         },
         tags={"dagster/data_version": row.digest, "dagster/data_version_is_user_provided": "true"},
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 from release_platform.domain.errors import IntegrityError
 from release_platform.domain.identity import Manifest
+from release_platform.domain.lifecycle import Alias
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 MODEL_SIGNATURE = "https://model_signing/signature/v1.0"
@@ -24,6 +25,8 @@ SIGNATURE_TAG = "release.signature"
 """The tag of a version that holds its signed statement."""
 CERTIFICATE_TAG = "release.certificate."
 """Begins the name of the tag that holds the certificate of a version's move to an alias."""
+WEIGHTED: frozenset[str] = frozenset({Alias.CANARY, Alias.SHADOW})
+"""The aliases whose certificates say which share of the traffic the version gets."""
 
 
 def pae(payload: bytes) -> bytes:
@@ -43,6 +46,11 @@ class Certificate:
         alias: The alias.
         epoch: The epoch of the move that put it there.
         ledger_hash: Hash of that move's row.
+        weight: Of the aliases `canary` and `shadow`, the share of the traffic that the version is asked, 0 to 1, both
+            included; None for every other alias, and then no part of what is signed.
+
+    Raises:
+        ValueError: The weight is no such share, or does not go with the alias.
     """
 
     model: str
@@ -51,16 +59,25 @@ class Certificate:
     alias: str
     epoch: int
     ledger_hash: str
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.alias not in WEIGHTED:
+            if self.weight is not None:
+                raise ValueError(f"the alias {self.alias} has no weight")
+        elif type(self.weight) not in (int, float) or not 0 <= self.weight <= 1:  # type: ignore[operator]
+            raise ValueError(f"the weight of {self.alias} is a share from 0 to 1, not {self.weight!r:.40}")
 
     def to_statement(self) -> dict[str, Any]:
         """Returns the in-toto statement to be signed."""
+        predicate = {name: value for name, value in asdict(self).items() if name != "weight" or value is not None}
         return {
             "_type": STATEMENT,
             "subject": [
                 {"name": f"{self.model}/{self.version}", "digest": {"sha256": self.digest.removeprefix("sha256:")}}
             ],
             "predicateType": CERTIFICATE,
-            "predicate": asdict(self),
+            "predicate": predicate,
         }
 
     @staticmethod
@@ -76,6 +93,8 @@ class Certificate:
             found = Certificate(**statement["predicate"])
         except (KeyError, TypeError):
             raise _refused("the certificate lacks a field") from None
+        except ValueError as error:
+            raise _refused(f"the certificate is not good: {error}") from None
         if statement != found.to_statement() or not isinstance(found.epoch, int):
             raise _refused("the certificate contradicts itself")
         return found

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from release_platform.domain.fingerprint import combined
-from release_platform.domain.ledger import LedgerRow, certified_faults, faults, fold, standing
+from release_platform.domain.freeze import find_freeze
+from release_platform.domain.ledger import (
+    LedgerRow,
+    certified_faults,
+    faults,
+    fold,
+    moves_production,
+    request_of,
+    standing,
+)
 from release_platform.domain.lifecycle import Head, Move
 from release_platform.domain.observation import DagsterView, Observation, RegistryView, ServerView, StoreView
 from release_platform.domain.policy import (
@@ -102,19 +111,21 @@ def _moves(store: StoreView) -> _Found:
             yield 3, subject, f"moves version {row.version} with another digest than it was registered with"
         if row.move is Move.STAGED:
             staged.add(row.version)
-        if row.move is Move.PROMOTED:
-            request = requests.get(row.request_id)
-            yield from _promotion(row, registration, request, row.version in staged)
+        if row.move.forward(row.weight):
+            request = requests.get(request_of(row))
+            yield from _forward(row, registration, request, row.version in staged)
             if registration is not None and request is not None:
                 yield from _decided(row, registration, request, store)
 
 
-def _promotion(
+def _forward(
     row: LedgerRow, registration: Registration | None, request: PromotionRequest | None, was_staged: bool
 ) -> _Found:
+    """What a version must have, and who must have asked for it, before it gets traffic."""
     subject = f"ledger row {row.epoch}"
+    what = f"{'promotes' if row.move is Move.PROMOTED else 'gives traffic to'} version {row.version}"
     if not was_staged:
-        yield 2, subject, f"promotes version {row.version}, which was not in Staging before"
+        yield 2, subject, f"{what}, which was not in Staging before"
     if registration is not None:
         blocking = [gate for gate in registration.gates if gate.blocking]
         failed = [gate.gate for gate in blocking if not gate.passed]
@@ -122,33 +133,44 @@ def _promotion(
             said = (
                 f"whose gate(s) {', '.join(failed)} did not pass" if failed else "no blocking gate of which was judged"
             )
-            yield 9, subject, f"promotes version {row.version}, {said}"
+            yield 9, subject, f"{what}, {said}"
     if request is None:
-        yield 10, subject, f"promotes version {row.version} without a request"
-    elif (request.version, request.state) != (row.version, RequestState.PROMOTED):
+        yield 10, subject, f"{what} without a request"
+    elif request.version != row.version:
         asked = f"asks for version {request.version} and is {request.state}"
-        number = 10 if request.version != row.version else 16
-        yield number, subject, f"promotes version {row.version} by request {row.request_id}, which {asked}"
+        yield 10, subject, f"{what} by request {request.request_id}, which {asked}"
     elif not same_person(request.actor, row.actor):
         yield 10, subject, f"names {row.actor}, but {request.actor} asked for it"
+    elif row.move is Move.PROMOTED:
+        yield from _promotion(row, request)
+
+
+def _promotion(row: LedgerRow, request: PromotionRequest) -> _Found:
+    subject = f"ledger row {row.epoch}"
+    if request.state is not RequestState.PROMOTED:
+        asked = f"asks for version {request.version} and is {request.state}"
+        yield 16, subject, f"promotes version {row.version} by request {row.request_id}, which {asked}"
     elif request.reason != row.reason:
         yield 10, subject, f"gives another reason than request {row.request_id}"
 
 
 def _decided(row: LedgerRow, registration: Registration, request: PromotionRequest, store: StoreView) -> _Found:
-    """Decides once more what was decided then, under the policy of then."""
-    subject = f"ledger row {row.epoch}"
+    """Decides once more what was decided then, under the policy of then.
+
+    A rollout is decided when its version first gets traffic; later it goes no further in a freeze.
+    """
+    subject, begun = f"ledger row {row.epoch}", _begun(row, store.rows)
     terms = [terms for digest, terms in store.policies.items() if binding_under(registration, digest) == row.evidence]
     if not terms:
         yield 2, subject, "its evidence is of no policy that the store knows, or of another model or report"
         return
-    at = datetime.fromisoformat(row.at)
-    staged = [r.at for r in store.rows if (r.move, r.version) == (Move.STAGED, row.version) and r.epoch < row.epoch]
+    policy, at = PolicySpec.from_terms(terms[0]), datetime.fromisoformat(begun.at)
+    staged = [r.at for r in store.rows if (r.move, r.version) == (Move.STAGED, row.version) and r.epoch < begun.epoch]
     decision = decide(
         Facts(
             request=request,
-            policy=PolicySpec.from_terms(terms[0]),
-            head=Head.from_json(row.before),
+            policy=policy,
+            head=Head.from_json(begun.before),
             registration=registration,
             registry_digest=registration.digest,
             staged_at=datetime.fromisoformat(staged[-1]) if staged else None,
@@ -156,8 +178,22 @@ def _decided(row: LedgerRow, registration: Registration, request: PromotionReque
             now=at,
         )
     )
+    what = f"{'promotes' if row.move is Move.PROMOTED else 'gives traffic to'} version {row.version}"
     if isinstance(decision, Hold):
-        yield 2, subject, f"promotes version {row.version} too early: {'; '.join(decision.reasons)}"
+        yield 2, subject, f"{what} too early: {'; '.join(decision.reasons)}"
+    freeze = find_freeze(policy.freeze, datetime.fromisoformat(row.at))
+    if begun is not row and freeze is not None:
+        yield 2, subject, f"{what} too early: {freeze.said}"
+
+
+def _begun(row: LedgerRow, rows: tuple[LedgerRow, ...]) -> LedgerRow:
+    """Returns the row by which the version first got traffic of the request that this row is of."""
+    begun = row
+    for one in rows:
+        forward = one.move.forward(one.weight) and one.epoch <= row.epoch
+        if forward and request_of(one) == request_of(row) and row.version not in Head.from_json(one.before).beside:
+            begun = one
+    return begun
 
 
 def _requests(store: StoreView) -> _Found:
@@ -298,12 +334,12 @@ def _dagster(store: StoreView, dagster: DagsterView) -> _Found:
 
 
 def _moves_in_dagster(store: StoreView, dagster: DagsterView) -> _Found:
-    made = {(row.epoch, row.hash, row.version, row.digest) for row in store.rows if row.move is not Move.STAGED}
+    made = {(row.epoch, row.hash, row.version, row.digest) for row in store.rows if moves_production(row)}
     shown = {(moved.epoch, moved.ledger_hash, moved.version, moved.digest) for moved in dagster.moved}
     for epoch, _, version, _ in sorted(shown - made, key=str):
         said = f"shows a move to version {version} (epoch {epoch}) that the ledger does not know"
         yield 5, "production_version", f"Dagster {said}"
-    put = next((row for row in standing(store.rows) if row.move is not Move.STAGED), None)
+    put = next((row for row in standing(store.rows) if moves_production(row)), None)
     if put is not None and (put.epoch, put.hash, put.version, put.digest) not in shown:
         said = f"does not show the move to version {put.version}, epoch {put.epoch}"
         yield LINEAGE, "production_version", f"Dagster {said}"
@@ -319,7 +355,7 @@ def _served(store: StoreView, server: ServerView) -> _Found:
     if server.epoch is not None and server.epoch > head.epoch:
         yield 7, subject, f"accepted epoch {server.epoch}, but the head is at epoch {head.epoch}: the ledger lost rows"
         return
-    put = {(row.epoch, row.version, row.digest) for row in store.rows if row.move is not Move.STAGED}
+    put = {(row.epoch, row.version, row.digest) for row in store.rows if moves_production(row)}
     if (server.epoch, server.version, server.digest) not in put:
         yield 12, subject, f"serves version {server.version} ({server.digest}), which no ledger row put there"
     elif server.version != head.production:

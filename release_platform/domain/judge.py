@@ -134,10 +134,7 @@ def measure(planned: Plan, windows: Iterable[Window], *, until: int) -> Measured
     Windows of other models, versions, routes and minutes are left out; those of several replicas are added up.
     """
     period = range(planned.first_minute, until + 1)
-    found = merged(w for w in windows if w.key.model == planned.model and w.key.minute in period)
-    candidate = {w.key.minute: w for w in found if (w.key.version, w.key.route) == (planned.candidate, planned.route)}
-    stable = {w.key.minute: w for w in found if (w.key.version, w.key.route) == (planned.stable, Route.STABLE)}
-    arms = [(candidate[minute], stable[minute]) for minute in sorted(candidate.keys() & stable.keys())]
+    arms = arms_of(planned, windows, until=until)
     shadow = planned.route is Route.SHADOW
     n = sum(w.pairs.get(EVERY_SLICE, 0) if shadow else w.requests for w, _ in arms)
     return Measured(
@@ -145,6 +142,15 @@ def measure(planned: Plan, windows: Iterable[Window], *, until: int) -> Measured
         missing={gate.name: _missing(gate, period, arms) for gate in planned.gates},
         tables={gate.name: tables_of(gate, arms) for gate in planned.gates},
     )
+
+
+def arms_of(planned: Plan, windows: Iterable[Window], *, until: int) -> list[Arms]:
+    """Returns the windows of both versions in each minute that has both, from the stage's first minute to `until`."""
+    period = range(planned.first_minute, until + 1)
+    found = merged(w for w in windows if w.key.model == planned.model and w.key.minute in period)
+    candidate = {w.key.minute: w for w in found if (w.key.version, w.key.route) == (planned.candidate, planned.route)}
+    stable = {w.key.minute: w for w in found if (w.key.version, w.key.route) == (planned.stable, Route.STABLE)}
+    return [(candidate[minute], stable[minute]) for minute in sorted(candidate.keys() & stable.keys())]
 
 
 def assess(gate: LiveGateSpec, measured: Measured, planned: Plan) -> Assessment:

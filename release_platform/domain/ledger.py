@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
+from types import NoneType
+from typing import Any, assert_never
 
 from release_platform.domain.attestation import Certificate
 from release_platform.domain.errors import Refused
 from release_platform.domain.identity import digest_of
 from release_platform.domain.lifecycle import Alias, Head, Move, advance
+
+_OF_ROLLOUT = "#rollout-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,9 @@ class LedgerRow:
         after: The head after.
         at: When it was committed: ISO 8601, UTC.
         previous_hash: `hash` of the row before, or `genesis(model)`.
-        hash: The digest of all the above.
+        hash: The digest of all the above and the weight, if there is one.
+        weight: Of `canary_set` and `shadow_set`, the share of the traffic, 0 to 1; None for every other move, and then
+            no part of what is hashed.
     """
 
     model: str
@@ -47,21 +52,24 @@ class LedgerRow:
     at: str
     previous_hash: str
     hash: str = ""
+    weight: float | None = None
 
     def __post_init__(self) -> None:
         for head in (self.before, self.after):
             Head.from_json(head)  # raises what that raises
+        if (self.weight is not None) != self.move.weighted or type(self.weight) not in {NoneType, int, float}:
+            raise ValueError(f"{self.move} has the weight {self.weight!r:.40}")
 
     @property
     def expected_hash(self) -> str:
         """What `hash` must be."""
-        content = asdict(self)
+        content = self.to_json()
         del content["hash"]
         return digest_of(content)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the row as a JSON value."""
-        return asdict(self)
+        """Returns the row as a JSON value; a weight that there is not, is left out."""
+        return {name: value for name, value in asdict(self).items() if name != "weight" or value is not None}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "LedgerRow":
@@ -97,7 +105,7 @@ def faults(model: str, rows: Iterable[LedgerRow]) -> tuple[str, ...]:
         if row.hash != row.expected_hash:
             found.append(f"{place}: was edited")
         try:
-            folded = advance(head, row.move, row.version).to_json()
+            folded = advance(head, row.move, row.version, row.weight).to_json()
         except Refused as error:
             found.append(f"{place}: is no allowed transition ({error.problem})")
         else:
@@ -147,14 +155,15 @@ def standing_at(rows: Iterable[LedgerRow], moment: datetime) -> LedgerRow | None
 def standing(rows: Iterable[LedgerRow]) -> tuple[LedgerRow, ...]:
     """Returns, of the rows of one model by epoch, those by which a version came to where it stands now.
 
-    At most one for Staging and one for Production.
+    At most one for each of Staging, Production, canary and shadow.
     """
     found: dict[Alias, LedgerRow] = {}
-    head: Mapping[str, Any] = {}
+    head: Mapping[str, Any] | None = None
     for row in rows:
         found[alias_of(row.move)] = row
         head = row.after
-    return tuple(row for alias, row in found.items() if head[alias.value] == row.version)
+    aliases = Head.from_json(head).aliases if head is not None else {}
+    return tuple(row for alias, row in found.items() if aliases[alias] == row.version)
 
 
 def last_moves(rows: Iterable[LedgerRow]) -> tuple[LedgerRow, ...]:
@@ -167,7 +176,42 @@ def last_moves(rows: Iterable[LedgerRow]) -> tuple[LedgerRow, ...]:
 
 def alias_of(move: Move) -> Alias:
     """Returns the alias that a move puts its version behind."""
-    return Alias.STAGING if move is Move.STAGED else Alias.PRODUCTION
+    match move:
+        case Move.STAGED:
+            return Alias.STAGING
+        case Move.CANARY_SET:
+            return Alias.CANARY
+        case Move.SHADOW_SET:
+            return Alias.SHADOW
+        case Move.PROMOTED | Move.ROLLED_BACK:
+            return Alias.PRODUCTION
+        case _:
+            assert_never(move)
+
+
+def moves_production(row: LedgerRow) -> bool:
+    """Whether a row is of a move of Production."""
+    return alias_of(row.move) is Alias.PRODUCTION
+
+
+def rollout_move_id(rollout_id: str, what: str) -> str:
+    """Returns the request id of a move of a rollout: the promotion request that it is of, and which move it is."""
+    return f"{rollout_id}{_OF_ROLLOUT}{what}"
+
+
+def request_of(row: LedgerRow) -> str:
+    """Returns the id of the request that a row is of: for the moves of a rollout, that of the promotion."""
+    return promotion_of(row.move, row.request_id)
+
+
+def is_of_rollout(request_id: str) -> bool:
+    """Whether a request id is one that `rollout_move_id` gives."""
+    return _OF_ROLLOUT in request_id
+
+
+def promotion_of(move: Move, request_id: str) -> str:
+    """Returns the id of the promotion request that a move of this request id is of; for any other move its own id."""
+    return request_id if move is Move.PROMOTED else request_id.rpartition(_OF_ROLLOUT)[0] or request_id
 
 
 def certificate_of(row: LedgerRow) -> Certificate:
@@ -179,6 +223,7 @@ def certificate_of(row: LedgerRow) -> Certificate:
         alias=alias_of(row.move).value,
         epoch=row.epoch,
         ledger_hash=row.hash,
+        weight=row.weight,
     )
 
 
@@ -186,5 +231,5 @@ def fold(model: str, rows: Iterable[LedgerRow]) -> Head:
     """Returns the head after these rows, by epoch."""
     head = Head(model=model)
     for row in rows:
-        head = advance(head, row.move, row.version)
+        head = advance(head, row.move, row.version, row.weight)
     return head

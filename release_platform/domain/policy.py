@@ -26,7 +26,7 @@ class RequestState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromotionRequest:
-    """Who wants which version in Production, and why."""
+    """Who wants which version in Production, and why; the strategy is the model's own where none is named."""
 
     request_id: str
     model: str
@@ -36,6 +36,7 @@ class PromotionRequest:
     requested_at: datetime
     state: RequestState = RequestState.OPEN
     outcome: str = ""
+    strategy: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +130,7 @@ class Facts:
         staged_at: When it came to Staging; None: never.
         approvals: All approvals of the request.
         now: The present moment.
+        under_way: What is said of the model's rollout, if there is one; it holds every request.
     """
 
     request: PromotionRequest
@@ -139,6 +141,7 @@ class Facts:
     staged_at: datetime | None
     approvals: Sequence[Approval]
     now: datetime
+    under_way: str = ""
 
 
 def missing_of(decision: Decision) -> tuple[str, ...]:
@@ -179,6 +182,8 @@ def _missing(facts: Facts) -> tuple[str, ...]:
     policy, registration = facts.policy, facts.registration
     assert registration is not None
     assert facts.staged_at is not None
+    if facts.under_way:
+        found.append(facts.under_way)
     if policy.current_baseline and facts.head.production not in {registration.baseline, None}:
         compared = f"version {registration.baseline}" if registration.baseline else "no Production version"
         found.append(

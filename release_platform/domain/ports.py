@@ -9,6 +9,7 @@ from typing import Protocol
 from release_platform.domain.identity import Manifest
 from release_platform.domain.projection import Shown
 from release_platform.domain.push import Outcome, Push
+from release_platform.domain.windows import Window
 
 
 class Clock(Protocol):
@@ -93,8 +94,31 @@ class Registry(RegistryReader, Protocol):
         """Deletes a version and its files for good; does nothing when it is gone. Asks nobody whether it is needed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandedIn:
+    """What one process of a server hands in of its live traffic.
+
+    Attributes:
+        url: The server's address.
+        replica: The process's name, which no other and no earlier one has.
+        windows: The windows of minutes that are over, of every model; what was told once never changes.
+        problem: Why nothing is handed in; empty when something is.
+    """
+
+    url: str
+    replica: str = ""
+    windows: Sequence[Window] = ()
+    problem: str = ""
+
+
 class Servers(Protocol):
     """The live servers."""
+
+    def windows(self, after: int) -> Sequence[HandedIn]:
+        """Asks each server, all at once, for what it counted in the minutes after one, and returns it in their order.
+
+        What does not answer is told of in what is returned; it holds up the others for some seconds at most.
+        """
 
     def push(self, push: Push) -> Sequence[Outcome]:
         """Tells each server of a move of Production, all at once, and returns what each says, in their order.

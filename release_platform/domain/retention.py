@@ -20,6 +20,9 @@ def paths(head: Head, requests: Iterable[PromotionRequest]) -> dict[str, str]:
         found[head.production] = "it is in Production"
     if head.staging is not None:
         found.setdefault(head.staging, "it is in Staging")
+    for share, route in ((head.canary, "canary"), (head.shadow, "shadow")):
+        if share is not None:
+            found.setdefault(share.version, f"it is {route} beside the version in Production")
     for version in head.previous:
         found.setdefault(version, "it was in Production, and a plain rollback leads back to it")
     for version in head.ever:

@@ -52,6 +52,18 @@ class Order(StrEnum):
     PROMOTE = "promote"
 
 
+def order_named(name: str) -> Order:
+    """Returns the order of a name that a person gives.
+
+    Raises:
+        Refused: There is no such order.
+    """
+    try:
+        return Order(name)
+    except ValueError:
+        raise Refused(f"there is no order '{name}'", remedy=f"known are: {', '.join(Order)}") from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessed:
     """The judge looked.
@@ -89,6 +101,11 @@ class Ordered:
     actor: str
     reason: str
     at: datetime
+
+    @property
+    def said(self) -> str:
+        """The sentence by which it is kept."""
+        return f"{self.order} by {self.actor}: {self.reason}"
 
 
 Event = Assessed | Ticked | Ordered
@@ -144,6 +161,8 @@ class Rollout:
         paused_at: When the present pause began; None while it is not paused.
         paused_s: Seconds of earlier pauses in this stage.
         reason: Why it is where it is.
+        actor: Who ordered that; empty when nobody did: the judge, or time.
+        evidence: What the approvals of its request were bound to when it began.
     """
 
     rollout_id: str
@@ -158,6 +177,8 @@ class Rollout:
     paused_at: datetime | None = None
     paused_s: float = 0.0
     reason: str = "it began"
+    actor: str = ""
+    evidence: str = ""
 
     def __post_init__(self) -> None:
         if self.candidate == self.stable or not 0 <= self.stage < len(self.plan.stages):
@@ -178,6 +199,12 @@ class Rollout:
     def ended(self) -> bool:
         """Whether nothing can happen to it any more."""
         return self.state in {RolloutState.COMPLETED, RolloutState.ABORTED}
+
+    @property
+    def said(self) -> str:
+        """Where it stands, in a few words."""
+        stage = f"stage {self.stage + 1} of {len(self.plan.stages)}, {self.present.said}"
+        return f"{self.state}: {self.reason}" if self.ended else f"{self.state} in {stage}"
 
     def elapsed_s(self, at: datetime) -> float:
         """Returns how long the present stage has lasted at a moment, pauses not counted, in seconds."""
@@ -200,6 +227,8 @@ class Rollout:
             "paused_at": None if self.paused_at is None else _text(self.paused_at),
             "paused_s": self.paused_s,
             "reason": self.reason,
+            "actor": self.actor,
+            "evidence": self.evidence,
         }
 
     @staticmethod
@@ -216,12 +245,25 @@ class Rollout:
 
 
 def begin(
-    *, rollout_id: str, model: str, candidate: str, stable: str | None, plan: RolloutSpec, at: datetime
+    *,
+    rollout_id: str,
+    model: str,
+    candidate: str,
+    stable: str | None,
+    plan: RolloutSpec,
+    at: datetime,
+    evidence: str = "",
 ) -> tuple[Rollout, tuple[Effect, ...]]:
     """Returns a new rollout in its first stage, and what must hold. The first release goes all at once."""
     fitting = plan if stable is not None else replace(plan, strategy=Strategy.ALL_AT_ONCE)
     rollout = Rollout(
-        rollout_id=rollout_id, model=model, candidate=candidate, stable=stable, plan=fitting, since=at.astimezone(UTC)
+        rollout_id=rollout_id,
+        model=model,
+        candidate=candidate,
+        stable=stable,
+        plan=fitting,
+        since=at.astimezone(UTC),
+        evidence=evidence,
     )
     return rollout, wanted(rollout)
 
@@ -238,7 +280,7 @@ def advance(rollout: Rollout, event: Event) -> tuple[Rollout, tuple[Effect, ...]
         case Ticked():
             moved = _ticked(rollout, event)
         case Ordered():
-            moved = _ordered(rollout, event)
+            moved = replace(_ordered(rollout, event), actor=event.actor)
         case _:
             assert_never(event)
     effects = wanted(moved)
@@ -299,7 +341,7 @@ def _timed_out(rollout: Rollout, at: datetime) -> Rollout:
 def _ordered(rollout: Rollout, event: Ordered) -> Rollout:
     if rollout.ended:
         raise _refused(rollout, event, f"it is {rollout.state} already")
-    why = f"{event.order} by {event.actor}: {event.reason}"
+    why = event.said
     match event.order:
         case Order.PAUSE:
             if rollout.state is RolloutState.PAUSED:
@@ -336,12 +378,12 @@ def _next(rollout: Rollout, at: datetime, why: str) -> Rollout:
 
 def _entered(rollout: Rollout, stage: int, at: datetime, why: str) -> Rollout:
     since = max(at.astimezone(UTC), rollout.since + timedelta(seconds=rollout.paused_s))
-    running = replace(rollout, state=RolloutState.RUNNING, paused_at=None, paused_s=0.0)
+    running = replace(rollout, state=RolloutState.RUNNING, paused_at=None, paused_s=0.0, actor="")
     return replace(running, stage=stage, since=since, judged=-1, reason=why)
 
 
 def _ended(rollout: Rollout, state: RolloutState, why: str) -> Rollout:
-    return replace(rollout, state=state, paused_at=None, reason=why)
+    return replace(rollout, state=state, paused_at=None, reason=why, actor="")
 
 
 def _refused(rollout: Rollout, event: Ordered, why: str) -> Refused:
@@ -369,4 +411,6 @@ _FIELDS: dict[str, Any] = {
     "paused_at": (str, type(None)),
     "paused_s": (int, float),
     "reason": str,
+    "actor": str,
+    "evidence": str,
 }

@@ -194,6 +194,11 @@ class Stage:
     minimum_s: float
     maximum_s: float | None
 
+    @property
+    def said(self) -> str:
+        """What happens to traffic, in a few words."""
+        return "all traffic" if self.kind is StageKind.FULL else f"{self.kind} {self.share * 100:g} %"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutSpec:

@@ -17,6 +17,7 @@ from release_platform.pipeline.measures import N_BINS, Rows, encode, point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Column = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -295,6 +296,11 @@ def _png(
     axes.tick_params(labelsize=9)
     paint(axes)
     axes.set_title(title, fontsize=11, loc="left")
+    return png_of(figure)
+
+
+def png_of(figure: Figure) -> bytes:
+    """Returns a figure as PNG bytes, the same for the same figure."""
     out = BytesIO()
     figure.savefig(out, format="png", dpi=100, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
     return out.getvalue()

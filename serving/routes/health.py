@@ -8,9 +8,10 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
+from release_platform.domain.windows import Route
 from serving.access import Access
 from serving.metrics import Metrics
-from serving.models import Live, RouteTable
+from serving.models import BESIDE, Beside, Live, Refusal, RouteTable
 
 
 def build_health_routes(
@@ -90,15 +91,47 @@ def _model(table: RouteTable, name: str) -> dict[str, Any]:
         "since": _moment(loaded.since if loaded else None),
         "origin": loaded.origin.value if loaded else None,
         "standby": standby.version if standby else None,
-        "refusal": None
-        if refusal is None
-        else {
-            "version": refusal.version,
-            "kind": refusal.kind,
-            "reason": refusal.reason,
-            "since": _moment(refusal.at),
-            "n_attempts": refusal.n_attempts,
-        },
+        "refusal": _refusal(refusal),
+        "routes": _routes(table, name),
+    }
+
+
+def _routes(table: RouteTable, name: str) -> dict[str, Any]:
+    """Returns who is asked, and with which share of the requests; a shadow is asked as well, not instead."""
+    loaded, canary = table.loaded.get(name), table.canary.get(name)
+    routes: dict[str, Any] = {
+        Route.STABLE.value: None
+        if loaded is None
+        else {"version": loaded.version, "weight": 1.0 - (0.0 if canary is None else canary.weight)}
+    }
+    for route in BESIDE:
+        beside, refusal = table.beside(route).get(name), table.refusals_beside.get((name, route))
+        if beside is not None or refusal is not None:
+            routes[route.value] = _beside(beside) | {"refusal": _refusal(refusal)}
+    return routes
+
+
+def _beside(beside: Beside | None) -> dict[str, Any]:
+    loaded = None if beside is None else beside.loaded
+    return {
+        "version": loaded.version if loaded else None,
+        "weight": beside.weight if beside else 0.0,
+        "digest": loaded.digest if loaded else None,
+        "epoch": loaded.epoch if loaded else None,
+        "engine": loaded.package.engine_name if loaded else None,
+        "since": _moment(loaded.since if loaded else None),
+    }
+
+
+def _refusal(refusal: Refusal | None) -> dict[str, Any] | None:
+    if refusal is None:
+        return None
+    return {
+        "version": refusal.version,
+        "kind": refusal.kind,
+        "reason": refusal.reason,
+        "since": _moment(refusal.at),
+        "n_attempts": refusal.n_attempts,
     }
 
 

@@ -19,6 +19,7 @@ from serving.inference_bodies import (
     JSON_LENGTH,
     OCTETS,
     PROBABILITIES,
+    json_part,
     output_datatypes,
     read_inference,
     write_inference,
@@ -30,6 +31,7 @@ from serving.parsing import parse
 from serving.predicting import PredictRoute
 from serving.requests import mark_served, request_id_of
 from serving.routes.health import not_ready
+from serving.routing import key_in
 from serving.schemas import answers
 
 _STATUSES = (400, 404, 408, 413, 415, 422, 500, 503)
@@ -74,6 +76,10 @@ class InferenceDoor:
     def read(self, body: bytes, head: Head, loaded: LoadedModel, limits: Limits) -> Ask:
         """See `Door`."""
         return read_inference(body, head.get(JSON_LENGTH), loaded, limits)
+
+    def key_in(self, body: bytes, head: Head) -> bytes | None:
+        """See `Door`."""
+        return key_in(json_part(body, head.get(JSON_LENGTH)), "parameters")
 
     def write(self, ask: Ask, loaded: LoadedModel, predictions: Predictions, prediction_id: str) -> Reply:
         """See `Door`."""

@@ -17,6 +17,7 @@ from serving.inputs import read_json
 from serving.limits import Limits
 from serving.models import Live, LoadedModel
 from serving.predicting import PredictRoute
+from serving.routing import key_in
 from serving.schemas import PREDICT_BODY, Answer, ModelDescription, ModelList, answers
 
 _STATUSES = (400, 404, 408, 413, 415, 422, 500, 503)
@@ -37,6 +38,10 @@ class NativeDoor:
         else:
             inputs = read_json(body, loaded.form, limits)
         return Ask(inputs, arrow.wanted(head, media_type))
+
+    def key_in(self, body: bytes, head: Head) -> bytes | None:
+        """See `Door`."""
+        return key_in(body)
 
     def write(self, ask: Ask, loaded: LoadedModel, predictions: Predictions, prediction_id: str) -> Reply:
         """See `Door`."""

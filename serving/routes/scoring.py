@@ -42,6 +42,10 @@ class ScoringDoor:
             return Ask(read_scoring_csv(body, loaded.package.plan, loaded.form, limits))
         return Ask(read_scoring_json(body, loaded.form, limits))
 
+    def key_in(self, body: bytes, head: Head) -> bytes | None:
+        """See `Door`; MLflow's protocol has no room for one."""
+        return None
+
     def write(self, ask: Ask, loaded: LoadedModel, predictions: Predictions, prediction_id: str) -> Reply:
         """See `Door`."""
         said = predictions.values if predictions.probabilities is None else predictions.probabilities

@@ -54,7 +54,11 @@ class State:
 
 
 START = State(head=Head(model=MODEL))
-Event = tuple[Move, str]
+Event = tuple[Move, str, float | None]
+WEIGHT = 0.5
+"""One share stands for all: `advance` only asks whether it is the present one."""
+MOVES = tuple(move for move in Move if move is not Move.SHADOW_SET)
+"""A shadow follows the rules of a canary; `test_lifecycle` walks both."""
 History = tuple[LedgerRow, ...]
 
 
@@ -94,15 +98,17 @@ def steps(state: State) -> Iterator[tuple[Event | None, State | None]]:
     """Yields each event (None: an approval, which is no move) and the state after it, None where it is refused."""
     for version in VERSIONS:
         yield None, replace(state, approved=state.approved | {version})
-        for move in Move:
-            yield (move, version), moved(state, move, version)
+        for move in MOVES:
+            for weight in (0.0, WEIGHT) if move.weighted else (None,):
+                yield (move, version, weight), moved(state, (move, version, weight))
 
 
-def moved(state: State, move: Move, version: str) -> State | None:
-    if move is Move.PROMOTED and not isinstance(decision(state, version), Ready):
+def moved(state: State, event: Event) -> State | None:
+    move, version, weight = event
+    if move.forward(weight) and not isinstance(decision(state, version), Ready):
         return None
     try:
-        head = advance(state.head, move, version)
+        head = advance(state.head, *event)
     except Refused:
         return None
     staged = state.staged | {version} if move is Move.STAGED else state.staged
@@ -133,7 +139,7 @@ def without_epoch(head: Head) -> Head:
 
 
 def row_of(head: Head, event: Event, history: History) -> LedgerRow:
-    move, version = event
+    move, version, weight = event
     before = replace(head, epoch=len(history))
     row = LedgerRow(
         model=MODEL,
@@ -146,16 +152,17 @@ def row_of(head: Head, event: Event, history: History) -> LedgerRow:
         evidence="",
         digest=VERSIONS[version].digest,
         before=before.to_json(),
-        after=advance(before, move, version).to_json(),
+        after=advance(before, *event).to_json(),
         at=NOW.isoformat(),
         previous_hash=history[-1].hash if history else genesis(MODEL),
+        weight=weight,
     )
     return sealed(row)
 
 
 def check_transition(old: Head, event: Event, new: Head) -> None:
-    move, version = event
-    assert advance(old, move, version).epoch == old.epoch + 1
+    move, version, _ = event
+    assert advance(old, *event).epoch == old.epoch + 1
     assert old.ever == new.ever[: len(old.ever)], "what was in Production is forgotten"
     if move is Move.STAGED:
         assert (new.production, new.previous, new.ever) == (old.production, old.previous, old.ever)
@@ -167,10 +174,10 @@ def check_transition(old: Head, event: Event, new: Head) -> None:
 
 def check_state(state: State, history: History) -> None:
     head = state.head
-    for version in filter(None, (head.production, *head.previous, *head.ever)):
-        assert version in state.staged, "it was in Production and never in Staging"
-        assert version in state.approved, "it was in Production and nobody else approved it"
-        assert VERSIONS[version].gates[0].passed, "it was in Production and failed its gate"
+    for version in filter(None, (head.production, *head.previous, *head.ever, *head.beside)):
+        assert version in state.staged, "it had traffic and never was in Staging"
+        assert version in state.approved, "it had traffic and nobody else approved it"
+        assert VERSIONS[version].gates[0].passed, "it had traffic and failed its gate"
     assert head.production is None or head.production in head.ever
     assert set(head.previous) <= set(head.ever)
     assert len(set(head.ever)) == len(head.ever)
@@ -211,8 +218,9 @@ def test_the_walk_reaches_what_it_is_about(seen: Walk) -> None:
     heads = {state.head for state in seen.histories}
     assert {head.production for head in heads} == {None, "1", "2", "3"}
     assert {head.staging for head in heads} == {None, "1", "2", "3", "4"}
+    assert {len(head.beside) for head in heads} == {0, 1}
     assert {len(head.previous) for head in heads} == set(range(DEEPEST + 1))
-    assert {row.move for history in seen.histories.values() for row in history} == set(Move)
+    assert {row.move for history in seen.histories.values() for row in history} == set(MOVES)
 
 
 def test_the_walk_would_see_a_version_that_nobody_approved(seen: Walk) -> None:

@@ -17,6 +17,9 @@ from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavai
 from release_platform.domain.ledger import LedgerRow, faults, fold, standing_at
 from release_platform.domain.lifecycle import Move
 from release_platform.domain.policy import Approval, PromotionRequest, RequestState
+from release_platform.domain.rollout import Order, Ordered, advance
+from release_platform.domain.windows import Window
+from tests.contract.test_rollout_store import KEY, begun_rollout
 from tests.unit.test_policy import REGISTRATION, REQUEST
 
 AT = "2026-03-01T12:00:00+00:00"
@@ -36,9 +39,12 @@ def store(url: str) -> Iterator[ReleaseStore]:
     opened.close()
 
 
-def move(store: ReleaseStore, kind: Move, version: str, epoch: int, request_id: str = "") -> LedgerRow:
+def move(
+    store: ReleaseStore, kind: Move, version: str, epoch: int, request_id: str = "", weight: float | None = None
+) -> LedgerRow:
     return store.commit_move(
         model="m",
+        weight=weight,
         move=kind,
         version=version,
         expected_epoch=epoch,
@@ -212,6 +218,13 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
     move(store, Move.PROMOTED, "1", 1)
     store.mark_projected("m", 2)
     assert store.claim_tracked_run("d", "m", "r") == "r"
+    kept = store.rollouts.open(begun_rollout(), epoch=2)
+    ended = advance(kept.rollout, Ordered(order=Order.ABORT, actor="ada", reason="no", at=datetime.now(UTC)))[0]
+    saved = store.rollouts.save(kept, ended)
+    assert saved is not None
+    store.rollouts.settle(saved)
+    assert store.windows.record("r1", [Window(key=KEY)]) == 1
+    assert store.windows.drop_before(KEY.minute + 1) == 1
     assert (store.head("m").production, faults("m", store.ledger("m"))) == ("1", ())
     store.close()
 
@@ -228,6 +241,9 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
         "UPDATE registrations SET digest = 'd'",
         "DELETE FROM approvals",
         "UPDATE requests SET actor = 'mallory'",
+        "UPDATE rollouts SET rollout_id = 'other'",
+        "DELETE FROM rollouts",
+        "UPDATE live_windows SET value = '{}'",
         "SET session_replication_role = replica",
     ],
 )
@@ -341,6 +357,22 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(url: str) -> None:
     store = ReleaseStore(url)
     assert [(a.actor, a.reason, a.approved_at.isoformat()) for a in store.approvals("q")] == [("grace", "read it", AT)]
     assert store.recorded_tags("m") == {"2": {}}
+    store.close()
+
+
+def test_a_store_from_before_there_were_rollouts_keeps_its_ledger(url: str) -> None:
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        upgrade(connection, "0003")
+        connection.execute(
+            sa.text("INSERT INTO requests VALUES ('q', 'm', '1', 'ada', 'why', :at, 'open', '')"), {"at": AT}
+        )
+    engine.dispose()
+    store = ReleaseStore(url)
+    assert store.get_request("q").actor == "ada"
+    move(store, Move.STAGED, "1", 0, request_id="x" * 150)
+    assert faults("m", store.ledger("m")) == ()
+    assert store.rollouts.find_last("m") is None
     store.close()
 
 
@@ -494,3 +526,28 @@ def test_rows_stay_in_order_of_time_although_the_clock_goes_back(url: str) -> No
     assert first.at <= second.at
     assert standing_at([first, second], datetime.fromisoformat(first.at)) == second
     store.close()
+
+
+def test_a_share_of_the_traffic_is_kept_with_its_weight(store: ReleaseStore) -> None:
+    move(store, Move.STAGED, "1", 0)
+    move(store, Move.PROMOTED, "1", 1)
+    row = move(store, Move.CANARY_SET, "2", 2, weight=1)
+    move(store, Move.SHADOW_SET, "2", 3, weight=0.1 + 0.2)
+    move(store, Move.CANARY_SET, "2", 4, weight=0)
+    kept = store.ledger("m")
+    assert kept[2] == row
+    assert [of.weight for of in kept] == [None, None, 1.0, 0.1 + 0.2, 0.0]
+    assert faults("m", kept) == ()
+    assert store.head("m") == fold("m", kept)
+
+
+def test_a_closed_request_gets_no_traffic_and_loses_what_it_has(store: ReleaseStore) -> None:
+    move(store, Move.STAGED, "1", 0)
+    move(store, Move.PROMOTED, "1", 1)
+    store.open_request(REQUEST)
+    move(store, Move.CANARY_SET, "2", 2, "q#rollout-canary-0", weight=0.1)
+    store.close_request("q", RequestState.CANCELLED, "by ada")
+    with pytest.raises(Refused, match="is cancelled: by ada"):
+        move(store, Move.CANARY_SET, "2", 3, "q#rollout-canary-1", weight=0.5)
+    move(store, Move.CANARY_SET, "2", 3, "q#rollout-canary-off", weight=0)
+    assert store.head("m").canary is None

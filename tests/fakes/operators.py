@@ -22,6 +22,7 @@ from release_platform.definitions import EXAMPLES
 from release_platform.domain.api_keys import Scope
 from release_platform.domain.spec import PolicySpec
 from release_platform.releases import Releases
+from release_platform.rollouts import Rollouts
 from release_platform.services import Services
 from release_platform.settings import Settings
 from tests.fakes.registry import FakeRegistry
@@ -103,7 +104,8 @@ def running_api(folder: Path, packages: dict[tuple[str, str], Path]) -> Iterator
     file = ApiKeyFile(folder / "api-keys.json")
     names = {name: file.create(name, [scope])[1] for name, scope in KEYS.items()}
     settings = Settings(home=folder, models=folder / "models")
-    services = SimpleNamespace(settings=settings, store=store, releases=releases)
+    rollouts = Rollouts(releases, servers)
+    services = SimpleNamespace(settings=settings, store=store, releases=releases, rollouts=rollouts)
     app = create_app(cast(Services, services), KeyRing(folder / "api-keys.json"))
     config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=3)
     with on_a_thread(uvicorn.Server(config)) as url:

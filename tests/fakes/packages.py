@@ -44,9 +44,9 @@ def build_linear_classifier(folder: Path, *, model: str = "cancer", n_rows: int 
     return write_package(folder, model, Task.BINARY, fitted, _cancer_plan(nullable=False), frame, CANCER_CLASSES)
 
 
-def build_onnx_classifier(folder: Path, *, model: str = "cancer", engine: str = "onnx") -> Path:
+def build_onnx_classifier(folder: Path, *, model: str = "cancer", engine: str = "onnx", n_rows: int = 569) -> Path:
     """Writes a scaled logistic regression over three numbers, as skops and as ONNX; `engine` is what answers."""
-    frame, target = _cancer(569)
+    frame, target = _cancer(n_rows)
     frame = frame.rename(columns=dict(zip(CANCER_INPUTS, ONNX_INPUTS, strict=True)))
     scale = ColumnTransformer([("scaled", StandardScaler(), list(frame))])
     fitted = make_pipeline(scale, LogisticRegression()).fit(frame, target)

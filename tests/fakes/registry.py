@@ -10,7 +10,13 @@ from pathlib import Path
 from release_platform.adapters.signing import Signer, TrustedKeys, new_key, public_pem
 from release_platform.adapters.trust import Trust
 from release_platform.adapters.version_tags import DIGEST_TAG, MANIFEST_TAG
-from release_platform.domain.attestation import CERTIFICATE_TAG, SIGNATURE_TAG, Certificate, version_statement
+from release_platform.domain.attestation import (
+    CERTIFICATE_TAG,
+    SIGNATURE_TAG,
+    WEIGHTED,
+    Certificate,
+    version_statement,
+)
 from release_platform.domain.errors import IntegrityError, NotFound, Unavailable
 from release_platform.domain.ports import VersionRecord
 from release_platform.domain.projection import Shown
@@ -90,7 +96,7 @@ class FakeRegistry:
         return self._aliases.get((model, alias))
 
     def set_alias(self, model: str, alias: str, version: str | None) -> None:
-        """See `Registry`; what moves is certified for the next epoch, as the platform does."""
+        """See `Registry`; what moves is certified for the next epoch, as the platform does, but see `put_beside`."""
         self._answer()
         if self._aliases.get((model, alias)) == version:
             return
@@ -98,8 +104,15 @@ class FakeRegistry:
             self._aliases.pop((model, alias), None)
             return
         self.epoch += 1
-        if self._signs:
+        if self._signs and alias not in WEIGHTED:
             self.certify(model, alias, version, self.epoch)
+        self.move_behind_the_back(model, alias, version)
+
+    def put_beside(self, model: str, alias: str, version: str, weight: float) -> None:
+        """Puts a version on the route `canary` or `shadow` with a weight, or changes that, certified as by a move."""
+        self._answer()
+        self.epoch += 1
+        self.certify(model, alias, version, self.epoch, weight=weight)
         self.move_behind_the_back(model, alias, version)
 
     def move_behind_the_back(self, model: str, alias: str, version: str) -> None:
@@ -112,13 +125,27 @@ class FakeRegistry:
         kept = {tag: value for tag, value in record.tags.items() if tag != name}
         self._records[model, version] = replace(record, tags=kept)
 
-    def certify(self, model: str, alias: str, version: str, epoch: int, signer: Signer = SIGNER) -> None:
+    def certify(
+        self,
+        model: str,
+        alias: str,
+        version: str,
+        epoch: int,
+        signer: Signer = SIGNER,
+        weight: float | None = None,
+    ) -> None:
         """Certifies that a version stands behind an alias since an epoch."""
         record = self._records.get((model, version))
         if record is None:
             return
         certificate = Certificate(
-            model=model, version=version, digest=record.digest, alias=alias, epoch=epoch, ledger_hash=f"sha256:{epoch}"
+            model=model,
+            version=version,
+            digest=record.digest,
+            alias=alias,
+            epoch=epoch,
+            ledger_hash=f"sha256:{epoch}",
+            weight=weight,
         )
         self.set_tag(model, version, CERTIFICATE_TAG + alias, signer.sign(certificate.to_statement()))
 

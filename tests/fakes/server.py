@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-from release_platform.domain.ports import Registry
+from release_platform.domain.ports import Clock, Registry
 from serving.server import build_server
 from serving.settings import Settings
 from tests.fakes.registry import trust_signer
@@ -26,9 +26,9 @@ def settings_for(cache_dir: Path, **given: Any) -> Settings:
 
 
 @contextmanager
-def running(settings: Settings, registry: Registry) -> Iterator[str]:
+def running(settings: Settings, registry: Registry, *, clock: Clock | None = None) -> Iterator[str]:
     """Yields the address of a server that listens; it is stopped at the end."""
-    with on_a_thread(build_server(settings, registry)) as address:
+    with on_a_thread(build_server(settings, registry, clock=clock)) as address:
         yield address
 
 

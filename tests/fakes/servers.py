@@ -1,8 +1,10 @@
-"""Servers that keep what is pushed to them."""
+"""Servers that keep what is pushed to them, and hand in what a test says that they counted."""
 
 from collections.abc import Sequence
 
+from release_platform.domain.ports import HandedIn
 from release_platform.domain.push import Accepted, Outcome, Push, Unanswered
+from release_platform.domain.windows import Window
 
 
 class FakeServers:
@@ -12,6 +14,9 @@ class FakeServers:
         urls: Their addresses.
         down: Those that do not answer. It may be changed at any time.
         broken: What every push raises, as no right one does.
+
+    Attributes:
+        counted: What each server counted of its traffic, by address. It may be changed at any time.
     """
 
     def __init__(self, *urls: str, down: Sequence[str] = (), broken: Exception | None = None) -> None:
@@ -19,6 +24,7 @@ class FakeServers:
         self.down = set(down)
         self.broken = broken
         self.pushed: list[Push] = []
+        self.counted: dict[str, list[Window]] = {url: [] for url in urls}
 
     def push(self, push: Push) -> Sequence[Outcome]:
         """See `Servers`."""
@@ -26,6 +32,16 @@ class FakeServers:
             raise self.broken
         self.pushed.append(push)
         return [self._answer(url, push) for url in self._urls]
+
+    def windows(self, after: int) -> Sequence[HandedIn]:
+        """See `Servers`."""
+        return [self._hand_in(url, after) for url in self._urls]
+
+    def _hand_in(self, url: str, after: int) -> HandedIn:
+        if url in self.down:
+            return HandedIn(url=url, problem="down")
+        windows = [window for window in self.counted[url] if window.key.minute > after]
+        return HandedIn(url=url, replica=f"replica at {url}", windows=windows)
 
     def _answer(self, url: str, push: Push) -> Outcome:
         if url in self.down:

@@ -22,6 +22,7 @@ from release_platform.definitions import EXAMPLES, load_projects
 from release_platform.defs.naming import asset_key
 from release_platform.defs.promotion import build_jobs, build_run_closers, build_sensor
 from release_platform.defs.resources import Platform, Records, latest_record
+from release_platform.defs.rollout import build_rollout_job, build_rollout_sensor
 from release_platform.domain.policy import Registration
 from release_platform.domain.spec import GateSpec
 from release_platform.project import Project
@@ -77,8 +78,8 @@ class Home:
         return dg.Definitions.merge(
             *(build_model(project) for project in projects),
             dg.Definitions(
-                jobs=jobs,
-                sensors=[build_sensor(named, promote), *build_run_closers()],
+                jobs=[*jobs, build_rollout_job(named)],
+                sensors=[build_sensor(named, promote), build_rollout_sensor(named), *build_run_closers()],
                 resources={"platform": Platform(), "records": Records()},
                 executor=dg.in_process_executor,
             ),

@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from release_platform.domain.api_keys import Scope
+from release_platform.project import read_projects
+from release_platform.rollouts import Rollouts
 from tests.fakes.operators import MODEL, POLICY, Operators, client_of, running_api
 from tests.fakes.packages import build_linear_classifier
 
@@ -324,3 +326,54 @@ def test_no_key_is_in_the_ledger_the_logs_or_an_answer(
     assert any(line.startswith("ada (key ") for line in ours)
     assert not any(key in line for line in ours)
     assert not any(secret in answer.content for answer in answers)
+
+
+# Rollouts
+
+
+@pytest.fixture
+def canary(operators: Operators, ada: httpx.Client, grace: httpx.Client) -> str:
+    """A version 2 that is a canary beside 1; returns the id of its request."""
+    operators.promote("1")
+    operators.stage("2")
+    asked = ask(ada, strategy="canary")
+    assert (asked.status_code, asked.json()["strategy"]) == (201, "canary")
+    request_id = str(asked.json()["request_id"])
+    grace.post(f"/v1/requests/{request_id}/approval", json={"reason": "read it"})
+    spec = read_projects(operators.folder / "models")[0][MODEL].spec
+    Rollouts(operators.releases).carry_out(request_id, spec)
+    return request_id
+
+
+def order(client: httpx.Client, name: str, reason: str = "it hurts") -> httpx.Response:
+    return client.post(f"/v1/models/{MODEL}/rollout/{name}", json={"reason": reason})
+
+
+def test_a_rollout_is_shown_to_who_may_read(operators: Operators, canary: str) -> None:
+    with client_of(operators, "reader") as reader:
+        state = reader.get(f"/v1/models/{MODEL}/rollout").json()
+        request = reader.get(f"/v1/requests/{canary}").json()
+        assert order(reader, "abort").status_code == 403
+    assert (state["state"], state["version"], state["stable"], state["stage"]) == ("running", "2", "1", 1)
+    assert request["rollout"] == "running in stage 1 of 4, canary 5 %"
+    assert request["missing"] == ["its rollout is under way: running in stage 1 of 4, canary 5 %"]
+
+
+def test_an_order_to_a_rollout_is_in_the_name_of_the_key(
+    operators: Operators, grace: httpx.Client, canary: str
+) -> None:
+    first = order(grace, "abort")
+    assert (first.status_code, first.json()["state"], first.json()["actor"]) == (200, "aborted", "grace")
+    assert order(grace, "abort").json() == first.json()
+    row = operators.releases.store.ledger(MODEL)[-1]
+    assert (row.move, row.weight, row.actor) == ("canary_set", 0.0, "grace")
+    assert operators.releases.store.get_request(canary).outcome == "its rollout was aborted: abort by grace: it hurts"
+    late = order(grace, "resume")
+    assert (late.status_code, late.json()["type"]) == (409, "urn:model-release:problem:refused")
+
+
+def test_what_makes_no_sense_is_not_taken(operators: Operators, ada: httpx.Client) -> None:
+    operators.stage("1")
+    assert ask(ada, strategy="canray").status_code == 422
+    assert order(ada, "explode").status_code == 422
+    assert ada.get(f"/v1/models/{MODEL}/rollout").status_code == 404

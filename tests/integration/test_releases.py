@@ -15,6 +15,7 @@ from release_platform.domain.attestation import SIGNATURE_TAG, Certificate
 from release_platform.domain.errors import IntegrityError, Refused, StaleEpoch, Unavailable
 from release_platform.domain.invariants import LINEAGE, violations
 from release_platform.domain.ledger import certificate_of, certified_faults, faults, last_moves, sealed
+from release_platform.domain.lifecycle import Move
 from release_platform.domain.policy import RequestState
 from release_platform.domain.ports import VersionRecord
 from release_platform.domain.spec import PolicySpec
@@ -413,3 +414,72 @@ def test_a_deleted_version_that_a_rollback_may_need_breaks_an_invariant(
     registry.delete(MODEL, "1")
     broken = {finding.subject: finding.invariant for finding in violations(observe(releases, MODEL))}
     assert broken == {"version 1": 4, "alias previous": 14, "version 3": LINEAGE}  # nobody registered version 3
+
+
+def share(releases: Releases, move: Move, version: str, weight: float, request_id: str) -> None:
+    releases.store.commit_move(
+        model=MODEL,
+        move=move,
+        version=version,
+        weight=weight,
+        expected_epoch=releases.store.head(MODEL).epoch,
+        actor="ada",
+        reason="why",
+        request_id=request_id,
+        evidence="",
+        digest=releases.registry.get_version(MODEL, version).digest,
+    )
+    releases.projection.project(MODEL)
+
+
+def certified_weight(releases: Releases, version: str, alias: str) -> float | None:
+    bundle = releases.registry.get_version(MODEL, version).tags[f"release.certificate.{alias}"]
+    return Certificate.from_statement(releases.keys.trusted().verify(bundle)).weight
+
+
+def test_a_canary_and_a_shadow_are_certified_with_their_weight(releases: Releases, keys: KeyFolder) -> None:
+    promote(releases, "1")
+    stage(releases, "2")
+    share(releases, Move.SHADOW_SET, "2", 1.0, "q2#rollout-shadow-0")
+    share(releases, Move.CANARY_SET, "2", 0.25, "q2#rollout-canary-1")
+    shown = releases.registry.shown(MODEL).aliases
+    assert shown == {"production": "1", "staging": "2", "shadow": "2", "canary": "2"}
+    assert [proven(releases, keys, "2", alias) for alias in ("staging", "shadow", "canary")] == [3, 4, 5]
+    assert [certified_weight(releases, "2", alias) for alias in ("shadow", "canary")] == [1.0, 0.25]
+    assert releases.projection.deviations(MODEL) == ()
+
+
+def test_a_share_that_is_taken_away_leaves_no_alias_and_a_certificate_of_nothing(releases: Releases) -> None:
+    promote(releases, "1")
+    stage(releases, "2")
+    share(releases, Move.CANARY_SET, "2", 0.25, "q2#rollout-canary-0")
+    share(releases, Move.CANARY_SET, "2", 0.0, "q2#rollout-canary-1")
+    assert releases.registry.find_alias(MODEL, "canary") is None
+    assert certified_weight(releases, "2", "canary") == 0.0
+    assert releases.projection.deviations(MODEL) == ()
+
+
+def test_a_rollback_takes_a_canary_away(releases: Releases) -> None:
+    for version in ("1", "2"):
+        promote(releases, version)
+    stage(releases, "3")
+    share(releases, Move.CANARY_SET, "3", 0.25, "q3#rollout-canary-0")
+    releases.rollback(MODEL, to=None, actor="ada", reason="errors")
+    assert releases.registry.shown(MODEL).aliases == {"production": "1", "staging": "3"}
+
+
+@pytest.mark.parametrize("alias", ["canary", "shadow"])
+def test_a_canary_or_shadow_that_nobody_released_is_named_and_taken_away(
+    releases: Releases, registry: FakeRegistry, alias: str
+) -> None:
+    promote(releases, "1")
+    registry.set_alias(MODEL, alias, "1")
+    (said,) = releases.projection.reconcile(MODEL, undo=True)
+    assert said == f"{MODEL}: alias {alias} is version 1, the head says absent"
+    assert registry.find_alias(MODEL, alias) is None
+
+
+def test_a_request_id_that_looks_like_a_move_of_a_rollout_is_refused(releases: Releases) -> None:
+    stage(releases, "1")
+    with pytest.raises(Refused, match="#rollout-"):
+        releases.request(MODEL, version="1", actor="ada", reason="better", request_id="q#rollout-1")

@@ -95,6 +95,47 @@ def test_metrics_count_over_all_workers(server):
         assert httpx.get(f"{server.url}/metrics").text.count("\nserving_registry_reachable ") == 1
 
 
+SPEED = 20
+"""How often a minute of these servers passes in a real one."""
+
+
+@pytest.fixture
+def quick_minutes(monkeypatch, tmp_path, package):
+    """A server of two workers that have one model, whose minutes take three seconds."""
+    monkeypatch.setenv("FAKE_SPEED", str(SPEED))
+    with running_process(tmp_path, package=package, workers=2) as started:
+        until(lambda: len(answering(started)) == 2, within_s=60)
+        until(lambda: all(httpx.get(f"{started.url}/readyz").is_success for _ in range(20)), within_s=30)
+        yield started
+
+
+def replicas(server, after=-1):
+    told = httpx.get(f"{server.url}/admin/windows", params={"after": after}).json()
+    assert told["silent"] == 0
+    return {replica["replica"]: replica["windows"] for replica in told["replicas"]}
+
+
+def test_whichever_worker_is_asked_the_windows_of_all_are_told(quick_minutes):
+    server = quick_minutes
+    with ExitStack() as held:
+        for _ in range(32):
+            client = held.enter_context(httpx.Client(base_url=server.url))
+            assert client.post(PATH, json=BODY).is_success
+    until(lambda: n_in_windows(server) == 32, within_s=20)
+    for _ in range(10):
+        assert len(replicas(server)) == 2
+        assert n_in_windows(server) == 32
+    assert all(sum(window["requests"] for window in windows) > 0 for windows in replicas(server).values())
+    before = set(replicas(server))
+    os.kill(server.worker_ids()[0], signal.SIGKILL)  # one that died is not waited for
+    until(lambda: len(set(replicas(server)) - before) == 1, within_s=60)
+    assert len(replicas(server)) == 2
+
+
+def n_in_windows(server):
+    return sum(window["requests"] for windows in replicas(server).values() for window in windows)
+
+
 def all_counted(server):
     """Returns what is counted once nothing changes any more: each worker counts what it put down every second."""
     seen = []

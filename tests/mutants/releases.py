@@ -53,11 +53,11 @@ DEFECTS = (
         name="an alias moves before its certificate is written",
         file=_PROJECTION,
         old="                if alias is not Alias.PREVIOUS and version is not None:\n"
-        "                    self._certify(moved[version], shown)\n"
+        "                    self._certify(moved[alias], shown)\n"
         "                if shown.aliases.get(alias) != version:\n",
         new="                self._registry.set_alias(head.model, alias, version)\n"
         "                if alias is not Alias.PREVIOUS and version is not None:\n"
-        "                    self._certify(moved[version], shown)\n",
+        "                    self._certify(moved[alias], shown)\n",
         tests=(f"{_OF_RELEASES}test_an_alias_never_moves_before_its_certificate_is_there",),
     ),
     Defect(

@@ -18,6 +18,7 @@ from release_platform.domain.features import ColumnType, Operation
 from release_platform.domain.freeze import FreezeWindow, Weekday, yaml_key
 from release_platform.domain.gates import Verdict
 from release_platform.domain.metrics import METRICS, Direction, Task
+from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, ShadowSpec, StepSpec, Strategy
 from release_platform.project import parse_spec
 from release_platform.settings import Settings
 from serving.errors import Problem
@@ -31,6 +32,10 @@ MAKE_VARIABLES = frozenset({"VERBOSE", "MODEL", "VERSION", "REASON", "URL", "SEE
 SPECS = [
     *(kind for kind in vars(spec).values() if dataclasses.is_dataclass(kind) and kind.__module__ == spec.__name__),
     FreezeWindow,
+    RolloutSpec,
+    ShadowSpec,
+    StepSpec,
+    LiveGateSpec,
 ]
 ENUMS: list[type[StrEnum]] = [
     *(kind for kind in vars(spec).values() if isinstance(kind, type) and kind.__module__ == spec.__name__),
@@ -39,6 +44,8 @@ ENUMS: list[type[StrEnum]] = [
     Weekday,
     Task,
     Direction,
+    Strategy,
+    LiveMetric,
 ]
 MODEL_YAML = (ROOT / "docs" / "model-yaml.md").read_text()
 
@@ -106,6 +113,10 @@ SECTIONS = {
     "GateSpec": "gates",
     "PolicySpec": "policy",
     "FreezeWindow": "freeze",
+    "RolloutSpec": "rollout",
+    "ShadowSpec": "rollout",
+    "StepSpec": "rollout",
+    "LiveGateSpec": "rollout",
 }
 
 

@@ -1,20 +1,28 @@
 """The state machine of a model: every sequence of moves up to length five, and what a rollback may do."""
 
+from dataclasses import fields, replace
 from itertools import product
+from typing import Any
 
 import pytest
 
 from release_platform.domain.errors import Refused
-from release_platform.domain.lifecycle import Alias, Head, Move, advance, rollback_target
+from release_platform.domain.lifecycle import Alias, Head, Move, Share, advance, rollback_target
 
 VERSIONS = ("1", "2", "3")
-EVENTS = tuple(product(Move, VERSIONS))
+WEIGHTS = (0.0, 0.5)
+Event = tuple[Move, str, float | None]
+EVENTS: tuple[Event, ...] = tuple(
+    (move, version, weight)
+    for move, version in product(Move, VERSIONS)
+    for weight in (WEIGHTS if move.weighted else (None,))
+)
 
 
-def moved(*moves: tuple[Move, str]) -> Head:
+def moved(*moves: tuple[Move, str] | Event) -> Head:
     head = Head(model="m")
-    for move, version in moves:
-        head = advance(head, move, version)
+    for move in moves:
+        head = advance(head, *move)
     return head
 
 
@@ -24,19 +32,31 @@ def test_every_sequence_of_five_moves_keeps_the_invariants() -> None:
     for _ in range(5):
         reached = set()
         for head in states:
-            for move, version in EVENTS:
+            for event in EVENTS:
                 try:
-                    after = advance(head, move, version)
+                    after = advance(head, *event)
                 except Refused:
                     continue
-                check_invariants(head, move, version, after)
+                check_invariants(head, event, after)
                 reached.add(after)
         states = reached - seen
         seen |= reached
     assert len(seen) > 100
 
 
-def check_invariants(before: Head, move: Move, version: str, after: Head) -> None:
+def check_invariants(before: Head, event: Event, after: Head) -> None:
+    move, version, weight = event
+    assert len(after.beside) <= 1, "two versions are asked beside Production"
+    assert after.production not in after.beside
+    assert after.beside <= after.reachable
+    if move.weighted:
+        kept = {"epoch", "canary", "shadow"}
+        assert all(getattr(after, f.name) == getattr(before, f.name) for f in fields(Head) if f.name not in kept)
+        assert before.production is not None
+        share = after.canary if move is Move.CANARY_SET else after.shadow
+        assert share == (Share(version=version, weight=weight) if weight else None)
+    elif move is not Move.STAGED:
+        assert after.beside == frozenset(), "a share outlives the Production that it was beside"
     assert after.epoch == before.epoch + 1
     assert after.production is None or after.production in after.ever
     assert set(after.previous) <= set(after.ever)
@@ -58,7 +78,7 @@ def check_invariants(before: Head, move: Move, version: str, after: Head) -> Non
 
 def test_a_promotion_keeps_the_version_that_it_replaces() -> None:
     head = moved((Move.STAGED, "1"), (Move.PROMOTED, "1"), (Move.STAGED, "2"), (Move.PROMOTED, "2"))
-    assert head.aliases == {Alias.STAGING: None, Alias.PRODUCTION: "2", Alias.PREVIOUS: "1"}
+    assert head.aliases == dict.fromkeys(Alias) | {Alias.PRODUCTION: "2", Alias.PREVIOUS: "1"}
 
 
 def test_the_alias_previous_is_where_a_plain_rollback_goes() -> None:
@@ -98,3 +118,54 @@ def test_promoting_what_is_in_production_is_refused() -> None:
 def test_nothing_that_stands_somewhere_is_unreachable() -> None:
     head = moved((Move.PROMOTED, "1"), (Move.PROMOTED, "2"), (Move.ROLLED_BACK, "1"), (Move.STAGED, "3"))
     assert head.reachable == {"1", "2", "3"}
+
+
+SERVED = moved((Move.STAGED, "1"), (Move.PROMOTED, "1"), (Move.STAGED, "2"))
+
+
+def test_a_canary_and_a_shadow_stand_behind_aliases_of_their_own() -> None:
+    head = advance(advance(SERVED, Move.SHADOW_SET, "2", 1.0), Move.CANARY_SET, "2", 0.1)
+    assert (head.aliases[Alias.CANARY], head.aliases[Alias.SHADOW]) == ("2", "2")
+    assert advance(head, Move.SHADOW_SET, "2", 0).shadow is None
+    assert advance(head, Move.CANARY_SET, "2", 0.25).canary == Share(version="2", weight=0.25)
+
+
+@pytest.mark.parametrize(("move", "version"), [(Move.PROMOTED, "2"), (Move.ROLLED_BACK, "0")])
+def test_a_move_of_production_takes_the_shares_away(move: Move, version: str) -> None:
+    head = replace(SERVED, ever=("0", "1"), previous=("0",))
+    head = advance(advance(head, Move.SHADOW_SET, "2", 1.0), Move.CANARY_SET, "2", 0.1)
+    assert advance(head, move, version).beside == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("head", "version", "weight", "said"),
+    [
+        (moved((Move.STAGED, "2")), "2", 0.1, "beside version None in Production"),
+        (SERVED, "1", 0.1, "beside version 1 in Production"),
+        (SERVED, "2", 1.1, "is 0 to 1"),
+        (SERVED, "2", -0.1, "is 0 to 1"),
+        (SERVED, "2", float("nan"), "is 0 to 1"),
+        (SERVED, "2", None, "says no share"),
+        (SERVED, "2", 0.0, "is no canary"),
+        (advance(SERVED, Move.CANARY_SET, "2", 0.1), "2", 0.1, "has this share"),
+        (advance(SERVED, Move.SHADOW_SET, "2", 0.1), "3", 0.1, "version 2 is asked beside Production already"),
+    ],
+)
+def test_a_share_that_makes_no_sense_is_refused(head: Head, version: str, weight: float | None, said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        advance(head, Move.CANARY_SET, version, weight)
+
+
+def test_a_head_without_shares_is_written_as_before_there_were_any() -> None:
+    assert set(SERVED.to_json()) == {"model", "epoch", "staging", "production", "previous", "ever"}
+    head = advance(SERVED, Move.CANARY_SET, "2", 0.1)
+    assert head.to_json()["canary"] == {"version": "2", "weight": 0.1}
+    assert Head.from_json(head.to_json()) == head
+
+
+@pytest.mark.parametrize(
+    "share", [None, {}, {"version": "2"}, {"version": 2, "weight": 0.1}, {"version": "2", "weight": 2}]
+)
+def test_a_head_with_a_share_that_is_none_is_not_read(share: Any) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        Head.from_json({**SERVED.to_json(), "canary": share})

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,55 @@ def test_a_certificate_is_of_one_version_behind_one_alias() -> None:
         wanted = {"model": "m", "version": "1", "digest": "sha256:d", "alias": "production", **wrong}
         with pytest.raises(IntegrityError, match=next(iter(wrong))):
             check_certificate(CERTIFICATE, **wanted)
+
+
+CANARY = replace(CERTIFICATE, alias="canary", weight=0.25)
+
+
+@pytest.mark.parametrize("weight", [0, 0.0, 0.05, 1.0, 1])
+@pytest.mark.parametrize("alias", ["canary", "shadow"])
+def test_a_canary_and_a_shadow_say_which_share_they_get(alias: str, weight: float) -> None:
+    certificate = replace(CANARY, alias=alias, weight=weight)
+    statement = json.loads(json.dumps(certificate.to_statement()))
+    assert statement["predicate"]["weight"] == weight
+    assert Certificate.from_statement(statement) == certificate
+
+
+def test_what_was_signed_before_there_were_weights_is_what_is_signed_now() -> None:
+    assert set(CERTIFICATE.to_statement()["predicate"]) == {
+        "model",
+        "version",
+        "digest",
+        "alias",
+        "epoch",
+        "ledger_hash",
+    }
+
+
+@pytest.mark.parametrize("weight", [-0.01, 1.01, float("nan"), float("inf"), True, False, "0.5", None, [0.5], {}])
+def test_a_share_that_is_none_is_refused(weight: object) -> None:
+    statement = CANARY.to_statement()
+    statement["predicate"]["weight"] = weight
+    with pytest.raises(IntegrityError, match=r"share from 0 to 1|contradicts"):
+        Certificate.from_statement(statement)
+
+
+@pytest.mark.parametrize("alias", ["production", "staging", "previous"])
+def test_other_aliases_have_no_share(alias: str) -> None:
+    statement = CERTIFICATE.to_statement()
+    statement["predicate"] |= {"alias": alias, "weight": 0.5}
+    with pytest.raises(IntegrityError, match="has no weight"):
+        Certificate.from_statement(statement)
+    statement["predicate"]["weight"] = None
+    with pytest.raises(IntegrityError, match="contradicts itself"):
+        Certificate.from_statement(statement)
+
+
+def test_a_canary_without_a_share_is_refused() -> None:
+    statement = CANARY.to_statement()
+    del statement["predicate"]["weight"]
+    with pytest.raises(IntegrityError, match="share from 0 to 1"):
+        Certificate.from_statement(statement)
 
 
 def test_a_version_statement_is_of_one_version_and_its_files() -> None:

@@ -11,6 +11,7 @@ from release_platform.component import ModelReleaseAttributes
 from release_platform.definitions import load_projects
 from release_platform.domain.errors import SpecError
 from release_platform.domain.spec import ModelSpec
+from release_platform.domain.strategy import RolloutSpec, StageKind, Strategy
 from release_platform.project import SPEC, parse_spec, read_projects
 
 EXAMPLES = Path(__file__).parents[2] / "release_platform" / "examples"
@@ -237,3 +238,47 @@ def test_partition_keys_are_months_with_both_ends() -> None:
     months = spec(partitions={"column": "since", "start": "2013-11", "end": "2014-02"}).partitions
     assert months is not None
     assert months.keys == ("2013-11", "2013-12", "2014-01", "2014-02")
+
+
+def test_a_model_goes_all_at_once_unless_it_says_otherwise() -> None:
+    assert spec().rollout == RolloutSpec(strategy=Strategy.ALL_AT_ONCE)
+    assert spec(rollout={"strategy": "shadow_then_canary"}).rollout.strategy is Strategy.SHADOW_THEN_CANARY
+
+
+def test_a_canary_has_the_steps_and_gates_that_the_yaml_says() -> None:
+    rollout = spec(
+        rollout={
+            "strategy": "canary",
+            "canary": [{"weight": 0.1, "minimum_requests": 500}, {"weight": 0.5}],
+            "bake_s": 60,
+            "gates": [{"metric": "errors", "margin": 0.005}, {"metric": "outcome", "outcome": "bought", "limit": 1}],
+        }
+    ).rollout
+    assert [(stage.kind, stage.share, stage.minimum) for stage in rollout.stages] == [
+        (StageKind.CANARY, 0.1, 500),
+        (StageKind.CANARY, 0.5, 100),
+        (StageKind.FULL, 1.0, 0),
+    ]
+    assert [(gate.name, gate.accepted) for gate in rollout.gates] == [("errors", 0.005), ("outcome_bought", 0.05)]
+    assert rollout.stages[-1].minimum_s == 60
+
+
+@pytest.mark.parametrize(
+    ("rollout", "said"),
+    [
+        ({"strategy": "canray"}, "rollout.strategy: Input should be 'all_at_once', 'canary', 'shadow'"),
+        ({"steps": []}, "rollout.steps: there is no such key"),
+        ({"canary": [{}]}, "rollout.canary.0.weight: is missing"),
+        ({"canary": [{"weight": 0.1}, {"weight": 1.0}]}, "rollout.canary.1: a canary step's weight is a share above 0"),
+        ({"canary": [{"weight": 0.5}, {"weight": 0.1}]}, "rollout: a canary has steps, and their weights rise"),
+        ({"canary": [{"weight": 0.5, "minimum_s": 60, "maximum_s": 60}]}, "rollout.canary.0: a canary step's minimum"),
+        ({"shadow": {"share": 0}}, "rollout.shadow: the mirrored share is above 0"),
+        ({"bake_s": float("nan")}, "rollout: bake_s is 0 or more"),
+        ({"gates": [{"metric": "error"}]}, "rollout.gates.0.metric: Input should be 'errors', 'latency'"),
+        ({"gates": [{"metric": "errors", "margin": 0}]}, "rollout.gates.0: rollout gate 'errors': margin is above 0"),
+        ({"gates": [{"metric": "errors"}] * 2}, "rollout: two rollout gates judge 'errors'"),
+        ({"strategy": "canary", "gates": [{"metric": "disagreement"}]}, "rollout: no blocking rollout gate judges the"),
+    ],
+)
+def test_each_mistake_in_a_rollout_names_its_key(rollout: dict[str, Any], said: str) -> None:
+    assert said in problem(rollout=rollout)

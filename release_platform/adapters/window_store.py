@@ -1,0 +1,60 @@
+"""The windows of live traffic in the release store: what each replica counted in each minute."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from release_platform.adapters.store_tables import readable, table
+from release_platform.adapters.store_transactions import Transactions
+from release_platform.domain.windows import Window, merged
+
+KEPT_DAYS = 35
+"""Windows older than this are dropped: longer than any stage of a rollout may last."""
+
+_windows = table("live_windows", "model minute version route replica", "", "value")
+
+
+class WindowStore:
+    """The windows of all models. Every method raises `Unavailable` when the database does not answer."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def record(self, replica: str, windows: Iterable[Window]) -> int:
+        """Keeps what a replica counted, and returns how many windows are new: what is kept never changes."""
+        rows = [{**_key(window), "replica": replica, "value": window.to_json()} for window in windows]
+        if not rows:
+            return 0
+        is_sqlite = self._transactions.engine.dialect.name == "sqlite"
+        insert = sqlite.insert(_windows) if is_sqlite else postgresql.insert(_windows)
+        kept = 0
+        with self._transactions.begin() as connection:
+            for row in rows:
+                kept += connection.execute(insert.values(row).on_conflict_do_nothing()).rowcount
+        return kept
+
+    def windows(self, model: str, first: int, last: int) -> tuple[Window, ...]:
+        """Returns the windows of a model from one minute to another, both included, those of all replicas added up."""
+        query = sa.select(_windows.c.value, _windows.c.minute).where(
+            _windows.c.model == model, _windows.c.minute >= first, _windows.c.minute <= last
+        )
+        with self._transactions.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        return merged(_window_from(model, row) for row in rows)
+
+    def drop_before(self, minute: int) -> int:
+        """Drops the windows of every model that are of an earlier minute, and returns how many there were."""
+        with self._transactions.begin() as connection:
+            return int(connection.execute(_windows.delete().where(_windows.c.minute < minute)).rowcount)
+
+
+def _key(window: Window) -> dict[str, Any]:
+    key = window.key
+    return {"model": key.model, "minute": key.minute, "version": key.version, "route": key.route.value}
+
+
+def _window_from(model: str, row: Mapping[Any, Any]) -> Window:
+    with readable(f"a window of {model} of minute {row['minute']}"):
+        return Window.from_json(row["value"])

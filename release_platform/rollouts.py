@@ -1,0 +1,264 @@
+"""Rollouts: a version comes into Production stage by stage, judged on live traffic. Sensor, jobs and doors call this.
+
+The state is `domain.rollout.Rollout`, kept in the release store and replaced as a whole, if nobody else was first.
+After that, all that must hold in the new state is brought about. Whoever is killed between the two, or anywhere in the
+second, leaves a state from which the next step does all of it again; what is done already is left as it is.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from release_platform.adapters.clock import SystemClock
+from release_platform.adapters.rollout_store import KeptRollout
+from release_platform.domain.errors import NotFound, Refused
+from release_platform.domain.freeze import find_freeze
+from release_platform.domain.gates import Verdict
+from release_platform.domain.judge import Assessment, Plan, assess_all, look, measure, plan, settled_minute
+from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.policy import PromotionRequest, RequestState
+from release_platform.domain.ports import Clock, Servers
+from release_platform.domain.rollout import Order, Ordered, Rollout, RolloutState, Ticked, advance, begin
+from release_platform.domain.spec import ModelSpec, PolicySpec
+from release_platform.domain.strategy import RolloutSpec, Strategy
+from release_platform.domain.windows import Window
+from release_platform.effects import AUTOMATIC, Effects, find_other_move
+from release_platform.releases import Releases, Tell, check_words, keep_quiet
+
+ATTEMPTS = 5
+"""How often an order is given again because the rollout moved on meanwhile."""
+FARTHEST_BACK = 120
+"""How many minutes of windows a server is asked for at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one look at a rollout came to.
+
+    Attributes:
+        before: Where it stood.
+        after: Where it stands.
+        looked: What each gate found, if the judge looked; empty when there was nothing new to judge.
+        said: Sentences for people: servers that do not answer, what waits and for what.
+        settled: Whether it has ended, and all that must hold at its end was brought about.
+    """
+
+    before: Rollout
+    after: Rollout
+    looked: tuple[Assessment, ...] = ()
+    said: tuple[str, ...] = ()
+    settled: bool = False
+
+    @property
+    def moved(self) -> bool:
+        """Whether stage or state are others than before."""
+        return (self.before.stage, self.before.state) != (self.after.stage, self.after.state)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What there is to judge of a stage: what is asked, and the windows up to a minute, that one included."""
+
+    planned: Plan
+    windows: tuple[Window, ...]
+    until: int
+
+    @property
+    def found(self) -> tuple[Assessment, ...]:
+        """What each gate finds in it."""
+        return assess_all(self.planned, measure(self.planned, self.windows, until=self.until))
+
+
+class Rollouts:
+    """The rollouts of all models in one release store, over the live servers."""
+
+    def __init__(self, releases: Releases, servers: Servers | None = None, clock: Clock | None = None) -> None:
+        self._releases = releases
+        self._store = releases.store
+        self._servers = servers
+        self._clock = clock or SystemClock()
+        self._effects = Effects(releases, self._clock)
+
+    def carry_out(self, request_id: str, spec: ModelSpec, *, tell: Tell = keep_quiet) -> LedgerRow | Rollout:
+        """Does what a request asks for, if every condition holds: moves Production, or begins the rollout to it.
+
+        The first release has nothing to be compared with, and goes all at once. Again changes nothing.
+
+        Raises:
+            Refused: A condition does not hold, or another transition or rollout was first.
+            IntegrityError: The version's files are not the registered ones.
+        """
+        request = self._store.get_request(request_id)
+        kept = self._store.rollouts.find(request_id)
+        chosen = _plan(request, spec.rollout)
+        if kept is None:
+            first = self._store.head(request.model).production is None
+            if chosen.strategy is Strategy.ALL_AT_ONCE or first or self._releases.find_done(request) is not None:
+                return self._releases.promote(request_id, spec.policy, tell=tell)
+            kept = self._begin(request, chosen, spec.policy)
+        for sentence in self._effects.bring_about(kept, spec.policy):
+            tell(sentence)
+        return kept.rollout
+
+    def step(self, model: str, spec: ModelSpec) -> Step | None:
+        """Looks at a model's rollout once: collects, judges, goes on, and brings about what must hold then.
+
+        Returns:
+            What it came to; None when there is no rollout, or another process was first.
+
+        Raises:
+            Unavailable: An outside system does not answer; the next step does it again.
+            Refused: Another transition was first; so does the next step.
+        """
+        kept = self._store.rollouts.find_current(model)
+        if kept is None:
+            return None
+        now = self._clock.now()
+        said = self._collect(kept.rollout, now)
+        rollout, looked = self._advanced(kept, spec.policy, now)
+        after = kept if rollout == kept.rollout else self._store.rollouts.save(kept, rollout)
+        if after is None:
+            return None
+        said += self._effects.bring_about(after, spec.policy)
+        current = self._store.rollouts.find_current(model)
+        return Step(before=kept.rollout, after=rollout, looked=looked, said=said, settled=current is None)
+
+    def order(
+        self, model: str, order: Order, *, actor: str, reason: str, policy: PolicySpec, tell: Tell = keep_quiet
+    ) -> Rollout:
+        """Does what a person orders of a model's rollout, and returns where it stands then.
+
+        The same order of the same person with the same reason, sent again, changes nothing.
+
+        Raises:
+            NotFound: The model has no rollout.
+            Refused: The order makes no sense now, promotions are frozen, or actor or reason are missing.
+        """
+        check_words(f"to {order} a rollout", actor, reason)
+        for _ in range(ATTEMPTS):
+            now = self._clock.now()
+            kept = self.get(model)
+            rollout = self._ordered(kept, Ordered(order=order, actor=actor, reason=reason, at=now), policy)
+            after = kept if rollout == kept.rollout else self._store.rollouts.save(kept, rollout)
+            if after is not None:
+                break
+        else:
+            raise Refused(f"{model}: its rollout does not stand still", remedy="order it again")
+        if not after.settled:
+            for sentence in self._effects.bring_about(after, policy):
+                tell(sentence)
+        return after.rollout
+
+    def get(self, model: str) -> KeptRollout:
+        """Returns the rollout of a model that is under way, or else the one that began last.
+
+        Raises:
+            NotFound: There never was one.
+        """
+        kept = self._store.rollouts.find_current(model) or self._store.rollouts.find_last(model)
+        if kept is None:
+            raise NotFound(
+                f"{model}: there is no rollout",
+                remedy=f"`release promote {model} --strategy canary` begins one, or `rollout` in its defs.yaml",
+            )
+        return kept
+
+    def evidence(self, rollout: Rollout) -> Evidence | None:
+        """Returns what there is to judge of the present stage; of a rollout that has ended, what ended it.
+
+        None when the stage has no concurrent control, or no minute of it is over.
+        """
+        now = self._clock.now()
+        planned = plan(replace(rollout, state=RolloutState.RUNNING, paused_at=None))
+        until = rollout.judged if rollout.ended else settled_minute(now)
+        if planned is None or until < planned.first_minute:
+            return None
+        windows = self._store.windows.windows(rollout.model, planned.first_minute, until)
+        return Evidence(planned=planned, windows=windows, until=until)
+
+    def _begin(self, request: PromotionRequest, chosen: RolloutSpec, policy: PolicySpec) -> KeptRollout:
+        facts = self._releases.facts(request, policy)
+        evidence = self._releases.check_ready(facts)
+        rollout, _ = begin(
+            rollout_id=request.request_id,
+            model=request.model,
+            candidate=request.version,
+            stable=facts.head.production,
+            plan=chosen,
+            at=self._clock.now(),
+            evidence=evidence,
+        )
+        return self._store.rollouts.open(rollout, epoch=facts.head.epoch)
+
+    def _collect(self, rollout: Rollout, now: datetime) -> tuple[str, ...]:
+        """Keeps what the servers counted since the last judged minute, and returns a sentence for each problem.
+
+        A window that comes after its minute was judged is left out, so that what was judged never changes.
+        """
+        if self._servers is None or rollout.ended:
+            return ()
+        last = int(now.timestamp() // 60) - 1
+        after = max(rollout.judged, int(rollout.since.timestamp() // 60) - 1, last - FARTHEST_BACK)
+        said: list[str] = []
+        for handed in self._servers.windows(after):
+            if handed.problem:
+                said.append(f"{handed.url} hands in no windows: {handed.problem}")
+                continue
+            mine = [w for w in handed.windows if w.key.model == rollout.model and after < w.key.minute <= last]
+            self._store.windows.record(handed.replica, mine)
+        return tuple(said)
+
+    def _advanced(self, kept: KeptRollout, policy: PolicySpec, now: datetime) -> tuple[Rollout, tuple[Assessment, ...]]:
+        rollout = kept.rollout
+        if rollout.ended:
+            return rollout, ()
+        ending = self._find_end(kept, now)
+        if ending is not None:
+            return advance(rollout, ending)[0], ()
+        frozen = find_freeze(policy.freeze, now) is not None
+        looked: tuple[Assessment, ...] = ()
+        planned = plan(rollout)
+        if planned is not None and settled_minute(now) > max(rollout.judged, planned.first_minute - 1):
+            found = look(rollout, self._windows(rollout, planned, now), at=now)
+            assert found is not None
+            assessed, looked = found
+            if not (frozen and assessed.verdict is Verdict.PASSED):  # in a freeze nothing goes further
+                rollout, _ = advance(rollout, assessed)
+        if not frozen:
+            rollout, _ = advance(rollout, Ticked(stage=rollout.stage, at=now))
+        return rollout, looked
+
+    def _windows(self, rollout: Rollout, planned: Plan, now: datetime) -> tuple[Window, ...]:
+        return self._store.windows.windows(rollout.model, planned.first_minute, settled_minute(now))
+
+    def _find_end(self, kept: KeptRollout, now: datetime) -> Ordered | None:
+        """Returns what ended a rollout behind its back: another move of Production, or its request was closed."""
+        row = find_other_move(kept, self._store.ledger(kept.rollout.model))
+        if row is not None:
+            reason = f"version {row.version} was {row.move}: {row.reason}"
+            return Ordered(order=Order.ABORT, actor=row.actor, reason=reason, at=now)
+        request = self._store.get_request(kept.rollout.rollout_id)
+        if request.state in {RequestState.REFUSED, RequestState.CANCELLED}:
+            reason = f"its request is {request.state}: {request.outcome}"
+            return Ordered(order=Order.ABORT, actor=AUTOMATIC, reason=reason, at=now)
+        return None
+
+    def _ordered(self, kept: KeptRollout, ordered: Ordered, policy: PolicySpec) -> Rollout:
+        rollout = kept.rollout
+        if rollout.reason == ordered.said:
+            return rollout
+        frozen = find_freeze(policy.freeze, ordered.at)
+        if ordered.order is Order.PROMOTE and frozen is not None and not rollout.ended:
+            raise Refused(f"{rollout.model}: {frozen.said}", remedy="promote it after that")
+        return advance(rollout, ordered)[0]
+
+
+def _plan(request: PromotionRequest, spec: RolloutSpec) -> RolloutSpec:
+    if request.strategy is None:
+        return spec
+    try:
+        return replace(spec, strategy=Strategy(request.strategy))
+    except ValueError as error:
+        raise Refused(
+            f"{request.model}: its rollout cannot go by {request.strategy}: {error}",
+            remedy="change `rollout` in its defs.yaml, or choose another strategy",
+        ) from None

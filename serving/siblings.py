@@ -1,0 +1,104 @@
+"""The workers beside this one, asked over sockets in the folder that their supervisor gave them.
+
+Whichever worker a client reaches can so tell what all of them know. A question is a JSON object, and so is its answer;
+each worker has the socket `<its replica>.sock`. One that died leaves a socket on which nobody answers.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+WITHIN_S = 2.0
+"""Seconds that a worker has to answer."""
+_MOST_BYTES = 256 * 1024**2
+_LOG = logging.getLogger(__name__)
+
+Answer = Callable[[dict[str, Any]], Any]
+
+
+class Siblings:
+    """Asks the other workers, and answers them.
+
+    Args:
+        folder: Where their sockets are; None for a server of one process, which has none beside it.
+        replica: The name of this process.
+        answer: Returns, for a question, a JSON value. Called on the event loop.
+    """
+
+    def __init__(self, folder: Path | None, replica: str, answer: Answer) -> None:
+        self._folder = folder
+        self._replica = replica
+        self._answer = answer
+
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
+        """Answers the others meanwhile."""
+        if self._folder is None:
+            yield
+            return
+        own = self._place(self._replica)
+        server = await asyncio.start_unix_server(self._serve, own)
+        own.chmod(0o600)
+        try:
+            yield
+        finally:
+            server.close()
+            own.unlink(missing_ok=True)
+
+    def has(self, replica: str) -> bool:
+        """Returns whether there is, or was, a worker of this name beside this one."""
+        return self._folder is not None and replica != self._replica and self._place(replica).exists()
+
+    async def ask(self, replica: str, question: dict[str, Any]) -> Any | None:
+        """Returns what one other worker answers; None when it is gone.
+
+        Raises:
+            TimeoutError: It does not answer in time.
+        """
+        place = self._place(replica)
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                reader, writer = await asyncio.open_unix_connection(place)
+                try:
+                    writer.write(orjson.dumps(question))
+                    writer.write_eof()
+                    found = await reader.read(_MOST_BYTES)
+                    while more := await reader.read(_MOST_BYTES):
+                        found += more
+                finally:
+                    writer.close()
+            return orjson.loads(found)
+        except (ConnectionRefusedError, FileNotFoundError):
+            place.unlink(missing_ok=True)
+        except (ConnectionError, orjson.JSONDecodeError):  # it ended while it was asked
+            pass
+        return None
+
+    async def ask_all(self, question: dict[str, Any]) -> tuple[list[Any], int]:
+        """Returns what all others answer that are not gone, and how many did not answer in time."""
+        if self._folder is None:
+            return [], 0
+        others = sorted(path.stem for path in self._folder.glob("*.sock") if path.stem != self._replica)
+        found = await asyncio.gather(*(self.ask(other, question) for other in others), return_exceptions=True)
+        answers = [one for one in found if one is not None and not isinstance(one, BaseException)]
+        return answers, sum(isinstance(one, BaseException) for one in found)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            try:
+                question = orjson.loads(await reader.read(-1))
+                writer.write(orjson.dumps(self._answer(question)))
+                await writer.drain()
+            except Exception:  # noqa: BLE001 - whoever asks gets no answer, and this server goes on
+                _LOG.exception("another worker's question could not be answered")
+            finally:
+                writer.close()
+
+    def _place(self, replica: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{replica}.sock"

@@ -1,0 +1,107 @@
+"""Counts of one minute while they grow, and the buckets that they are counted in, many at once."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from release_platform.domain.metrics import Task
+from release_platform.domain.prediction import Predictions
+from release_platform.domain.windows import Route, Window, WindowKey
+
+_PER_OCTAVE = 8
+_OCTAVES = 40
+_FEW_CLASSES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What answers on a route, as far as its answers must be understood when the version is gone.
+
+    Attributes:
+        model: The model's name.
+        version: The version.
+        route: The route.
+        task: What kind of answers it gives.
+        classes: The labels of a classifier, in order.
+    """
+
+    model: str
+    version: str
+    route: Route
+    task: Task
+    classes: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one arm did in one minute, so far; see `Window`."""
+
+    requests: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    latency: Counter[int] = field(default_factory=Counter)
+    predictions: Counter[int] = field(default_factory=Counter)
+    outcomes: dict[str, Counter[int]] = field(default_factory=dict)
+    pairs: Counter[str] = field(default_factory=Counter)
+    flips: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def count(self, buckets: Mapping[str, npt.NDArray[np.int64]], errors: Iterable[str]) -> None:
+        """Counts requests: the buckets of their `latency` and `predictions`, and the kinds of their errors."""
+        self.requests += len(buckets["latency"])
+        _add(self.latency, buckets["latency"])
+        _add(self.predictions, buckets["predictions"])
+        self.errors.update(errors)
+
+    def as_window(self, arm: Arm, minute: int) -> Window:
+        """Returns the counts as they are now."""
+        return Window(
+            key=WindowKey(model=arm.model, version=arm.version, route=arm.route, minute=minute),
+            requests=self.requests,
+            errors=dict(self.errors),
+            latency=dict(self.latency),
+            predictions=dict(self.predictions),
+            outcomes={name: dict(counts) for name, counts in self.outcomes.items()},
+            pairs=dict(self.pairs),
+            flips={name: dict(counts) for name, counts in self.flips.items()},
+        )
+
+
+def _add(counts: Counter[int], buckets: npt.NDArray[np.int64]) -> None:
+    found, n = np.unique(buckets, return_counts=True)
+    for bucket, count in zip(found.tolist(), n.tolist(), strict=True):
+        counts[bucket] += count
+
+
+def number_buckets(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Returns the `number_bucket` of each number; none is NaN."""
+    sizes = np.minimum(np.abs(values), 2.0**_OCTAVES)
+    sound = np.maximum(sizes, 2.0**-_OCTAVES)
+    buckets = 1 + np.floor(_PER_OCTAVE * (np.log2(sound) + _OCTAVES)).astype(np.int64)
+    return np.where(sizes < 2.0**-_OCTAVES, 0, np.where(values > 0, buckets, -buckets))
+
+
+def share_buckets(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Returns the `share_bucket` of each probability; one that rounding put beyond an end belongs to that end."""
+    return np.clip((values * 100).astype(np.int64), 0, 99)
+
+
+def first_answers(arm: Arm, answered: Sequence[Predictions]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Returns, of the first row of each, what was answered, and the bucket that a window counts it in.
+
+    What was answered is the value of a regression, or the place of the label among the classes.
+    """
+    if not answered:
+        return np.zeros(0), np.zeros(0, dtype=np.int64)
+    if arm.task is Task.REGRESSION:
+        values = np.array([one.values.item(0) for one in answered])
+        return values, number_buckets(values)
+    rows = [one.probabilities for one in answered if one.probabilities is not None]
+    if len(arm.classes) > _FEW_CLASSES:
+        labels = np.array([row[0].argmax() for row in rows])
+        return labels.astype(np.float64), labels
+    table = np.concatenate([row if len(row) == 1 else row[:1] for row in rows])
+    labels = table.argmax(axis=1)
+    return labels.astype(np.float64), share_buckets(table[:, 1]) if len(arm.classes) == 2 else labels

@@ -1,0 +1,290 @@
+"""Rollouts over a real store and real packages: a good version gets there, a bad one does not, and people step in."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from release_platform.domain.errors import NotFound, Refused
+from release_platform.domain.freeze import FreezeWindow
+from release_platform.domain.gates import Verdict
+from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.lifecycle import Share
+from release_platform.domain.policy import RequestState
+from release_platform.domain.rollout import Order, Rollout, RolloutState
+from release_platform.domain.strategy import LiveGateSpec, LiveMetric, Strategy
+from release_platform.domain.windows import Route, Window
+from tests.fakes.packages import build_linear_classifier
+from tests.fakes.rollout_world import MODEL, PLAN, SPEC, START, URL, World, key
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    root = tmp_path_factory.mktemp("packages")
+    return {(MODEL, str(n)): build_linear_classifier(root / str(n), n_rows=300 + n) for n in (1, 2, 3)}
+
+
+@pytest.fixture
+def world(folders: dict[tuple[str, str], Path], tmp_path: Path) -> Iterator[World]:
+    made = World.make(folders, tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_the_first_release_and_one_that_is_all_at_once_have_no_rollout(world: World) -> None:
+    assert world.store.head(MODEL).production == "1"
+    row = world.ask("2", Strategy.ALL_AT_ONCE)
+    assert isinstance(row, LedgerRow)
+    assert world.store.head(MODEL).production == "2"
+    with pytest.raises(NotFound, match="there is no rollout"):
+        world.rollouts.get(MODEL)
+    assert world.step() is None
+
+
+def test_a_good_version_comes_into_production_step_by_step(world: World) -> None:
+    begun = world.ask("2")
+    assert isinstance(begun, Rollout)
+    assert world.beside == (Share(version="2", weight=0.1), None)
+    assert world.registry.shown(MODEL).aliases == {"production": "1", "staging": "2", "canary": "2"}
+    assert world.releases.missing(world.releases.facts(world.store.get_request("q2"), SPEC.policy)) == (
+        "its rollout is under way: running in stage 1 of 3, canary 10 %",
+    )
+    steps = world.pass_minutes(4)
+    assert world.stage_now == (RolloutState.RUNNING, 1)
+    assert [step.moved for step in steps].count(True) == 1
+    assert world.beside == (Share(version="2", weight=0.5), None)
+    world.pass_minutes(2)
+    assert world.stage_now == (RolloutState.RUNNING, 2)
+    assert world.store.head(MODEL).production == "2"
+    assert world.store.get_request("q2").state is RequestState.PROMOTED
+    assert [push.version for push in world.servers.pushed] == ["1", "2"]
+    *_, last = world.pass_minutes(3)
+    assert (last.after.state, last.settled) == (RolloutState.COMPLETED, True)
+    assert world.step() is None
+    assert world.moves == ["canary_set 2 0.1", "canary_set 2 0.5", "promoted 2"]
+    assert world.wrong() == []
+
+
+def test_a_version_that_fails_loses_its_traffic_at_once(world: World) -> None:
+    world.ask("2")
+    *_, last = world.pass_minutes(3, errors=80)
+    assert last.after.state is RolloutState.ABORTED
+    assert "errors: 0.4 of" in last.after.reason
+    evidence = world.rollouts.evidence(last.after)
+    assert evidence is not None
+    assert evidence.found[0].result.verdict is Verdict.FAILED
+    assert world.moves == ["canary_set 2 0.1", "canary_set 2 0"]
+    row = world.store.ledger(MODEL)[-1]
+    assert (row.actor, row.reason) == ("rollout", last.after.reason)
+    assert world.registry.shown(MODEL).aliases == {"production": "1", "staging": "2"}
+    request = world.store.get_request("q2")
+    assert (request.state, request.outcome) == (RequestState.REFUSED, f"its rollout was aborted: {last.after.reason}")
+    assert world.wrong() == []
+
+
+def test_a_shadow_is_followed_by_a_canary(world: World) -> None:
+    world.ask("2", Strategy.SHADOW_THEN_CANARY)
+    assert world.beside == (None, Share(version="2", weight=0.5))
+    world.pass_minutes(4)
+    assert world.stage_now == (RolloutState.RUNNING, 1)
+    assert world.moves == ["shadow_set 2 0.5", "canary_set 2 0.1", "shadow_set 2 0"]
+    world.pass_minutes(12)
+    assert world.stage_now[0] is RolloutState.COMPLETED
+    assert world.wrong() == []
+
+
+def test_a_shadow_that_answers_otherwise_is_aborted(world: World) -> None:
+    world.ask("2", Strategy.SHADOW)
+    world.pass_minutes(3, flips=100)
+    assert world.stage_now == (RolloutState.ABORTED, 0)
+    assert world.beside == (None, None)
+
+
+def test_without_traffic_nothing_passes_and_in_the_end_it_is_aborted(world: World) -> None:
+    world.ask("2")
+    for _ in range(29):
+        world.clock.pass_s(60)
+        world.step()
+    assert world.stage_now == (RolloutState.RUNNING, 0)
+    world.clock.pass_s(60)
+    world.step()
+    assert world.rollouts.get(MODEL).rollout.reason == "the gates did not pass within 1800 s"
+    assert world.beside == (None, None)
+    assert world.wrong() == []
+
+
+def test_a_server_that_does_not_answer_is_told_and_its_minutes_are_holes(world: World) -> None:
+    world.ask("2")
+    world.servers.down = {URL}
+    steps = world.pass_minutes(5)
+    assert steps[-1].said == (f"{URL} hands in no windows: down",)
+    assert world.stage_now == (RolloutState.RUNNING, 0)
+    world.servers.down = set()
+    world.servers.counted[URL].clear()
+    world.pass_minutes(5)
+    evidence = world.rollouts.evidence(world.rollouts.get(MODEL).rollout)
+    assert evidence is not None
+    assert "were not measured" in evidence.found[0].result.reason
+
+
+def test_a_window_that_comes_after_its_minute_was_judged_is_left_out(world: World) -> None:
+    world.ask("2")
+    minute = int(START.timestamp() // 60)
+    world.pass_minutes(2)
+    rollout = world.rollouts.get(MODEL).rollout
+    assert rollout.judged == minute
+    late = Window(key=key("2", Route.CANARY, minute), requests=500, errors={"timeout": 500})
+    world.servers.counted[URL] = [late]
+    world.servers.counted["http://two"] = []
+    world.clock.pass_s(60)
+    world.step()
+    (kept,) = [w for w in world.store.windows.windows(MODEL, minute, minute) if w.key.route is Route.CANARY]
+    assert (kept.requests, kept.errors) == (200, {})
+
+
+def test_a_paused_rollout_goes_no_further_until_it_is_resumed(world: World) -> None:
+    world.ask("2")
+    paused = world.order(Order.PAUSE)
+    assert (paused.state, paused.actor) == (RolloutState.PAUSED, "grace")
+    world.pass_minutes(5)
+    assert world.stage_now == (RolloutState.PAUSED, 0)
+    assert world.beside == (Share(version="2", weight=0.1), None)
+    world.order(Order.RESUME)
+    world.pass_minutes(2)
+    assert world.stage_now == (RolloutState.RUNNING, 1)
+
+
+def test_a_paused_rollout_is_aborted_by_a_failed_gate_all_the_same(world: World) -> None:
+    world.ask("2")
+    world.order(Order.PAUSE)
+    world.pass_minutes(3, errors=80)
+    assert world.stage_now == (RolloutState.ABORTED, 0)
+
+
+def test_a_person_aborts_and_is_named_in_the_ledger(world: World) -> None:
+    world.ask("2")
+    world.order(Order.ABORT, reason="the phones ring")
+    row = world.store.ledger(MODEL)[-1]
+    assert (row.weight, row.actor, row.reason) == (0.0, "grace", "abort by grace: the phones ring")
+    assert world.rollouts.get(MODEL).settled
+    assert world.order(Order.ABORT, reason="the phones ring").state is RolloutState.ABORTED  # sent twice
+    with pytest.raises(Refused, match="it is aborted already"):
+        world.order(Order.PAUSE)
+    assert world.wrong() == []
+
+
+def test_a_person_promotes_past_the_judge_and_then_ends_the_bake(world: World) -> None:
+    world.ask("2")
+    world.order(Order.PROMOTE)
+    assert world.stage_now == (RolloutState.RUNNING, 2)
+    assert world.store.head(MODEL).production == "2"
+    world.order(Order.PROMOTE, reason="baked enough")
+    assert world.stage_now == (RolloutState.COMPLETED, 2)
+    assert world.wrong() == []
+
+
+def test_an_abort_after_all_traffic_moved_brings_the_stable_version_back(world: World) -> None:
+    world.ask("2")
+    world.order(Order.PROMOTE)
+    world.order(Order.ABORT, reason="labels came in")
+    head = world.store.head(MODEL)
+    assert (head.production, head.previous) == ("1", ())
+    row = world.store.ledger(MODEL)[-1]
+    assert (row.move, row.actor, row.request_id) == ("rolled_back", "grace", "q2#rollout-back")
+    assert world.store.get_request("q2").state is RequestState.PROMOTED
+    assert world.wrong() == []
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_a_rollback_by_a_person_ends_the_rollout_and_stands(world: World, stage: int) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    world.clock.pass_s(10)
+    world.stage("3")
+    world.ask("3")
+    if stage:
+        world.order(Order.PROMOTE)
+    world.releases.rollback(MODEL, to="1", actor="edsger", reason="all is bad")
+    assert world.beside == (None, None)
+    step = world.step()
+    assert step is not None
+    assert (step.after.state, step.after.actor, step.settled) == (RolloutState.ABORTED, "edsger", True)
+    assert world.store.head(MODEL).production == "1"
+    assert world.step() is None
+    assert world.wrong() == []
+
+
+def test_a_request_that_is_cancelled_takes_its_rollout_with_it(world: World) -> None:
+    world.ask("2")
+    world.releases.cancel("q2", actor="grace", reason="wrong one")
+    step = world.step()
+    assert step is not None
+    assert step.after.reason == "abort by rollout: its request is cancelled: by grace: wrong one"
+    assert world.beside == (None, None)
+    assert world.wrong() == []
+
+
+def test_other_requests_of_the_model_wait_for_the_rollout(world: World) -> None:
+    world.ask("2")
+    world.stage("3")
+    with pytest.raises(Refused, match=r"the rollout of version 2 is under way \(request q2\): it ends first"):
+        world.ask("3")
+    world.order(Order.ABORT)
+    world.clock.pass_s(1)
+    assert isinstance(world.rollouts.carry_out("q3", world.spec), Rollout)
+
+
+def test_a_rollout_that_is_begun_again_is_the_same_one(world: World) -> None:
+    world.ask("2")
+    world.pass_minutes(4)
+    again = world.rollouts.carry_out("q2", world.spec)
+    assert isinstance(again, Rollout)
+    assert again.stage == 1
+    assert world.moves == ["canary_set 2 0.1", "canary_set 2 0.5"]
+
+
+def test_in_a_freeze_a_rollout_goes_no_further_and_still_falls_back(world: World) -> None:
+    world.ask("2")
+    world.pass_minutes(1)
+    freeze = FreezeWindow(
+        from_=(START + timedelta(minutes=1)).isoformat(), until=(START + timedelta(hours=1)).isoformat(), reason="audit"
+    )
+    world.spec = replace(SPEC, policy=replace(SPEC.policy, freeze=(freeze,)))
+    world.pass_minutes(40)  # longer than the stage may last
+    assert world.stage_now == (RolloutState.RUNNING, 0)
+    with pytest.raises(Refused, match="audit"):
+        world.order(Order.PROMOTE)
+    world.pass_minutes(5, errors=200)
+    assert world.stage_now == (RolloutState.ABORTED, 0)
+    assert world.beside == (None, None)
+
+
+def test_a_rollout_goes_on_when_a_freeze_is_over(world: World) -> None:
+    world.ask("2")
+    freeze = FreezeWindow(
+        from_=(START + timedelta(seconds=1)).isoformat(), until=(START + timedelta(hours=1)).isoformat(), reason="audit"
+    )
+    world.spec = replace(SPEC, policy=replace(SPEC.policy, freeze=(freeze,)))
+    world.pass_minutes(62)
+    assert world.stage_now == (RolloutState.RUNNING, 1)
+
+
+def test_a_strategy_that_no_gate_can_judge_is_refused(world: World) -> None:
+    gates = (LiveGateSpec(metric=LiveMetric.LATENCY),)
+    world.spec = replace(SPEC, rollout=replace(PLAN, strategy=Strategy.CANARY, gates=gates))
+    with pytest.raises(Refused, match="no blocking rollout gate judges the shadow"):
+        world.ask("2", Strategy.SHADOW)
+
+
+def test_asking_again_by_another_strategy_is_refused(world: World) -> None:
+    world.releases.request(MODEL, version="2", actor="ada", reason="better", strategy=Strategy.CANARY)
+    with pytest.raises(Refused, match="by canary"):
+        world.releases.request(MODEL, version="2", actor="ada", reason="better", strategy=Strategy.SHADOW)
+    assert world.releases.request(MODEL, version="2", actor="ada", reason="again").strategy == "canary"
+
+
+def test_an_order_has_an_actor_and_a_reason(world: World) -> None:
+    world.ask("2")
+    with pytest.raises(Refused, match="needs an actor and a reason"):
+        world.order(Order.ABORT, reason=" ")

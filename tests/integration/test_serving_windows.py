@@ -1,0 +1,157 @@
+"""What routed requests came to, fetched over a real socket, with the fast path and without."""
+
+from contextlib import ExitStack
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from release_platform.adapters.api_keys import ApiKeyFile
+from release_platform.adapters.clock import SystemClock
+from release_platform.domain.api_keys import Scope
+from release_platform.domain.windows import NOT_FINITE, Window
+from serving.routing import place_of
+from tests.fakes.clock import FakeClock
+from tests.fakes.packages import ONNX_INPUTS, build_linear_classifier, build_onnx_classifier, build_regression
+from tests.fakes.registry import FakeRegistry
+from tests.fakes.server import running, settings_for, until
+
+QUICK, SLOW = "quick", "slow"
+ROWS = {QUICK: [dict.fromkeys(ONNX_INPUTS, 1.5)] * 2, SLOW: [{"bmi": 0.1, "bp": 0.1}]}
+KEYS = [f"customer-{n}" for n in range(40)]
+START = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
+MINUTE = int(START.timestamp() // 60)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    root = tmp_path_factory.mktemp("packages")
+    return {
+        (QUICK, "1"): build_onnx_classifier(root / "q1", model=QUICK),
+        (QUICK, "2"): build_onnx_classifier(root / "q2", model=QUICK, n_rows=300),
+        (QUICK, "3"): build_linear_classifier(root / "q3", model=QUICK),  # its inputs have other names
+        (SLOW, "1"): build_regression(root / "s1", model=SLOW),
+        (SLOW, "2"): build_regression(root / "s2", model=SLOW, overflows=True),
+    }
+
+
+@pytest.fixture(params=[True, False], ids=["fast", "declared"])
+def served(request, built, tmp_path):
+    """A client of a server on which both models have a canary of one half, and the server's clock."""
+    registry = FakeRegistry(built, aliases={(model, "production"): "1" for model in (QUICK, SLOW)})
+    for model in (QUICK, SLOW):
+        registry.put_beside(model, "canary", "2", 0.5)
+    clock = FakeClock(START)
+    with ExitStack() as stack:
+        settings = settings_for(tmp_path / "cache", fast_path=request.param)
+        client = httpx.Client(base_url=stack.enter_context(running(settings, registry, clock=clock)))
+        stack.enter_context(client)
+        until(lambda: all(on_canary(client, model) == "2" for model in (QUICK, SLOW)))
+        yield client, clock, registry
+
+
+def on_canary(client, model):
+    return client.get("/status").json()["models"].get(model, {}).get("routes", {}).get("canary", {}).get("version")
+
+
+def ask(client, model, *, key=None, rows=None, path="predict"):
+    headers = {} if key is None else {"x-route-key": key}
+    return client.post(f"/v1/models/{model}/{path}", json={"rows": rows or ROWS[model]}, headers=headers)
+
+
+def told(client, **parameters):
+    answer = client.get("/admin/windows", params=parameters)
+    assert answer.status_code == 200, answer.text
+    (replica,) = answer.json()["replicas"]
+    assert (answer.json()["silent"], answer.json()["closed"]) == (0, replica["closed"])
+    return {(w.key.model, w.key.route, w.key.minute): w for w in map(Window.from_json, replica["windows"])}
+
+
+def let_pass(client, clock, seconds):
+    told(client)  # so that what is put down belongs to the minute before
+    clock.pass_s(seconds)
+
+
+def n_canary(model):
+    return sum(place_of(model, key.encode()) < 0.5 for key in KEYS)
+
+
+def test_each_arm_has_its_requests_latencies_and_predictions(served):
+    client, clock, _ = served
+    answers = {model: [ask(client, model, key=key).json() for key in KEYS] for model in (QUICK, SLOW)}
+    assert told(client) == {}
+    let_pass(client, clock, 31)
+    windows = told(client)
+    assert set(windows) == {(model, route, MINUTE) for model in (QUICK, SLOW) for route in ("stable", "canary")}
+    for model in (QUICK, SLOW):
+        n = n_canary(model)
+        for route, version, requests in (("stable", "1", len(KEYS) - n), ("canary", "2", n)):
+            window = windows[model, route, MINUTE]
+            assert (window.key.version, window.requests, window.errors) == (version, requests, {})
+            assert sum(window.latency.values()) == sum(window.predictions.values()) == requests
+    said = {answer["version"]: answer["probabilities"][0][1] for answer in answers[QUICK]}
+    for route, version in (("stable", "1"), ("canary", "2")):
+        assert set(windows[QUICK, route, MINUTE].predictions) == {int(said[version] * 100)}
+
+
+def test_what_the_version_failed_counts_and_what_the_client_did_wrong_does_not(served):
+    client, clock, _ = served
+    statuses = [ask(client, SLOW, key=key, rows=[{"bmi": 1e30, "bp": 0.1}]).status_code for key in KEYS]
+    assert statuses.count(500) == n_canary(SLOW)
+    for key in KEYS:
+        assert ask(client, SLOW, key=key, rows=[{"bmi": "x", "bp": 0.1}]).status_code == 422
+    assert client.post(f"/v1/models/{SLOW}/predict", content=b"{", headers={"content-type": "text/html"}).is_error
+    let_pass(client, clock, 31)
+    stable, canary = (told(client)[SLOW, route, MINUTE] for route in ("stable", "canary"))
+    assert (stable.requests, stable.errors) == (len(KEYS) - n_canary(SLOW), {})
+    assert (canary.requests, canary.errors) == (n_canary(SLOW), {NOT_FINITE: n_canary(SLOW)})
+
+
+def test_a_request_that_only_production_takes_is_an_error_of_the_canary_and_counts_once(served):
+    client, clock, registry = served
+    registry.put_beside(QUICK, "canary", "3", 1.0)
+    until(lambda: on_canary(client, QUICK) == "3")
+    assert {ask(client, QUICK, key=key).headers["x-model-version"] for key in KEYS} == {"1"}
+    let_pass(client, clock, 31)
+    windows = told(client)
+    assert windows[QUICK, "canary", MINUTE].errors == {"input_refused": len(KEYS)}
+    assert windows[QUICK, "stable", MINUTE].requests == 0
+
+
+def test_who_chose_a_version_does_not_count_and_a_quiet_minute_does(served):
+    client, clock, _ = served
+    assert ask(client, QUICK, path="versions/1/predict").is_success
+    let_pass(client, clock, 31)
+    assert {window.requests for window in told(client).values()} == {0}
+    let_pass(client, clock, 60)
+    assert set(told(client, after=MINUTE)) == {
+        (model, route, MINUTE + 1) for model in (QUICK, SLOW) for route in ("stable", "canary")
+    }
+    assert told(client, after=MINUTE + 1) == {}
+
+
+def test_metrics_tell_the_routes_too(served):
+    client, _, _ = served
+    for key in KEYS:
+        ask(client, QUICK, key=key)
+    line = 'serving_routed_requests_total{{model="quick",model_route="{}",result="answered",version="{}"}} {}.0'
+    until(lambda: line.format("canary", "2", n_canary(QUICK)) in client.get("/metrics").text)
+    assert line.format("stable", "1", len(KEYS) - n_canary(QUICK)) in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("after", ["-2", "x", "1e999", ""])
+def test_what_is_no_minute_is_refused(served, after):
+    client, _, _ = served
+    answer = client.get("/admin/windows", params={"after": after})
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+
+
+def test_with_api_keys_it_takes_one_of_the_scope_admin(built, tmp_path):
+    keys = ApiKeyFile(tmp_path / "keys.json", SystemClock())
+    shown = {scope: keys.create(scope.value, [scope])[1] for scope in Scope}
+    registry = FakeRegistry(built, aliases={(QUICK, "production"): "1"})
+    with running(settings_for(tmp_path / "cache", api_keys=tmp_path / "keys.json"), registry) as url:
+        for scope, text in shown.items():
+            answer = httpx.get(f"{url}/admin/windows", headers={"x-api-key": text})
+            assert answer.status_code == (200 if scope is Scope.ADMIN else 403)
+        assert httpx.get(f"{url}/admin/windows").status_code == 401
