@@ -11,6 +11,7 @@ from release_platform.cli import (
     demo,
     dev,
     garbage,
+    gate,
     keys,
     ledger,
     lineage,
@@ -39,6 +40,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command("run")(run.run)
+app.add_typer(gate.gate, name="gate")
 app.command("status")(show.status)
 app.command("promote")(promotion.promote)
 app.command("approve")(promotion.approve)
