@@ -7,6 +7,7 @@ from release_platform.cli import (
     api_key,
     audit,
     backup,
+    card,
     data,
     demo,
     dev,
@@ -52,6 +53,7 @@ app.command("verify")(serving.verify)
 app.command("score")(score.score)
 app.command("history")(show.history)
 app.command("lineage")(lineage.lineage)
+app.command("card")(card.card)
 app.command("who-served")(ledger.who_served)
 app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(data.data, name="data")

@@ -12,6 +12,7 @@ from release_platform.domain.errors import GatesNotPassed, Refused, ReleaseError
 
 if TYPE_CHECKING:
     from release_platform.domain.judged import Judged
+    from release_platform.domain.selftest import Selftest
     from release_platform.services import Services
 
 
@@ -97,6 +98,43 @@ def model(
         raise typer.Exit(GatesNotPassed.exit_code)
 
 
+@gate.command("selftest")
+def selftest(
+    model: Model,
+    rows: Annotated[
+        int | None, typer.Option("--rows", help="Use so many rows at most, evenly spread; default: 40,000.", min=100)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Prove that the gates bite: models that are spoilt on purpose must be stopped, and a clean one pass.
+
+    The twins are trained one after the other: shuffled labels, a leaked target, stale data, a slice made worse, NaN
+    features, a constant model, a slow one, an uncalibrated one. Exit code 4: one of them was stopped by no gate, or the
+    clean one was. Where a release store is known, the result is kept as the asset check `selftest`.
+
+    Example:
+
+        release gate selftest breast_cancer
+    """
+    from release_platform.cli import running
+    from release_platform.gating.selftest import ROWS, run_selftest
+
+    project = running.project(model)
+    err.print(f"[bold]release gate selftest {model}[/]: training spoilt twins ...", soft_wrap=True)
+    found = run_selftest(project, rows or ROWS)
+    if known_services() is not None:
+        from release_platform.defs.selftest import selftest_evaluation
+
+        with running.instance() as instance:
+            instance.report_runless_asset_event(selftest_evaluation(project, found))
+    if json:
+        show_json(found.to_json())
+    else:
+        _show_twins(found)
+    if not found.passed:
+        raise typer.Exit(GatesNotPassed.exit_code)
+
+
 def _judged(model: str, version: str | None, since: str | None, partitions: str | None) -> "Judged":
     from release_platform.cli import running
 
@@ -162,3 +200,15 @@ def _show(found: "Judged") -> None:
             out.print(f"  changed {name + ':':<11} {sentence}", markup=False, highlight=False, soft_wrap=True)
     said = "every blocking gate passed" if found.passed else f"{len(found.failed)} blocking gate(s) did not pass"
     err.print(f"{found.model}: {said}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_twins(found: "Selftest") -> None:
+    for result in found.results:
+        stopped = ", ".join(result.stopped_by) or "no gate"
+        became = f"skipped: {result.skipped}" if result.skipped else f"stopped by {stopped}"
+        if result.twin == "clean" and not result.stopped_by:
+            became = "passed"
+        word = "ok" if result.as_it_should_be else "WRONG"
+        detail = f" ({result.detail})" if result.detail else ""
+        out.print(f"  {word:<6} {result.twin:<16} {became}{detail}", markup=False, highlight=False, soft_wrap=True)
+    err.print(f"{found.model}: {found.said}", markup=False, highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ from release_platform.domain.evidence import Comparison, Measurement
 from release_platform.domain.gates import GateResult
 from release_platform.domain.judged import Judged
 from release_platform.domain.metrics import METRICS
+from release_platform.pipeline.markdown import cell
 
 MAXIMUM_BYTES = 60_000
 """GitHub takes comments of up to 65,536 characters."""
@@ -33,7 +34,7 @@ def pull_request(judged: Judged) -> str:
 
 def pull_request_error(model: str, error: ReleaseError) -> str:
     """Returns the summary of a model that could not be judged."""
-    return f"## {model}: could not be judged\n\n```text\n{error.problem}\n```\n\n{_cell(error.remedy)}\n"
+    return f"## {model}: could not be judged\n\n```text\n{error.problem}\n```\n\n{cell(error.remedy)}\n"
 
 
 def _subject(judged: Judged) -> str:
@@ -50,7 +51,7 @@ def _gates(gates: Sequence[GateResult]) -> Iterator[str]:
         limit = _NOTHING if gate.limit is None else f"{gate.direction} {_limit(gate.limit)}"
         verdict = gate.verdict.value if gate.passed else f"**{gate.verdict.value}**"
         name = gate.gate if gate.blocking else f"{gate.gate} (advisory)"
-        yield f"| {name} | {verdict} | {_number(gate.value)} | {limit} | {_cell(gate.reason)} |"
+        yield f"| {name} | {verdict} | {_number(gate.value)} | {limit} | {cell(gate.reason)} |"
     yield ""
 
 
@@ -109,7 +110,7 @@ def _notes(notes: Sequence[str]) -> Iterator[str]:
 
 def _listed(sentences: Sequence[str], mark: str) -> Iterator[str]:
     for sentence in sentences[:_LINES]:
-        yield f"{mark}{_cell(sentence)}"
+        yield f"{mark}{cell(sentence)}"
     if len(sentences) > _LINES:
         yield f"{mark}and {len(sentences) - _LINES:,} more"
 
@@ -117,13 +118,13 @@ def _listed(sentences: Sequence[str], mark: str) -> Iterator[str]:
 def _slices(slices: Mapping[str, Mapping[str, Mapping[str, Measurement]]]) -> Iterator[str]:
     for column, values in slices.items():
         names = list(next(iter(values.values()), {}))
-        yield f"<details><summary>Slices of {_cell(column)}</summary>"
+        yield f"<details><summary>Slices of {cell(column)}</summary>"
         yield ""
-        yield f"| {_cell(column)} | rows | {' | '.join(names)} |"
+        yield f"| {cell(column)} | rows | {' | '.join(names)} |"
         yield "|---|---|" + "---|" * len(names)
         for key, of in values.items():
             rows = max((m.n_rows for m in of.values()), default=0)
-            yield f"| {_cell(key)} | {rows:,} | {' | '.join(_value(of.get(name)) for name in names)} |"
+            yield f"| {cell(key)} | {rows:,} | {' | '.join(_value(of.get(name)) for name in names)} |"
         yield ""
         yield "</details>"
         yield ""
@@ -145,13 +146,3 @@ def _number(value: float | None) -> str:
     if value is None:
         return _NOTHING
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
-
-
-def _cell(text: str) -> str:
-    """Returns a text that is one cell and no markup, whatever the data holds."""
-    plain = " ".join(text.split()).replace("\\", "\\\\")
-    for mark, written in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "\\`"), ("@", "&#64;")):
-        plain = plain.replace(mark, written)
-    for mark in "*[]~":
-        plain = plain.replace(mark, f"\\{mark}")
-    return plain

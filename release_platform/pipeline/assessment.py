@@ -173,10 +173,16 @@ def evaluate(
             "latency_p99_ms": _latency(package),
             "parity_difference": finite_or_none(trained.parity_difference),
             "signature_breaks": float(len(rival.breaks)),
+            **_age(trained),
         },
         baseline=rival.baseline,
         notes=tuple(note for note in (trained.onnx_note, *rival.breaks, *rival.notes) if note),
     )
+
+
+def _age(trained: TrainedModel) -> dict[str, float]:
+    age = trained.features.training_age_days
+    return {} if age is None else {"training_age_days": age}
 
 
 def compared_by_gates(spec: ModelSpec) -> tuple[str, ...]:

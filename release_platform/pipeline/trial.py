@@ -61,11 +61,18 @@ def read_data(spec: ModelSpec, base: Path, store: SnapshotStore, partitions: Seq
     Raises:
         DataError: The data cannot be read, breaks its contract, or no model can be trained on it.
     """
-    found = ingest(spec, base=base, store=store, partitions=partitions)
-    raw = RawData(snapshots={key or WHOLE: snapshot for key, snapshot in found.items()})
+    raw = read_raw_data(spec, base, store, partitions)
     frame = read_raw(store, raw.snapshots)
     features, table = featurize(frame, spec, raw, store)
     return TrialData(raw=raw, frame=frame, features=features, table=read_features(table))
+
+
+def read_raw_data(
+    spec: ModelSpec, base: Path, store: SnapshotStore, partitions: Sequence[str] | None = None
+) -> RawData:
+    """Returns the snapshots of a model's raw data; see `read_data`."""
+    found = ingest(spec, base=base, store=store, partitions=partitions)
+    return RawData(snapshots={key or WHOLE: snapshot for key, snapshot in found.items()})
 
 
 def train(spec: ModelSpec, place: Path, features: FeatureTable, table: FeatureRows, folder: Path) -> Trial:

@@ -147,3 +147,32 @@ class TestVersion:
             assert judge_version(MODEL, home.services, "1").passed
         finally:
             client.restore_run(run_id)
+
+
+class TestCard:
+    def test_a_registration_leaves_the_card_beside_the_report_and_outside_of_the_package(self, home: Home) -> None:
+        (registered,) = home.registrations(MODEL)
+        (folder,) = (home.folder / "artifacts").rglob("card")
+        assert {file.name for file in folder.iterdir()} == {"card.html", "card.md", "bom.cdx.json"}
+        assert (folder.parent / "evaluation" / "report.json").exists()
+        shown = home.materialization(MODEL, "registered_version").metadata
+        assert "card" not in json.dumps(shown["files"].value)
+        assert str(shown["model_card"].value).startswith(f"# {NAME} version 1\n")
+        assert json.loads((folder / "bom.cdx.json").read_text())["metadata"]["component"]["version"] == "1"
+        assert registered.digest in (folder / "card.html").read_text()
+
+    def test_a_card_that_is_asked_for_later_has_what_happened_since(self, warm: Command, home: Home) -> None:
+        (folder,) = (home.folder / "artifacts").rglob("card")
+        assert "| ada |" not in (folder / "card.md").read_text()
+        done = warm(home.folder, "card", NAME)
+        assert done.exit_code == 0, done.err
+        assert "Stands: production" in done.out
+        assert "| promoted | ada | first |" in done.out
+
+    def test_each_form_goes_to_its_file(self, warm: Command, home: Home, tmp_path: Path) -> None:
+        options = ["--html", "c.html", "--markdown", "c.md", "--bom", "b.json"]
+        assert warm(home.folder, "card", NAME, "--version", "1", *options, cwd=tmp_path).exit_code == 0
+        assert (tmp_path / "c.html").read_text().startswith("<!doctype html>")
+        assert (tmp_path / "c.md").read_text().startswith(f"# {NAME} version 1\n")
+        assert json.loads((tmp_path / "b.json").read_text())["bomFormat"] == "CycloneDX"
+        assert warm(home.folder, "card", NAME, "--version", "9", cwd=tmp_path).exit_code == 5
