@@ -8,6 +8,7 @@ from release_platform.cli import (
     audit,
     backup,
     card,
+    ci,
     data,
     demo,
     dev,
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.add_typer(gate.gate, name="gate")
+app.add_typer(ci.ci, name="ci")
 app.command("status")(show.status)
 app.command("promote")(promotion.promote)
 app.command("approve")(promotion.approve)
