@@ -17,6 +17,7 @@ from release_platform.defs.reproduction import build_reproduced_check, check_key
 from release_platform.defs.resources import build_fluent_tracking
 from release_platform.defs.rollout import build_rollout_asset
 from release_platform.defs.scoring import build_batch_scores, build_scoring_job
+from release_platform.defs.selftest import build_selftest_check, selftest_key
 from release_platform.defs.training import build_trained_model
 from release_platform.defs.verification import build_served_check
 from release_platform.project import SPEC, Project, parse_spec, read_documents
@@ -111,12 +112,13 @@ def build_model(project: Project) -> dg.Definitions:
             build_audit_check(project),
             build_served_check(project),
             build_reproduced_check(project),
+            build_selftest_check(project),
         ],
         jobs=[
             dg.define_asset_job(
                 f"release_{name}",
                 selection=dg.AssetSelection.assets(*(asset_key(name, stage) for stage in STAGES[:-1]))
-                - dg.AssetSelection.checks(check_key(project)),
+                - dg.AssetSelection.checks(check_key(project), selftest_key(project)),
                 description=f"Ingest, train, judge and register {name}, up to Staging.",
                 tags={MODEL_TAG: name},
             ),

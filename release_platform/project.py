@@ -11,7 +11,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from release_platform.domain.errors import SpecError
+from release_platform.domain.errors import Refused, SpecError
 from release_platform.domain.identity import digest_of
 from release_platform.domain.spec import ModelSpec
 
@@ -30,6 +30,30 @@ class Project:
         """The spec as a JSON value, defaults filled in."""
         value: dict[str, Any] = SPEC.dump_python(self.spec, mode="json")
         return value
+
+    def months(self, named: str | None) -> tuple[str, ...] | None:
+        """Returns the partitions that `A:B` names, both ends included; None for a model without partitions.
+
+        Args:
+            named: Two partitions, one of them, or None for all.
+
+        Raises:
+            Refused: There are none, or they are not named in order.
+        """
+        if self.spec.partitions is None:
+            if named is not None:
+                raise Refused(f"{self.spec.name} has no partitions", remedy="leave out --partitions")
+            return None
+        keys = self.spec.partitions.keys
+        first, _, last = (named or f"{keys[0]}:{keys[-1]}").partition(":")
+        for key in (first, last or first):
+            if key not in keys:
+                raise Refused(
+                    f"{self.spec.name} has no partition '{key}'", remedy=f"choose from {keys[0]} to {keys[-1]}"
+                )
+        if keys.index(first) > keys.index(last or first):
+            raise Refused(f"{first} is after {last}", remedy=f"give the first partition first: {last}:{first}")
+        return keys[keys.index(first) : keys.index(last or first) + 1]
 
     def digest_of_parts(self, *names: str) -> str:
         """Returns the digest of some attributes of the spec."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
 from release_platform.adapters.mlflow_client import mlflow_client, mlflow_errors
@@ -16,6 +17,9 @@ DAGSTER_RUN_TAG = "dagster_run_id"
 SNAPSHOTS_TAG = "release.snapshots"
 CODE_TAG = "release.code"
 ENV_TAG = "env."
+REPORT_DIGEST_TAG = "release.report_digest"
+REPORT_FOLDER = "evaluation"
+"""Where the artefacts of an evaluation lie: `report.json`, `report.html` and the plots."""
 
 
 class RunClaims(Protocol):
@@ -154,6 +158,27 @@ class MlflowTracking:
         """Uploads a folder's files to the run's artefacts, below `under`."""
         with mlflow_errors(self._uri):
             mlflow_client(self._uri).log_artifacts(run_id, str(folder), under)
+
+    def find_report(self, model: str, report_digest: str) -> bytes | None:
+        """Returns the `report.json` of the evaluation whose report has this digest, or None.
+
+        The digest is what the run's tag says; whoever asked holds the report against it.
+        """
+        from mlflow.entities import ViewType
+
+        with mlflow_errors(self._uri):
+            client = mlflow_client(self._uri)
+            experiment = client.get_experiment_by_name(model)
+            wanted = f"tags.`{REPORT_DIGEST_TAG}` = '{report_digest}'"
+            ids = [] if experiment is None else [str(experiment.experiment_id)]
+            found = client.search_runs(ids, wanted, run_view_type=ViewType.ALL, max_results=1) if ids else []
+            if not found:
+                return None
+            run_id, path = str(found[0].info.run_id), f"{REPORT_FOLDER}/report.json"
+            if all(file.path != path for file in client.list_artifacts(run_id, REPORT_FOLDER)):
+                return None
+            with TemporaryDirectory() as folder:
+                return Path(client.download_artifacts(run_id, path, folder)).read_bytes()
 
     def log_package(self, model: str, run_id: str, folder: Path, tags: Mapping[str, str]) -> str:
         """Uploads a package as a logged model of the run and returns its id; READY only when all files are there."""

@@ -7,10 +7,13 @@ from release_platform.cli import (
     api_key,
     audit,
     backup,
+    card,
+    ci,
     data,
     demo,
     dev,
     garbage,
+    gate,
     keys,
     ledger,
     lineage,
@@ -40,6 +43,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command("run")(run.run)
+app.add_typer(gate.gate, name="gate")
+app.add_typer(ci.ci, name="ci")
 app.command("status")(show.status)
 app.command("promote")(promotion.promote)
 app.command("approve")(promotion.approve)
@@ -52,6 +57,7 @@ app.command("verify")(serving.verify)
 app.command("score")(score.score)
 app.command("history")(show.history)
 app.command("lineage")(lineage.lineage)
+app.command("card")(card.card)
 app.command("who-served")(ledger.who_served)
 app.add_typer(ledger.ledger, name="ledger")
 app.add_typer(data.data, name="data")

@@ -96,20 +96,11 @@ def _partition_tags(model: str, partitions: str | None) -> dict[str, str]:
     from release_platform.cli import running
     from release_platform.defs.resources import PARTITIONS_TAG
 
-    spec = running.project(model).spec
-    if spec.partitions is None:
-        if partitions is not None:
-            raise Refused(f"{model} has no partitions", remedy="leave out --partitions")
+    keys = running.project(model).months(partitions)
+    if keys is None:
         return {}
-    keys = spec.partitions.keys
-    first, _, last = (partitions or f"{keys[0]}:{keys[-1]}").partition(":")
-    for key in (first, last or first):
-        if key not in keys:
-            raise Refused(f"{model} has no partition '{key}'", remedy=f"choose from {keys[0]} to {keys[-1]}")
-    if keys.index(first) > keys.index(last or first):
-        raise Refused(f"{first} is after {last}", remedy=f"give the first partition first: {last}:{first}")
     return {
-        "dagster/asset_partition_range_start": first,
-        "dagster/asset_partition_range_end": last or first,
-        PARTITIONS_TAG: f"{first}:{last or first}",
+        "dagster/asset_partition_range_start": keys[0],
+        "dagster/asset_partition_range_end": keys[-1],
+        PARTITIONS_TAG: f"{keys[0]}:{keys[-1]}",
     }

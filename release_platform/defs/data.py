@@ -9,11 +9,11 @@ from release_platform.defs.resources import Platform, encode, latest_record
 from release_platform.domain.errors import IntegrityError
 from release_platform.domain.features import ColumnType
 from release_platform.domain.fingerprint import differences
-from release_platform.domain.records import FeatureTable, RawData
+from release_platform.domain.records import RawData
 from release_platform.domain.snapshot import Snapshot
-from release_platform.pipeline import features as feature_tables
 from release_platform.pipeline import ingest
 from release_platform.pipeline.contract import check
+from release_platform.pipeline.features import featurize
 from release_platform.project import Project
 
 WHOLE = "all"
@@ -148,29 +148,19 @@ def build_features(project: Project) -> dg.AssetsDefinition:
         frame = ingest.read_raw(platform.services.snapshots, raw_data.snapshots)
         if len(raw_data.snapshots) > 1:  # each held alone; together they may come from different readings
             check(frame, spec.contract, source=f"{spec.name}/raw_data, all partitions")
-        table = feature_tables.build_feature_table(frame, spec)
-        snapshot = ingest.store_frame(table, platform.services.snapshots)
-        n_held_out = int(table[feature_tables.HELD_OUT].sum())
-        record = FeatureTable(
-            snapshot=snapshot,
-            raw_fingerprint=raw_data.fingerprint,
-            raw={key: snapshot.stored for key, snapshot in raw_data.snapshots.items()},
-            n_training_rows=len(table) - n_held_out,
-            n_held_out_rows=n_held_out,
-            golden_inputs=feature_tables.golden_inputs(frame, table, spec),
-        )
+        record, table = featurize(frame, spec, raw_data, platform.services.snapshots)
         return dg.MaterializeResult(
             value=record,
-            data_version=dg.DataVersion(snapshot.fingerprint.digest),
+            data_version=dg.DataVersion(record.snapshot.fingerprint.digest),
             metadata={
                 "dagster/row_count": len(table),
-                "dagster/uri": snapshot.uri,
+                "dagster/uri": record.snapshot.uri,
                 "training_rows": record.n_training_rows,
-                "held_out_rows": n_held_out,
+                "held_out_rows": record.n_held_out_rows,
                 "features": dg.MetadataValue.md(
                     "\n".join(f"- `{name}`: {kind}" for name, kind in spec.plan.types.items())
                 ),
-                "fingerprint": snapshot.fingerprint.digest,
+                "fingerprint": record.snapshot.fingerprint.digest,
                 "raw_fingerprint": raw_data.fingerprint,
             },
         )

@@ -8,16 +8,17 @@ from typing import Any
 import dagster as dg
 
 from release_platform.adapters.mlflow_registry import fetch_files
+from release_platform.adapters.mlflow_tracking import REPORT_DIGEST_TAG, REPORT_FOLDER
 from release_platform.adapters.model_package import ModelPackage, load_package
 from release_platform.defs.naming import asset_key, link, numbers, stage_asset
 from release_platform.defs.resources import Platform
 from release_platform.defs.training import run_url
-from release_platform.domain.errors import IntegrityError
 from release_platform.domain.evidence import EvaluationReport
 from release_platform.domain.gates import GateResult, judge, judge_all
 from release_platform.domain.identity import Manifest
 from release_platform.domain.records import Evaluated
-from release_platform.pipeline.assessment import Assessment, Production, assess
+from release_platform.gating.tree import find_production
+from release_platform.pipeline.assessment import Assessment, assess
 from release_platform.pipeline.features import read_features
 from release_platform.project import Project
 from release_platform.services import Services
@@ -32,7 +33,6 @@ CODE = (
     "domain/evidence.py",
     "domain/signature.py",
 )
-REPORT_FOLDER = "evaluation"
 
 
 def build_evaluation_report(project: Project) -> dg.AssetsDefinition:
@@ -54,7 +54,7 @@ def build_evaluation_report(project: Project) -> dg.AssetsDefinition:
         services = platform.services
         package = _load_logged(services, trained_model.model_id, trained_model.manifest)
         table = read_features(services.snapshots.read(trained_model.features.snapshot))
-        production = _production(services, spec.name)
+        production = find_production(services, spec.name)
         found = assess(project, trained_model, package, table, production, services.snapshots)
         run_id = services.tracking.open_run(spec.name, context.run.run_id, {"dagster.job": context.job_name})
         _log(services, project, context, run_id, trained_model.mlflow_run_id, found)
@@ -85,21 +85,6 @@ def _load_logged(services: Services, model_id: str, manifest: Manifest) -> Model
         return load_package(Path(folder), manifest)
 
 
-def _production(services: Services, model: str) -> Production | None:
-    version = services.store.head(model).production
-    if version is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        record = services.registry.fetch(model, version, Path(folder))
-        registration = services.store.find_registration(model, version)
-        if registration is None or registration.digest != record.digest:
-            raise IntegrityError(
-                f"{model}: Production version {version} in the registry is not the one that was registered",
-                remedy="find out who changed it; roll back, or register the model again",
-            )
-        return Production(version=version, package=load_package(Path(folder), record.manifest))
-
-
 def _log(
     services: Services,
     project: Project,
@@ -116,7 +101,7 @@ def _log(
         run_id,
         metrics=numbers({name: m.value for name, m in found.report.quality.items()} | dict(found.report.operational)),
         tags={
-            "release.report_digest": found.report.digest,
+            REPORT_DIGEST_TAG: found.report.digest,
             "release.evaluates_run": training_run_id,
             **{f"gate.{gate.gate}": f"{gate.verdict}: {gate.reason}"[:4000] for gate in gates},
         },

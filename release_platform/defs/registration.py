@@ -10,6 +10,7 @@ import dagster as dg
 from release_platform.adapters.model_package import load_package
 from release_platform.defs.naming import asset_key, link, stage_asset
 from release_platform.defs.resources import Platform, latest_record
+from release_platform.defs.selftest import proof_of
 from release_platform.domain.errors import GatesNotPassed, Refused, ReleaseError, Unavailable
 from release_platform.domain.evidence import EvaluationReport
 from release_platform.domain.features import as_column
@@ -18,7 +19,11 @@ from release_platform.domain.identity import digest_of
 from release_platform.domain.policy import Registration
 from release_platform.domain.ports import VersionRecord
 from release_platform.domain.records import Evaluated, RegisteredVersion
-from release_platform.domain.spec import GateSpec
+from release_platform.domain.selftest import SELFTEST
+from release_platform.domain.spec import GateSpec, Selftest
+from release_platform.model_card import CARD_FOLDER, gather_card, write_card
+from release_platform.pipeline.card import card_markdown
+from release_platform.pipeline.markdown import cell
 from release_platform.project import Project
 from release_platform.services import Services
 
@@ -48,8 +53,9 @@ def build_registered_version(project: Project) -> dg.AssetsDefinition:
     def registered_version(
         context: dg.AssetExecutionContext, evaluation_report: Any, platform: Platform
     ) -> dg.MaterializeResult[Any]:
+        proof = required_proof(context.instance, project)
         results = passed_gates(context.instance, spec.name, report_key, spec.every_gate, evaluation_report)
-        registration = register_version(platform.services, context.run.run_id, evaluation_report, results)
+        registration = register_version(platform.services, context.run.run_id, evaluation_report, (*results, *proof))
         key = digest_of([registration.report_digest, registration.digest])
         head = platform.services.releases.stage(
             registration,
@@ -73,10 +79,40 @@ def build_registered_version(project: Project) -> dg.AssetsDefinition:
                 ),
                 "gates_passed": sum(gate.passed for gate in results),
                 "files": dg.MetadataValue.json(trained.manifest.to_json()),
+                "model_card": dg.MetadataValue.md(_keep_card(services, project, registration)),
             },
         )
 
     return registered_version
+
+
+def _keep_card(services: Services, project: Project, registration: Registration) -> str:
+    """Logs the model card of a registered version beside its report, and returns it as Markdown.
+
+    The version stands by now: a card that cannot be kept is said so, and `release card` renders it at any time.
+    """
+    try:
+        card = gather_card(services, project, registration.version)
+        with TemporaryDirectory() as folder:
+            write_card(card, Path(folder))
+            services.tracking.log_files(registration.mlflow_run_id, Path(folder), CARD_FOLDER)
+    except ReleaseError as error:
+        return f"could not be kept: {cell(error.problem)}"
+    return card_markdown(card)
+
+
+def required_proof(instance: dg.DagsterInstance, project: Project) -> tuple[GateResult, ...]:
+    """Returns the recorded selftest as a result that stands among the version's gates, where the policy demands one.
+
+    Raises:
+        GatesNotPassed: The policy demands one, and none that passed was recorded for these gates.
+    """
+    if project.spec.policy.selftest is not Selftest.REQUIRED:
+        return ()
+    proof, problem = proof_of(instance, project)
+    if proof is None or problem:
+        raise GatesNotPassed(project.spec.name, [f"{SELFTEST}: {problem}"])
+    return (proof,)
 
 
 def passed_gates(

@@ -13,7 +13,7 @@ from release_platform.domain.identity import digest_of_model
 from release_platform.domain.records import FeatureTable, TrainedModel
 from release_platform.pipeline import features as feature_tables
 from release_platform.pipeline.environment import environment, file_digests
-from release_platform.pipeline.packaging import parity_difference, write_package
+from release_platform.pipeline.packaging import SAMPLE_ROWS, parity_difference, write_package
 from release_platform.pipeline.training import FittedModel, fit
 from release_platform.project import Project
 from release_platform.services import Services
@@ -35,7 +35,6 @@ CODE = (
     "domain/features.py",
 )
 ATTRIBUTES = ("task", "target", "features", "estimator", "search", "onnx", "seed")
-SAMPLE_ROWS = 1_000
 
 
 def build_trained_model(project: Project) -> dg.AssetsDefinition:

@@ -81,6 +81,11 @@ class Baseline:
     digest: str
     comparisons: Mapping[str, Comparison]
 
+    @property
+    def named(self) -> str:
+        """What it is, in words: a version, or whatever else the candidate was compared with, e.g. a commit."""
+        return f"Production version {self.version}" if self.version.isdigit() else self.version
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationReport:

@@ -152,15 +152,15 @@ def _judge_against_production(gate: GateSpec, report: EvaluationReport) -> GateR
         return _result(gate, Verdict.PASSED, reason, report.quality[gate.metric].value, None)
     comparison = report.baseline.comparisons.get(gate.metric)
     if comparison is None:
-        reason = f"{gate.metric} could not be compared with Production version {report.baseline.version}"
+        reason = f"{gate.metric} could not be compared with {report.baseline.named}"
         return _result(gate, Verdict.INCONCLUSIVE, reason, None, -gate.margin)
     lower, upper = comparison.bound(1 - gate.confidence), comparison.bound(gate.confidence)
     if lower is None or upper is None:
         reason = f"a confidence of {gate.confidence:g} cannot be judged: bootstrap bounds go up to 0.995"
         return _result(gate, Verdict.INCONCLUSIVE, reason, comparison.improvement, -gate.margin)
     said = (
-        f"{gate.metric} {comparison.candidate:.6g} against {comparison.production:.6g} of Production version "
-        f"{report.baseline.version}: improvement {comparison.improvement + 0.0:+.6g}, "
+        f"{gate.metric} {comparison.candidate:.6g} against {comparison.production:.6g} of {report.baseline.named}: "
+        f"improvement {comparison.improvement + 0.0:+.6g}, "
         f"{gate.confidence:.0%} bounds {lower:+.6g} to {upper:+.6g}, accepted from {-gate.margin:+g}"
     )
     if lower >= -gate.margin:

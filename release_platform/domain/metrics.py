@@ -79,6 +79,10 @@ _ALL = (
     _operational("package_bytes", "size of all files of the version, in bytes"),
     _operational("latency_p99_ms", "99th percentile of a single-row prediction in process, in milliseconds"),
     _operational(
+        "training_age_days",
+        "days from the newest row that it was fitted on to the newest held-out row, where the split is by a timestamp",
+    ),
+    _operational(
         "parity_difference",
         "largest difference between the trained pipeline's answers and those of each packaged format (skops, ONNX)",
     ),

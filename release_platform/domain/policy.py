@@ -12,7 +12,8 @@ from release_platform.domain.freeze import find_freeze, moment_text
 from release_platform.domain.gates import GateResult
 from release_platform.domain.identity import digest_of
 from release_platform.domain.lifecycle import Head
-from release_platform.domain.spec import PolicySpec
+from release_platform.domain.selftest import STOPPED
+from release_platform.domain.spec import PolicySpec, Selftest
 
 
 class RequestState(StrEnum):
@@ -190,6 +191,11 @@ def _missing(facts: Facts) -> tuple[str, ...]:
             f"its gates compared it with {compared}, but Production is version {facts.head.production} now: "
             f"run `release run {facts.request.model}` to judge a version against it"
         )
+    if policy.selftest is Selftest.REQUIRED and not _is_proven(registration):
+        found.append(
+            f"its gates were not proven to stop spoilt models when it was registered: run `release gate selftest "
+            f"{facts.request.model}`, then `release run {facts.request.model}`"
+        )
     freeze = find_freeze(policy.freeze, facts.now)
     if freeze is not None:
         found.append(freeze.said)
@@ -206,6 +212,10 @@ def _missing(facts: Facts) -> tuple[str, ...]:
         )
         found += [approval.said for approval in judged if approval.standing is not Standing.VALID]
     return tuple(found)
+
+
+def _is_proven(registration: Registration) -> bool:
+    return any(gate.metric == STOPPED and gate.passed for gate in registration.gates)
 
 
 class Standing(StrEnum):

@@ -38,6 +38,8 @@ class FeatureTable:
         n_training_rows: Rows to fit on.
         n_held_out_rows: Rows to judge on.
         golden_inputs: Some held-out rows as a client would send them, by input.
+        training_age_days: How long before the newest held-out row the newest training row was, in days; None where the
+            split is not by a timestamp.
     """
 
     snapshot: Snapshot
@@ -46,6 +48,7 @@ class FeatureTable:
     n_training_rows: int
     n_held_out_rows: int
     golden_inputs: Mapping[str, list[Any]]
+    training_age_days: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

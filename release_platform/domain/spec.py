@@ -402,6 +402,13 @@ class Tampering(StrEnum):
     REPORT = "report"
 
 
+class Selftest(StrEnum):
+    """Whether a version needs the proof that its gates stop spoilt models."""
+
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySpec:
     """What a promotion asks for, beyond passed gates, and how a model's versions are kept.
@@ -414,6 +421,7 @@ class PolicySpec:
         current_baseline: Whether the gates must have compared with the version that is in Production now.
         freeze: Times in which nothing is promoted.
         tampering: What happens to aliases and tags that were changed behind the platform's back.
+        selftest: Whether a version is registered and promoted only with the proof that its gates stop spoilt models.
         keep_versions: How many of the newest versions garbage collection keeps, whatever their age.
         keep_days: How long garbage collection keeps every version after its registration, in days.
     """
@@ -425,6 +433,7 @@ class PolicySpec:
     current_baseline: bool = True
     freeze: tuple[FreezeWindow, ...] = ()
     tampering: Tampering = Tampering.UNDO
+    selftest: Selftest = Selftest.OPTIONAL
     keep_versions: int = 10
     keep_days: float = 30.0
 
@@ -440,8 +449,8 @@ class PolicySpec:
     def digest(self) -> str:
         """The digest that approvals are bound to: of what an approval is about, and of nothing else.
 
-        It covers approvals, their expiry, soak, baseline and freeze. `tampering`, `keep_versions` and `keep_days`
-        decide nothing about a promotion, so a change of them leaves approvals as they are.
+        It covers approvals, their expiry, soak, baseline, freeze and a required selftest. `tampering`, `keep_versions`
+        and `keep_days` decide nothing about a promotion, so a change of them leaves approvals as they are.
         """
         return digest_of(self.terms)
 
@@ -454,12 +463,14 @@ class PolicySpec:
             "minimum_soak_s": self.minimum_soak_s,
             "current_baseline": self.current_baseline,
             "freeze": [asdict(window) for window in self.freeze],
-        }
+        } | ({"selftest": self.selftest.value} if self.selftest is Selftest.REQUIRED else {})
 
     @staticmethod
     def from_terms(terms: Mapping[str, Any]) -> "PolicySpec":
         """Returns a policy with these terms; what they do not cover is the default."""
-        return PolicySpec(**{**terms, "freeze": tuple(FreezeWindow(**window) for window in terms["freeze"])})
+        freeze = tuple(FreezeWindow(**window) for window in terms["freeze"])
+        selftest = Selftest(terms.get("selftest", Selftest.OPTIONAL))
+        return PolicySpec(**{**terms, "freeze": freeze, "selftest": selftest})
 
 
 class Onnx(StrEnum):
@@ -491,6 +502,8 @@ class ModelSpec:
     features: tuple[str | DerivedSpec, ...]
     gates: tuple[GateSpec, ...]
     description: str = ""
+    intended_use: str = ""
+    limitations: tuple[str, ...] = ()
     partitions: PartitionSpec | None = None
     split: SplitSpec = field(default_factory=SplitSpec)
     search: SearchSpec | None = None
@@ -560,6 +573,8 @@ class ModelSpec:
                 known = [metric.name for metric in metrics_for(self.task)]
                 said = f"'{gate.metric}' is not defined for a {self.task} model; {_suggest(gate.metric, known)}"
                 raise ValueError(f"gate '{gate.name}': {said}")
+            if gate.metric == "training_age_days" and self.split.strategy is not SplitStrategy.TIME:
+                raise ValueError(f"gate '{gate.name}': '{gate.metric}' needs a split by time")
             if gate.slice is not None and gate.slice not in self.slices:
                 raise ValueError(f"gate '{gate.name}' judges the slice '{gate.slice}', which `slices` does not list")
         if not any(gate.blocking and METRICS[gate.metric].quality for gate in self.gates):

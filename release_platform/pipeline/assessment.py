@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from release_platform.adapters.model_package import ModelPackage
@@ -81,6 +81,24 @@ def _said(measurement: Measurement) -> str:
     return "undefined" if measurement.value is None else f"{measurement.value:.4g}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rival:
+    """What a candidate was compared with.
+
+    Attributes:
+        baseline: How it came out; None where there is nothing to compare with.
+        breaks: A sentence for each change that would break a client of the other one.
+        notes: What else is worth reading.
+    """
+
+    baseline: Baseline | None = None
+    breaks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+ALONE = Rival()
+
+
 def assess(
     project: Project,
     trained: TrainedModel,
@@ -99,20 +117,49 @@ def assess(
         production: The version to compare with; None for the first release.
         snapshots: Where the raw data is: a Production version may have another feature plan.
     """
-    spec, held_out = project.spec, table.held_out
-    features, truth = table.features[held_out], table.target[held_out]
-    columns = {name: features[name].to_numpy() for name in features.columns}
-    predictions = package.predict_features(columns)
-    positive = _positive_index(spec, package)
-    of = (truth, predictions, package.classes, positive, spec.seed)
-    baseline, notes = _baseline(spec, trained, snapshots, production, package, *of[:2], held_out, positive)
-    breaks = signature_breaks(
-        production.package.plan if production else None,
-        package.plan,
-        production.package.classes if production else (),
-        package.classes,
-    )
-    report = EvaluationReport(
+    spec = project.spec
+    features, truth, predictions = _answered(package, table)
+    wanted = compared_by_gates(spec)
+    rival = production_rival(spec, trained, package, table, predictions, production, snapshots, wanted)
+    report = evaluate(spec, trained, package, table, predictions, rival)
+    positive, columns = positive_index(spec, package), {name: features[name].to_numpy() for name in features.columns}
+    matters = importance(package.predict_features, columns, spec.task, truth, package.classes, positive, spec.seed)
+    plots = draw(spec.task, truth, predictions, package.classes, positive) | _importance_plot(matters)
+    return Assessment(report=report, plots=plots, identity=_identity(trained, spec))
+
+
+def answers(package: ModelPackage, table: FeatureRows) -> Predictions:
+    """Returns what a package says of the held-out rows of a feature table."""
+    return _answered(package, table)[2]
+
+
+def _answered(package: ModelPackage, table: FeatureRows) -> tuple[pd.DataFrame, npt.NDArray[Any], Predictions]:
+    features = table.features[table.held_out]
+    predictions = package.predict_features({name: features[name].to_numpy() for name in features.columns})
+    return features, table.target[table.held_out], predictions
+
+
+def evaluate(
+    spec: ModelSpec,
+    trained: TrainedModel,
+    package: ModelPackage,
+    table: FeatureRows,
+    predictions: Predictions,
+    rival: Rival = ALONE,
+) -> EvaluationReport:
+    """Returns the evaluation report of a trained model: every number that its gates judge.
+
+    Args:
+        spec: The model.
+        trained: What was trained.
+        package: Its package, loaded as serving would.
+        table: The feature table, training and held-out rows.
+        predictions: What the package says of the held-out rows.
+        rival: What it was compared with.
+    """
+    held_out = table.held_out
+    of = (table.target[held_out], predictions, package.classes, positive_index(spec, package), spec.seed)
+    return EvaluationReport(
         model=spec.name,
         model_digest=trained.model_digest,
         package_digest=trained.manifest.digest,
@@ -125,14 +172,22 @@ def assess(
             "package_bytes": float(trained.manifest.size_bytes),
             "latency_p99_ms": _latency(package),
             "parity_difference": finite_or_none(trained.parity_difference),
-            "signature_breaks": float(len(breaks)),
+            "signature_breaks": float(len(rival.breaks)),
+            **_age(trained),
         },
-        baseline=baseline,
-        notes=tuple(note for note in (trained.onnx_note, *breaks, *notes) if note),
+        baseline=rival.baseline,
+        notes=tuple(note for note in (trained.onnx_note, *rival.breaks, *rival.notes) if note),
     )
-    matters = importance(package.predict_features, columns, spec.task, truth, package.classes, positive, spec.seed)
-    plots = draw(spec.task, truth, predictions, package.classes, positive) | _importance_plot(matters)
-    return Assessment(report=report, plots=plots, identity=_identity(trained, spec))
+
+
+def _age(trained: TrainedModel) -> dict[str, float]:
+    age = trained.features.training_age_days
+    return {} if age is None else {"training_age_days": age}
+
+
+def compared_by_gates(spec: ModelSpec) -> tuple[str, ...]:
+    """Returns the metrics that gates compare with Production."""
+    return tuple(dict.fromkeys(gate.metric for gate in spec.gates if gate.against is Against.PRODUCTION))
 
 
 def _importance_plot(matters: Importance) -> dict[str, bytes]:
@@ -140,44 +195,59 @@ def _importance_plot(matters: Importance) -> dict[str, bytes]:
     return {} if drawn is None else {"importance": drawn}
 
 
-def _positive_index(spec: ModelSpec, package: ModelPackage) -> int | None:
+def positive_index(spec: ModelSpec, package: ModelPackage) -> int | None:
+    """Returns which of the package's classes is the positive one; None unless the task is binary."""
     return None if spec.target.positive_label is None else package.classes.index(spec.target.positive_label)
 
 
-def _baseline(
+def production_rival(
     spec: ModelSpec,
     trained: TrainedModel,
-    snapshots: SnapshotStore,
-    production: Production | None,
     package: ModelPackage,
-    truth: npt.NDArray[Any],
+    table: FeatureRows,
     predictions: Predictions,
-    held_out: npt.NDArray[np.bool_],
-    positive: int | None,
-) -> tuple[Baseline | None, tuple[str, ...]]:
+    production: Production | None,
+    snapshots: SnapshotStore,
+    metrics: Sequence[str],
+) -> Rival:
+    """Returns how a candidate does against the version in Production on the same held-out rows.
+
+    Args:
+        spec: The model.
+        trained: What was trained.
+        package: Its package.
+        table: The feature table.
+        predictions: What the package says of the held-out rows.
+        production: The version to compare with; None for the first release.
+        snapshots: Where the raw data is: a Production version may have another feature plan.
+        metrics: What is compared.
+    """
     if production is None:
-        return None, ()
-    wanted = list(dict.fromkeys(gate.metric for gate in spec.gates if gate.against is Against.PRODUCTION))
+        return ALONE
     comparisons: dict[str, Comparison] = {}
     notes: tuple[str, ...] = ()
-    raw = read_raw(snapshots, trained.features.raw)[held_out]
-    missing = [column.name for column in production.package.plan.inputs if column.name not in raw.columns]
+    other = production.package
+    raw = read_raw(snapshots, trained.features.raw)[table.held_out]
+    missing = [column.name for column in other.plan.inputs if column.name not in raw.columns]
     if missing:
         notes = (f"Production version {production.version} needs {', '.join(missing)}, which this data does not have",)
-    elif wanted:
-        theirs = production.package.predict(plan_columns(raw, production.package.plan))
+    elif metrics:
         comparisons = compare(
             spec.task,
-            wanted,
-            truth,
+            metrics,
+            table.target[table.held_out],
             predictions,
-            theirs,
+            other.predict(plan_columns(raw, other.plan)),
             package.classes,
-            positive,
+            positive_index(spec, package),
             spec.seed,
-            production_classes=production.package.classes,
+            production_classes=other.classes,
         )
-    return Baseline(version=production.version, digest=production.package.digest, comparisons=comparisons), notes
+    return Rival(
+        baseline=Baseline(version=production.version, digest=other.digest, comparisons=comparisons),
+        breaks=signature_breaks(other.plan, package.plan, other.classes, package.classes),
+        notes=notes,
+    )
 
 
 def _latency(package: ModelPackage) -> float | None:

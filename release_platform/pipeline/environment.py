@@ -86,6 +86,12 @@ def git_state(folder: Path) -> dict[str, str]:
     }
 
 
+def git_root(folder: Path) -> Path | None:
+    """Returns the root of the checkout that a folder is in, or None."""
+    found = _git(folder, "rev-parse", "--show-toplevel")
+    return None if found is None else Path(found)
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False)

@@ -13,10 +13,13 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.domain.errors import DataError
 from release_platform.domain.features import MISSING, Column, ColumnType, FeaturePlan
 from release_platform.domain.metrics import Task
-from release_platform.domain.spec import ModelSpec, label_text
+from release_platform.domain.records import FeatureTable, RawData
+from release_platform.domain.spec import ModelSpec, SplitStrategy, label_text
+from release_platform.pipeline.ingest import store_frame
 from release_platform.pipeline.split import held_out_rows
 
 TARGET = "__target__"
@@ -83,6 +86,53 @@ def build_feature_table(frame: pd.DataFrame, spec: ModelSpec) -> pd.DataFrame:
     columns[HELD_OUT] = pd.array(held_out, dtype="boolean")
     columns |= {SLICE + name: _stored(_text(frame[name], spec.contract.columns[name].type)) for name in spec.slices}
     return pd.DataFrame(columns, copy=False)
+
+
+def featurize(
+    frame: pd.DataFrame, spec: ModelSpec, raw: RawData, store: SnapshotStore
+) -> tuple[FeatureTable, pd.DataFrame]:
+    """Returns the record of the feature table of some raw data, stored, and the table itself.
+
+    Args:
+        frame: The raw data in the snapshot dtypes, indexed from 0.
+        spec: The model.
+        raw: Where that raw data is.
+        store: Where the table is kept.
+
+    Raises:
+        DataError: See `build_feature_table`.
+    """
+    table = build_feature_table(frame, spec)
+    n_held_out = int(table[HELD_OUT].sum())
+    record = FeatureTable(
+        snapshot=store_frame(table, store),
+        raw_fingerprint=raw.fingerprint,
+        raw={key: snapshot.stored for key, snapshot in raw.snapshots.items()},
+        n_training_rows=len(table) - n_held_out,
+        n_held_out_rows=n_held_out,
+        training_age_days=_training_age_days(frame, table, spec),
+        golden_inputs=golden_inputs(frame, table, spec),
+    )
+    return record, table
+
+
+def split_times(frame: pd.DataFrame, spec: ModelSpec) -> Column | None:
+    """Returns when each row was, shape (n_rows,), datetime64; None where the split is not by a timestamp."""
+    column = spec.split.column
+    if spec.split.strategy is not SplitStrategy.TIME or column is None:
+        return None
+    return frame[column].to_numpy() if spec.contract.columns[column].type is ColumnType.TIMESTAMP else None
+
+
+def training_age_days(times: Column, held_out: Mask) -> float:
+    """Returns how long before the newest held-out row the newest training row was, in days."""
+    age = times[held_out].max() - times[~held_out].max()
+    return float(age / np.timedelta64(1, "D"))
+
+
+def _training_age_days(frame: pd.DataFrame, table: pd.DataFrame, spec: ModelSpec) -> float | None:
+    times = split_times(frame, spec)
+    return None if times is None else training_age_days(times, table[HELD_OUT].to_numpy(dtype=bool))
 
 
 def read_features(table: pd.DataFrame) -> FeatureRows:

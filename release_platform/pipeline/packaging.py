@@ -22,6 +22,8 @@ from release_platform.pipeline.training import FittedModel, numbered
 from release_platform.project import SPEC
 
 ONNX_TOLERANCE = 1e-6
+SAMPLE_ROWS = 1_000
+"""How many training rows an ONNX conversion is tried on."""
 REQUIRED = ("scikit-learn", "numpy", "pandas", "skops")
 
 

@@ -13,6 +13,7 @@ import yaml
 from typer.core import TyperCommand, TyperGroup
 
 from release_platform.cli.app import app
+from release_platform.cli.gate import GateGroup
 from release_platform.domain import errors, spec
 from release_platform.domain.features import ColumnType, Operation
 from release_platform.domain.freeze import FreezeWindow, Weekday, yaml_key
@@ -74,7 +75,12 @@ def fences(text: str, language: str) -> list[str]:
 
 def every_command(group: TyperGroup, before: str = "release") -> Iterator[tuple[str, TyperCommand]]:
     for name, command in group.commands.items():
-        if isinstance(command, TyperGroup):
+        if isinstance(command, GateGroup):  # whose default command needs no name
+            yield f"{before} {name}", command.commands[command.default]
+            yield from (
+                c for c in every_command(command, f"{before} {name}") if not c[0].endswith(f" {command.default}")
+            )
+        elif isinstance(command, TyperGroup):
             yield from every_command(command, f"{before} {name}")
         else:
             assert isinstance(command, TyperCommand)

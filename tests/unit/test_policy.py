@@ -22,7 +22,8 @@ from release_platform.domain.policy import (
     decide,
     judged_approvals,
 )
-from release_platform.domain.spec import PolicySpec, Tampering
+from release_platform.domain.selftest import STOPPED
+from release_platform.domain.spec import PolicySpec, Selftest, Tampering
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -211,6 +212,7 @@ def test_what_is_missing_reads_the_same_as_long_as_nothing_changes() -> None:
         ({"minimum_soak_s": 1}, False),
         ({"current_baseline": False}, False),
         ({"freeze": (HOLIDAYS,)}, False),
+        ({"selftest": Selftest.REQUIRED}, False),
         ({"tampering": Tampering.REPORT}, True),
         ({"keep_versions": 1}, True),
         ({"keep_days": 1.0}, True),
@@ -221,7 +223,7 @@ def test_a_change_of_what_approvals_are_about_and_of_nothing_else_voids_them(cha
 
 
 def test_every_field_of_the_policy_is_either_approved_or_not() -> None:
-    told = {"approvals", "approvals_expire_s", "minimum_soak_s", "current_baseline", "freeze"}
+    told = {"approvals", "approvals_expire_s", "minimum_soak_s", "current_baseline", "freeze", "selftest"}
     assert {field.name for field in fields(PolicySpec)} == told | {"tampering", "keep_versions", "keep_days"}
 
 
@@ -240,3 +242,30 @@ def test_a_policy_of_its_terms_has_the_same_digest() -> None:
     assert again.digest == policy.digest
     friday = datetime(2026, 11, 20, 20, tzinfo=UTC)
     assert find_freeze(again.freeze, friday) == find_freeze(policy.freeze, friday) is not None
+
+
+class TestSelftest:
+    DEMANDED = replace(FACTS, policy=PolicySpec(selftest=Selftest.REQUIRED))
+
+    def with_proof(self, verdict: Verdict, *, metric: str = STOPPED) -> Facts:
+        proof = replace(gate(verdict), gate="selftest", metric=metric)
+        registration = replace(REGISTRATION, gates=(*REGISTRATION.gates, proof))
+        return replace(self.DEMANDED, registration=registration)
+
+    def test_a_version_without_the_proof_waits_where_the_policy_demands_it(self) -> None:
+        found = decide(self.DEMANDED)
+        assert isinstance(found, Hold)
+        assert found.reasons == (
+            "its gates were not proven to stop spoilt models when it was registered: run `release gate selftest m`, "
+            "then `release run m`",
+        )
+        assert isinstance(decide(FACTS), Ready)
+
+    def test_the_recorded_proof_is_enough(self) -> None:
+        assert isinstance(decide(self.with_proof(Verdict.PASSED)), Ready)
+
+    def test_a_gate_of_the_model_that_is_only_named_like_it_is_no_proof(self) -> None:
+        assert isinstance(decide(self.with_proof(Verdict.PASSED, metric="roc_auc")), Hold)
+
+    def test_a_proof_that_failed_rejects(self) -> None:
+        assert isinstance(decide(self.with_proof(Verdict.FAILED)), Reject)

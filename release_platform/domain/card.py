@@ -1,0 +1,73 @@
+"""A model card: what is recorded of a version, in the order in which people ask (Mitchell et al. 2019)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from release_platform.domain.evidence import EvaluationReport
+from release_platform.domain.lineage import Lineage
+
+_RANGES = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """Everything that a card shows.
+
+    Attributes:
+        lineage: Where the version comes from, who moved it, and where it stands.
+        report: The evaluation report that its gates judged.
+        spec: The `defs.yaml` that it was made from, as a JSON value.
+    """
+
+    lineage: Lineage
+    report: EvaluationReport
+    spec: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.lineage.registration.model
+
+    @property
+    def version(self) -> str:
+        """The version's number."""
+        return self.lineage.registration.version
+
+    @property
+    def stands(self) -> str:
+        """Where the version stands, in words."""
+        return ", ".join(self.lineage.stands) or "nowhere"
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the model must not be trusted with: what its team says, and what was measured or not measured."""
+        return (*self.spec.get("limitations", ()), *self._ranges(), *self._thin_slices(), *self.report.notes)
+
+    def _ranges(self) -> tuple[str, ...]:
+        target = self.spec.get("target", {}).get("column")
+        columns = self.spec.get("contract", {}).get("columns", {})
+        said = [f"{name}: {found}" for name, of in columns.items() if name != target and (found := _range(of))]
+        left_out = len(said) - _RANGES
+        return (*said[:_RANGES], *([f"{left_out} more column(s) are held to a range"] if left_out > 0 else []))
+
+    def _thin_slices(self) -> tuple[str, ...]:
+        least = {gate["slice"]: gate["minimum_rows"] for gate in self.spec.get("gates", ()) if gate.get("slice")}
+        thin = []
+        for column, minimum in least.items():
+            for key, of in self.report.slices.get(column, {}).items():
+                n_rows = max((m.n_rows for m in of.values()), default=0)
+                if n_rows < minimum:
+                    thin.append(f"{column}={key}: {n_rows:,} held-out rows, too few to be judged")
+        return tuple(thin)
+
+
+def _range(rules: Mapping[str, Any]) -> str:
+    lower, upper, allowed = rules.get("minimum"), rules.get("maximum"), rules.get("allowed")
+    if allowed:
+        return f"the data it was trained on held {', '.join(map(str, allowed))} only"
+    if lower is None and upper is None:
+        return ""
+    ends = [f"{'no less than' if upper is None else ''} {lower:g}".strip()] if lower is not None else []
+    ends += [f"{'no more than' if lower is None else 'to'} {upper:g}"] if upper is not None else []
+    return f"the data it was trained on held {' '.join(ends)}"

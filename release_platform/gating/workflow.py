@@ -1,0 +1,106 @@
+"""Writes the workflow of a CI server that judges a repository's models."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from release_platform.domain.errors import Refused
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_LOCKS = ("requirements/platform.txt", "requirements.txt")
+_PLATFORM = "model-release-platform"
+_JUDGE = (
+    "mkdir -p gates",
+    "# A model that the base commit does not have is judged alone.",
+    'git cat-file -e "${BASE:-none}:$FOLDER/defs.yaml" 2> /dev/null || BASE=',
+    'release gate "$MODEL" ${BASE:+--from "$BASE"}'
+    " --junit gates/gates.xml --markdown gates/summary.md --sarif gates/gates.sarif",
+)
+
+
+class Server(StrEnum):
+    """A CI server."""
+
+    GITHUB = "github"
+    GITLAB = "gitlab"
+
+
+PLACES = {Server.GITHUB: Path(".github/workflows/release-gates.yml"), Server.GITLAB: Path(".gitlab-ci.yml")}
+"""Where each server looks for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedModel:
+    """A model of the repository: its name, and its folder relative to the root."""
+
+    name: str
+    folder: str
+
+
+def workflow(server: Server, root: Path, models: Sequence[JudgedModel], *, models_folder: str, branch: str) -> str:
+    """Returns the workflow as YAML.
+
+    Args:
+        server: Which server.
+        root: The root of the repository, whose lock file is installed from.
+        models: The models.
+        models_folder: The folder with the team's models, relative to the root.
+        branch: The branch that is judged after each push.
+
+    Raises:
+        Refused: There is no model.
+    """
+    if not models:
+        raise Refused("this repository has no model", remedy="write one with `release new`, then try again")
+    lock = next((name for name in _LOCKS if (root / name).exists()), None)
+    return (
+        _templates()
+        .get_template(f"{server}.yml.j2")
+        .render(
+            models=models,
+            models_folder=models_folder,
+            branch=branch,
+            python=f"{sys.version_info.major}.{sys.version_info.minor}",
+            cached=lock,
+            install=_install(root, lock),
+            judge=_JUDGE,
+        )
+    )
+
+
+def _install(root: Path, lock: str | None) -> list[str]:
+    if lock is None:
+        return [f"python -m pip install {shlex.quote(f'{_PLATFORM}[platform]=={installed(_PLATFORM)}')}"]
+    hashed = " --require-hashes" if "--hash=" in (root / lock).read_text(encoding="utf-8") else ""
+    lines = [f"python -m pip install{hashed} -r {lock}"]
+    if (root / "pyproject.toml").exists():
+        lines.append("python -m pip install --no-deps .")
+    return lines
+
+
+@cache
+def _templates() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "workflows"),
+        autoescape=False,  # noqa: S701 - it is YAML; what comes from outside is quoted by tojson
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        variable_start_string="<<",
+        variable_end_string=">>",
+        block_start_string="<%",
+        block_end_string="%>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+    )

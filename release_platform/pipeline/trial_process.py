@@ -1,0 +1,129 @@
+"""Trains a model in a process of its own: `python -P -s -m release_platform.pipeline.trial_process ORDER ANSWER`.
+
+The order names the model, its data, and whose code the source is read with; the answer says where the package is and
+what it was made from, or why there is none. Both are JSON files.
+"""
+
+import importlib
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from release_platform.adapters.snapshot_store import SnapshotStore
+from release_platform.domain.errors import (
+    DataError,
+    IntegrityError,
+    ReleaseError,
+    SpecError,
+    TrainingError,
+    Unavailable,
+)
+from release_platform.domain.records import RawData, TrainedModel
+from release_platform.pipeline.trial import read_data, train
+from release_platform.project import Project, parse_spec
+
+_ERRORS = {kind.exit_code: kind for kind in (SpecError, DataError, Unavailable, IntegrityError)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialOrder:
+    """What is to be trained.
+
+    Attributes:
+        attributes: The model's spec, as a JSON value.
+        place: The folder of its project, in whichever checkout.
+        data: The folder that the source's paths are relative to.
+        store: Where the snapshots go.
+        package: Where the package goes; must not exist.
+        partitions: The months to take; None: all.
+        paths: Where Python looks for the team's packages.
+        packages: Packages whose modules are taken from another folder, by name.
+    """
+
+    attributes: dict[str, Any]
+    place: str
+    data: str
+    store: str
+    package: str
+    partitions: tuple[str, ...] | None = None
+    paths: tuple[str, ...] = ()
+    packages: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialAnswer:
+    """What was trained, and the raw data that it was made from."""
+
+    trained: TrainedModel
+    raw: RawData
+
+
+_ORDER = TypeAdapter(TrialOrder)
+_ANSWER = TypeAdapter(TrialAnswer)
+
+
+def ordered(order: TrialOrder, variables: Mapping[str, str]) -> TrialAnswer:
+    """Returns what came of an order, carried out in a process of its own.
+
+    Args:
+        order: What is to be trained.
+        variables: The environment variables of that process.
+
+    Raises:
+        DataError: The data cannot be used.
+        TrainingError: The model cannot be trained.
+        IntegrityError: The process died.
+    """
+    with TemporaryDirectory() as folder:
+        asked, answer = Path(folder) / "order.json", Path(folder) / "answer.json"
+        asked.write_bytes(_ORDER.dump_json(order))
+        command = [sys.executable, "-P", "-s", "-m", __name__, str(asked), str(answer)]
+        done = subprocess.run(command, env=dict(variables), capture_output=True, text=True, check=False)
+        if not answer.exists():
+            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise TrainingError(
+                f"{order.attributes['name']}: the process that trains ended with code {done.returncode}: {last}",
+                remedy="run `release run` on this commit to see the same",
+            )
+        said = json.loads(answer.read_bytes())
+    if "problem" in said:
+        raise _ERRORS.get(said["exit_code"], ReleaseError)(said["problem"], remedy=said["remedy"])
+    return _ANSWER.validate_python(said)
+
+
+def carry_out(order: TrialOrder) -> TrialAnswer:
+    """Returns what came of an order, carried out in this process; modules may be taken from elsewhere for good.
+
+    Raises:
+        ReleaseError: See `ordered`.
+    """
+    sys.path[:0] = [path for path in order.paths if path not in sys.path]
+    for name, folder in order.packages.items():
+        importlib.import_module(name).__path__ = [folder]
+    project = Project(spec=parse_spec(order.attributes, file=Path(order.place) / "defs.yaml"), folder=Path(order.place))
+    data = read_data(project.spec, Path(order.data), SnapshotStore(order.store), order.partitions)
+    trial = train(project.spec, project.folder, data.features, data.table, Path(order.package))
+    return TrialAnswer(trained=trial.trained, raw=data.raw)
+
+
+def main(order: str, answer: str) -> None:
+    """Carries out an order and writes the answer, or the failure, into a file."""
+    warnings.simplefilter("ignore")  # libraries' notes to developers
+    try:
+        found = _ANSWER.dump_json(carry_out(_ORDER.validate_json(Path(order).read_bytes())))
+    except ReleaseError as error:
+        failure = {"exit_code": error.exit_code, "problem": error.problem, "remedy": error.remedy}
+        found = json.dumps(failure).encode()
+    Path(answer).write_bytes(found)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

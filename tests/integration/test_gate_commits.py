@@ -1,0 +1,108 @@
+"""`release gate --from`: two commits of a team's model, trained in clean processes on the same rows."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.homes import Command, warm_release
+
+SOURCE = """
+import numpy as np
+import pandas as pd
+
+
+def load() -> pd.DataFrame:
+    x = np.random.default_rng(5).normal(size=400)
+    noise = np.random.default_rng(6).normal(size=400)
+    return pd.DataFrame({{"x": {x}, "y": 3 * x + noise}})
+"""
+DEFS = """
+type: release_platform.component.ModelRelease
+attributes:
+  name: sales
+  task: regression
+  owner: team:sales
+  source: {{python: "team_models.sales.source:load"}}
+  contract: {{columns: {{x: {{type: number}}, y: {{type: number}}}}}}
+  target: {{column: {target}}}
+  features: [{feature}]
+  estimator: {{type: sklearn.linear_model.Ridge, parameters: {{alpha: {alpha}}}}}
+  gates:
+    - {{name: explains, metric: r2, minimum: 0.5}}
+    - {{name: no_worse, metric: rmse, against: production, margin: 0.1}}
+"""
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def write(repository: Path, *, x: str = "x", alpha: float = 1.0, target: str = "y", feature: str = "x") -> None:
+    place = repository / "team_models" / "sales"
+    place.mkdir(parents=True, exist_ok=True)
+    for package in (place.parent, place):
+        (package / "__init__.py").touch()
+    (place / "source.py").write_text(SOURCE.format(x=x))
+    (place / "defs.yaml").write_text(DEFS.format(alpha=alpha, target=target, feature=feature))
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Command]:
+    with warm_release() as run:
+        yield run
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    place = tmp_path / "repository"
+    place.mkdir()
+    git(place, "init", "--quiet")
+    (place / ".gitignore").write_text("__pycache__/\n")
+    return place
+
+
+def commit(repository: Path, tag: str) -> None:
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", tag)
+    git(repository, "tag", tag)
+
+
+def test_each_side_is_trained_by_its_own_yaml_and_with_its_own_source(warm: Command, repository: Path) -> None:
+    write(repository, x="x")
+    commit(repository, "good")
+    write(repository, x="np.random.default_rng(7).permutation(x) + 0.5 * x", alpha=50.0)
+    options = ["--from", "good", "--json"]
+    done = warm(repository / ".release", "gate", "sales", *options, cwd=repository, RELEASE_MODELS="team_models")
+    assert done.exit_code == 4, done.err
+    assert [found["gate"] for found in done.json["gates"] if found["verdict"] == "failed"] == ["explains", "no_worse"]
+    compared = done.json["report"]["baseline"]["comparisons"]["r2"]
+    assert compared["production"] > 0.8
+    assert compared["candidate"] < 0.5
+    assert done.json["changes"]["parameters"] == ["estimator.parameters.alpha: 1.0 -> 50.0"]
+    assert done.json["changes"]["code"] == [
+        "team_models/sales/defs.yaml is changed",
+        "team_models/sales/source.py is changed",
+    ]
+    assert any("column 'x'" in sentence for sentence in done.json["changes"]["data"])
+    left = subprocess.run(["git", "worktree", "list"], cwd=repository, check=True, capture_output=True, text=True)
+    assert len(left.stdout.splitlines()) == 1
+
+
+def test_what_cannot_be_compared_is_refused_with_its_reason(warm: Command, repository: Path, tmp_path: Path) -> None:
+    (repository / "readme").touch()
+    commit(repository, "empty")
+    write(repository, target="x", feature="y")
+    commit(repository, "other-target")
+    write(repository)
+
+    def said(ref: str, place: Path = repository) -> tuple[int, str]:
+        done = warm(tmp_path / "home", "gate", "sales", "--from", ref, cwd=place, RELEASE_MODELS="team_models")
+        return done.exit_code, done.err
+
+    assert said("nowhere")[0] == 5
+    assert "there is no commit 'nowhere'" in said("nowhere")[1]
+    assert "there is no model sales at empty" in said("empty")[1]
+    assert "predicted x then" in said("other-target")[1]

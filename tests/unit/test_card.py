@@ -1,0 +1,121 @@
+"""A model card shows what is recorded and trusts no text; the bill of materials is valid CycloneDX."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from release_platform.definitions import EXAMPLES
+from release_platform.domain.card import ModelCard
+from release_platform.pipeline.bom import bom
+from release_platform.pipeline.card import card_html, card_markdown
+from release_platform.project import SPEC, parse_spec, read_documents
+from tests.unit.test_lineage import LINEAGE
+from tests.unit.test_report import REPORT, Page
+
+LOCK = "\n".join(
+    ["# made by uv", "numpy==2.4.6 \\", "    --hash=sha256:00", "Scikit_Learn[x]==1.9.1 ; python_version > '3'", ""]
+)
+
+
+def spec_of(example: str, **more: Any) -> Mapping[str, Any]:
+    file = EXAMPLES / example / "defs.yaml"
+    described = read_documents(file)[0]["attributes"] | more
+    return SPEC.dump_python(parse_spec(described, file=file), mode="json")
+
+
+CARD = ModelCard(lineage=LINEAGE, report=REPORT, spec=spec_of("flight_delay", limitations=["not for <b>freight</b>"]))
+
+
+def bill(card: ModelCard = CARD, *, lock: str = "sha256:l") -> dict[str, Any]:
+    environment = {**card.lineage.environment, "lock": lock, "version.numpy": "2.0.0"}
+    of = replace(card, lineage=replace(card.lineage, environment=environment))
+    return bom(of, platform_version="1", lock=LOCK, lock_digest="sha256:l")
+
+
+class TestCard:
+    def test_it_has_a_part_for_each_thing_that_is_recorded(self) -> None:
+        text = card_markdown(CARD)
+        for title in (
+            *("What it is", "Intended use and limits", "Data", "Metrics", "Slices of region", "Gates at registration"),
+            *("Compared with", "Code and surroundings", "Moves", "Requests and approvals"),
+        ):
+            assert f"## {title}\n" in text
+        assert "| roc_auc | 0.9123 | 0.9 to 0.92 |" in text
+        assert "| this version | Production version 7 |" in text
+        assert CARD.lineage.registration.digest in text
+
+    def test_who_asked_and_who_approved_stand_in_the_order_of_time(self) -> None:
+        text = card_markdown(CARD)
+        assert text.index("| asked | ada |") < text.index("| approved, valid | grace |")
+
+    def test_limits_are_what_the_team_says_and_what_the_data_and_the_slices_show(self) -> None:
+        assert CARD.limits[0] == "not for <b>freight</b>"
+        assert "origin: the data it was trained on held EWR, JFK, LGA only" in CARD.limits
+        assert "distance: the data it was trained on held 1 to 6000" in CARD.limits
+        thin = replace(CARD, report=replace(REPORT, slices={"origin": REPORT.slices["region"]}))
+        assert "origin=<north & south>: 12 held-out rows, too few to be judged" in thin.limits
+
+    def test_many_ranges_are_counted(self) -> None:
+        card = replace(CARD, spec=spec_of("digits"))
+        assert "44 more column(s) are held to a range" in card.limits
+
+    def test_no_text_of_the_data_becomes_markup_in_either_form(self) -> None:
+        page = Page(card_html(CARD))
+        assert not page.open
+        assert not page.all("script")
+        assert not page.all("b")
+        assert "not for <b>freight</b>" in page.text
+        assert "<north & south>" in page.text
+        assert "not for &lt;b&gt;freight&lt;/b&gt;" in card_markdown(CARD)
+        assert "<script>" not in card_markdown(CARD)
+
+    def test_the_page_needs_nothing_from_outside(self) -> None:
+        page = Page(card_html(CARD))
+        assert not [tag for tag, of in page.tags if tag in {"link", "img", "iframe"} or "src" in of]
+
+
+class TestBill:
+    @pytest.mark.parametrize("example", ["flight_delay", "breast_cancer", "digits", "diabetes"])
+    def test_it_is_valid_by_the_schema_of_cyclonedx(self, example: str) -> None:
+        text = json.dumps(bill(replace(CARD, spec=spec_of(example))))
+        assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+
+    def test_the_model_names_its_data_and_its_libraries(self) -> None:
+        found = bill()
+        refs = {part["bom-ref"]: part for part in found["components"]}
+        assert {"pkg:pypi/numpy@2.4.6", "pkg:pypi/scikit-learn@1.9.1"} <= set(refs)
+        data = [part for part in found["components"] if part["type"] == "data"]
+        assert [part["version"] for part in data] == [s.digest for _, s in sorted(LINEAGE.data.items())]
+        (of_model, *_) = found["dependencies"]
+        assert set(of_model["dependsOn"]) == set(refs)
+
+    def test_metrics_are_the_quantitative_analysis_with_slice_and_interval(self) -> None:
+        metrics = bill()["metadata"]["component"]["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+        assert {
+            "type": "roc_auc",
+            "value": "0.91234",
+            "confidenceInterval": {"lowerBound": "0.9", "upperBound": "0.92"},
+        } in metrics
+        assert {"type": "roc_auc", "value": "0.7", "slice": "region=<north & south>"} in metrics
+        assert not [metric for metric in metrics if metric["type"] in {"recall", "latency_p99_ms"}]
+
+    def test_of_a_version_with_another_lock_file_only_what_was_recorded_is_listed(self) -> None:
+        found = bill(lock="sha256:other")
+        libraries = [part["bom-ref"] for part in found["components"] if part["type"] == "library"]
+        assert "pkg:pypi/numpy@2.0.0" in libraries
+        assert "pkg:pypi/numpy@2.4.6" not in libraries
+        assert {"name": "release:libraries", "value": "those that were recorded"} in found["properties"]
+
+    def test_it_is_the_same_bill_whenever_it_is_written(self) -> None:
+        assert bill() == bill()
+        assert (
+            bill()["serialNumber"]
+            != bill(replace(CARD, lineage=replace(LINEAGE, registration=replace(LINEAGE.registration, version="3"))))[
+                "serialNumber"
+            ]
+        )
