@@ -59,7 +59,8 @@ def free_port() -> int:
 def environment_of(folder: Path, **more: str) -> dict[str, str]:
     """Returns the environment of a process whose platform lives in a folder."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RELEASE_", "DAGSTER_", "MLFLOW_", "SERVING_"))}
-    return kept | QUIET | {"RELEASE_HOME": str(folder), "PYTHONPATH": str(ROOT)} | more
+    nobody = {"RELEASE_SERVING_URL": os.environ["RELEASE_SERVING_URL"]}  # that of tests/conftest.py
+    return kept | QUIET | nobody | {"RELEASE_HOME": str(folder), "PYTHONPATH": str(ROOT)} | more
 
 
 @dataclass(frozen=True)
