@@ -17,12 +17,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.mlflow_rest import reader_at
+from release_platform.adapters.swagger_page import add_swagger_page
 from release_platform.adapters.trust import Trust
 from release_platform.domain.ports import Clock, RegistryReader
 from serving.access import Access
 from serving.answering import Answering
 from serving.cache import PackageCache
-from serving.documentation import add_documentation, with_keys, with_models
+from serving.documentation import with_keys, with_models
 from serving.edge import Edge
 from serving.engine import Engine
 from serving.errors import InvalidInput, Problem, document, problem_response, unforeseen
@@ -191,7 +192,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
             live=live, metrics=metrics, access=access, configured=settings.models, started_at=clock.now()
         )
     )
-    add_documentation(app)
+    add_swagger_page(app)
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(RequestValidationError, _answer_validation)

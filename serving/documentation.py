@@ -1,14 +1,6 @@
-"""`/docs`: Swagger UI from this machine, and a schema that has a path of its own for each model that is served.
-
-A page that loaded its scripts from elsewhere would show nothing on a machine without internet.
-"""
+"""The OpenAPI document of `/docs`: it says how keys are shown, and has a path for each model that is served."""
 
 from typing import Any
-
-from fastapi import APIRouter, FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import HTMLResponse
-from starlette.staticfiles import StaticFiles
 
 from release_platform.domain.features import ColumnType, Input
 from serving.limits import Limits
@@ -17,7 +9,6 @@ from serving.routes.native import PREDICT_ROUTES
 from serving.routing import KEY_MEMBER
 from serving.schemas import ROUTE_KEY
 
-_FILES = "/docs/files"
 _TYPES: dict[ColumnType, dict[str, Any]] = {
     ColumnType.NUMBER: {"type": "number"},
     ColumnType.INTEGER: {"type": "integer"},
@@ -25,24 +16,6 @@ _TYPES: dict[ColumnType, dict[str, Any]] = {
     ColumnType.CATEGORY: {"type": "string"},
     ColumnType.TIMESTAMP: {"type": "string", "description": "ISO 8601; UTC without an offset."},
 }
-
-
-def add_documentation(app: FastAPI) -> None:
-    """Adds `/docs`, and the files that it loads, to an application that has none."""
-    router = APIRouter(include_in_schema=False)
-
-    @router.get("/docs")
-    async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(  # relative addresses, so that they hold behind any prefix of a proxy
-            openapi_url="openapi.json",
-            title=app.title,
-            swagger_js_url=f".{_FILES}/swagger-ui-bundle.js",
-            swagger_css_url=f".{_FILES}/swagger-ui.css",
-            swagger_favicon_url=f".{_FILES}/favicon-32x32.png",
-        )
-
-    app.include_router(router)
-    app.mount(_FILES, StaticFiles(packages=[("fastapi_swagger", "resources")]))  # found, not imported
 
 
 def with_keys(schema: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import release_platform
 from release_platform.adapters.key_ring import KeyRing
+from release_platform.adapters.swagger_page import add_swagger_page
 from release_platform.api.door import Door
 from release_platform.api.problems import Denied, problem, problem_of
 from release_platform.api.routes import build_routes
@@ -57,8 +58,8 @@ def create_app(services: Services, ring: KeyRing) -> FastAPI:
         title="Model releases",
         description=DESCRIPTION,
         version="1",
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         max_body_size=MAX_BODY_BYTES,
     )
     app.door = Door(app.answer, ring=ring)
@@ -67,6 +68,7 @@ def create_app(services: Services, ring: KeyRing) -> FastAPI:
     async def livez() -> dict[str, str]:
         return {"status": "alive"}
 
+    add_swagger_page(app)
     app.include_router(build_routes(services, projects))
     app.add_exception_handler(ReleaseError, _answer_release)
     app.add_exception_handler(Denied, _answer_denied)

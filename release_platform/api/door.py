@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
 from release_platform.adapters.key_ring import KeyRing, shown_key
+from release_platform.adapters.swagger_page import FILES
 from release_platform.api.problems import Denied
 from release_platform.domain.api_keys import ApiKey, Scope, without_keys
 
@@ -25,7 +26,7 @@ def needed(method: str, path: str) -> frozenset[Scope] | None:
     What is not named here needs a key too, whether there is such a path or not, and one of the scope `operator` unless
     it only reads.
     """
-    if method in {"GET", "HEAD"} and path in _OPEN:
+    if method in {"GET", "HEAD"} and (path in _OPEN or path.startswith(f"{FILES}/")):
         return None
     if path == WHOAMI:
         return frozenset(Scope)

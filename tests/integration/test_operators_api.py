@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -377,3 +378,11 @@ def test_what_makes_no_sense_is_not_taken(operators: Operators, ada: httpx.Clien
     assert ask(ada, strategy="canray").status_code == 422
     assert order(ada, "explode").status_code == 422
     assert ada.get(f"/v1/models/{MODEL}/rollout").status_code == 404
+
+
+def test_anybody_may_read_the_documentation_and_it_loads_nothing_from_elsewhere(operators: Operators) -> None:
+    page = httpx.get(f"{operators.url}/docs").text
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(loaded) == 3
+    assert [httpx.get(f"{operators.url}/{one}").status_code for one in loaded] == [200, 200, 200]
+    assert "https:" not in page
