@@ -44,6 +44,7 @@ from serving.routes.observed import WINDOWS, build_observed_routes
 from serving.routes.scoring import SCORING_ROUTES, build_scoring_routes
 from serving.schemas import answers
 from serving.settings import Settings
+from serving.shadow import Shadows
 from serving.siblings import Siblings
 from serving.tracing import find_tracing
 from serving.watch import Watcher
@@ -104,12 +105,19 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     )
     metrics.watch_queue(lambda: engine.n_waiting)
     observations = Observations(live=live, metrics=metrics, clock=clock)
+    limits = Limits(
+        max_rows=settings.max_rows,
+        ignore_extra=settings.extra_columns == "ignore",
+        refuse_unknown=settings.unknown_categories == "refuse",
+    )
+    cache = PackageCache(settings.cache_dir)
+    shadows = Shadows(live=live, cache=cache, limits=limits, observations=observations, metrics=metrics)
     siblings = Siblings(_shared_folder(), observations.replica, partial(_answer_sibling, observations))
     access = Access(settings.api_keys, rate_per_minute=settings.rate_limit, clock=clock)
     tracing = find_tracing()
     source = ModelSource(
         connect=_connector(settings, registry),
-        cache=PackageCache(settings.cache_dir),
+        cache=cache,
         trust=Trust.in_folder(settings.key_folder),
         clock=clock,
         only=settings.models,
@@ -132,6 +140,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         async with siblings.answering(), anyio.create_task_group() as tasks:
             tasks.start_soon(watcher.run)
             tasks.start_soon(_count_each_second, metrics, observations)
+            tasks.start_soon(shadows.run)
             yield
             live.draining = True
             tasks.cancel_scope.cancel()
@@ -148,11 +157,6 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         redoc_url=None,
         responses=answers(None, *_OF_ACCESS),
     )
-    limits = Limits(
-        max_rows=settings.max_rows,
-        ignore_extra=settings.extra_columns == "ignore",
-        refuse_unknown=settings.unknown_categories == "refuse",
-    )
     app.live, app.limits, app.access = live, limits, access
     app.state.live = live
     app.state.metrics = metrics
@@ -164,6 +168,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
         observations=observations,
+        shadows=shadows,
     )
     predict_routes = (*PREDICT_ROUTES, *SCORING_ROUTES, *INFER_ROUTES)
     edge = Edge(

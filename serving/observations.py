@@ -10,6 +10,7 @@ which this process served a route has a window, also without a request. A minute
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from secrets import token_hex
 from time import perf_counter
 from typing import Any
@@ -18,11 +19,11 @@ import numpy as np
 
 from release_platform.domain.ports import Clock
 from release_platform.domain.prediction import Predictions
-from release_platform.domain.windows import NOT_FINITE, Route, Window
+from release_platform.domain.windows import EVERY_SLICE, NOT_FINITE, Route, Window, find_flip
 from serving.errors import NonFinitePrediction, Problem, Stopping
 from serving.metrics import Metrics
 from serving.models import Live, LoadedModel
-from serving.tallies import Arm, Tally, first_answers, number_buckets
+from serving.tallies import Arm, Slices, Tally, first_answers, number_buckets, said
 
 KEPT_MINUTES = 60
 MOST_WINDOWS = 20_000
@@ -47,6 +48,23 @@ The version; the route; when the request came and when it was answered, in secon
 the kind of its error, empty for none; the answer, None where there is an error; the number of the prediction among
 those of this process.
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reflection:
+    """What a shadow made of a request.
+
+    Attributes:
+        ms: Milliseconds that it took to read and to compute.
+        error: The kind of its error; empty for none.
+        first: The answer to the first row; None where there is an error.
+        slices: The kinds of rows that the first row is of, `column=value`.
+    """
+
+    ms: float
+    error: str = ""
+    first: Predictions | None = None
+    slices: tuple[str, ...] = ()
 
 
 class Observations:
@@ -82,6 +100,7 @@ class Observations:
         self._arms: dict[tuple[str, str, Route], Arm] = {}
         self._tallies: dict[tuple[Arm, int], Tally] = {}
         self._served: set[Arm] = set()
+        self._slices = Slices()
         self._open = self.minute
         self._closed: deque[Window] = deque()
         self._fetched = -1
@@ -122,6 +141,25 @@ class Observations:
     def tally(self, arm: Arm) -> Tally:
         """Returns what an arm's present minute is counted in; to be changed before anything else happens."""
         return self._tally(arm, max(self.minute, self._open))
+
+    def reflected(self, shadow: LoadedModel, reflection: Reflection, *, beside: Predictions | None) -> None:
+        """Counts what a shadow made of a request.
+
+        Args:
+            shadow: The version.
+            reflection: What it made of it.
+            beside: What the version in Production answered; None where it failed, so that there is no pair.
+        """
+        arm = self.arm_of(shadow, Route.SHADOW)
+        tally = self.tally(arm)
+        answers = [] if reflection.first is None else [reflection.first]
+        errors = [reflection.error] if reflection.error else []
+        _, predictions = first_answers(arm, answers)
+        tally.count({"latency": number_buckets(np.array([reflection.ms])), "predictions": predictions}, errors)
+        if reflection.first is not None and beside is not None:
+            flip = find_flip(said(arm, beside), said(arm, reflection.first))
+            tally.pair((EVERY_SLICE, *self._slices.counted(arm.model, reflection.slices)), flip)
+        self._metrics.routed(arm.model, arm.version, arm.route, n_answered=len(answers), errors=errors)
 
     def closed_after(self, minute: int) -> dict[str, Any]:
         """Returns, as a JSON value, the windows of closed minutes after one, and which minute was closed last."""
