@@ -41,6 +41,7 @@ from serving.routes.inference import INFER_ROUTES, build_inference_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
 from serving.routes.observed import WINDOWS, build_observed_routes
+from serving.routes.outcomes import OUTCOMES, build_outcome_routes
 from serving.routes.scoring import SCORING_ROUTES, build_scoring_routes
 from serving.schemas import answers
 from serving.settings import Settings
@@ -104,7 +105,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         metrics=metrics,
     )
     metrics.watch_queue(lambda: engine.n_waiting)
-    observations = Observations(live=live, metrics=metrics, clock=clock)
+    observations = Observations(live=live, metrics=metrics, clock=clock, most_remembered=settings.recent_predictions)
     limits = Limits(
         max_rows=settings.max_rows,
         ignore_extra=settings.extra_columns == "ignore",
@@ -192,6 +193,9 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     app.include_router(build_admin_routes(watcher=watcher, live=live))
     app.include_router(build_observed_routes(observations=observations, siblings=siblings))
     app.include_router(
+        build_outcome_routes(observations=observations, siblings=siblings, body_timeout_s=settings.body_timeout_s)
+    )
+    app.include_router(
         build_health_routes(
             live=live, metrics=metrics, access=access, configured=settings.models, started_at=clock.now()
         )
@@ -221,6 +225,8 @@ def _answer_sibling(observations: Observations, question: dict[str, Any]) -> Any
     match question["what"]:
         case str(what) if what == WINDOWS:
             return observations.closed_after(question["after"])
+        case str(what) if what == OUTCOMES:
+            return observations.take(question["outcomes"]).to_json()
         case other:
             raise ValueError(f"another worker asks for '{other}'")
 

@@ -79,6 +79,12 @@ class Metrics:
             (*_SERVED, "model_route", "result"),
             registry=registry,
         )
+        self._outcomes = Counter(
+            "serving_outcomes",
+            "Outcomes that came for predictions.",
+            (*_SERVED, "model_route", "outcome"),
+            registry=registry,
+        )
         self._shadow_dropped = Counter(
             "serving_shadow_dropped",
             "Requests that a shadow was not asked: `queue_full`, `too_slow`, `ended`, or `no_copy` on disk.",
@@ -155,6 +161,10 @@ class Metrics:
             self._routed.labels(model, version, route, "answered").inc(n_answered)
         for kind in errors:
             self._routed.labels(model, version, route, kind).inc()
+
+    def outcome_came(self, model: str, version: str, route: str, name: str) -> None:
+        """Counts an outcome of a prediction."""
+        self._outcomes.labels(model, version, route, name).inc()
 
     def shadow_dropped(self, loaded: LoadedModel, reason: str) -> None:
         """Counts a request that a shadow was not asked."""

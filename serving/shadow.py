@@ -150,7 +150,7 @@ class Shadows:
         if reflection is None:
             self._metrics.shadow_dropped(loaded, "too_slow")
         else:
-            self._observations.reflected(loaded, reflection, beside=offered.predictions)
+            self._observations.reflected(loaded, reflection, beside=offered.predictions, number=offered.number)
 
     async def _reflect(self, asked: Mirrored) -> Reflection | None:
         """Returns what came of a request, also when the process did not survive it; None when it took too long."""
