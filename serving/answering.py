@@ -26,6 +26,7 @@ from serving.limits import Limits
 from serving.models import ROUTE_HEADER, Beside, Live, LoadedModel
 from serving.observations import INPUT_REFUSED, Observations
 from serving.routing import KEY_HEADER, takes
+from serving.shadow import Offered, Shadows
 
 INLINE_BYTES = 32 * 1024
 """Largest body that is parsed on the event loop; a larger one is read, computed and written on a thread."""
@@ -62,6 +63,7 @@ class Call:
         refused_by: The canary that did not take it, though Production's version does.
         predictions: What was answered.
         number: The number of the prediction.
+        body: Its body, where a shadow may be asked it too.
         ask: What its body asks, once that was read.
     """
 
@@ -83,6 +85,7 @@ class Call:
     refused_by: LoadedModel | None = None
     predictions: Predictions | None = None
     number: int = 0
+    body: bytes | None = None
     ask: Ask | None = None
 
     @property
@@ -109,6 +112,7 @@ class Answering:
         max_body_bytes: Most bytes of one body.
         body_timeout_s: Seconds within which a body must have arrived.
         observations: What is told of each call that was routed.
+        shadows: What puts calls to shadow versions.
     """
 
     def __init__(
@@ -121,6 +125,7 @@ class Answering:
         max_body_bytes: int,
         body_timeout_s: float,
         observations: Observations,
+        shadows: Shadows,
     ) -> None:
         self._live = live
         self._engine = engine
@@ -131,6 +136,7 @@ class Answering:
         self._body_timeout_s = body_timeout_s
         self._put_down = observations.put_down
         self._replica = observations.replica
+        self._shadows = shadows
         self._numbers = count(1)
 
     async def answer(self, call: Call, receive: Receive) -> Reply:
@@ -194,6 +200,8 @@ class Answering:
             self._put_down((call.refused_by, _CANARY, call.begun, now, INPUT_REFUSED, None, 0))
             return
         self._put_down((loaded, arm, call.begun, perf_counter(), call.error, call.predictions, call.number))
+        if call.body is not None and arm is _STABLE:
+            self._mirror(call, loaded.model, call.body)
 
     def settle(self) -> None:
         """Delivers all that is to come soon."""
@@ -223,6 +231,8 @@ class Answering:
             ask = call.door.read(body, call.head, stable, self._limits)
             call.refused_by = canary
         call.ask = ask
+        if self._live.table.shadow:
+            call.body = body
         return loaded, ask
 
     async def _later(self, call: Call, body: bytes) -> Reply:
@@ -235,6 +245,11 @@ class Answering:
     def _on_a_thread(self, call: Call, body: bytes) -> Reply:
         loaded, ask = self._read(call, body)
         return self._written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
+
+    def _mirror(self, call: Call, model: str, body: bytes) -> None:
+        shadow = self._live.table.shadow.get(model)
+        if shadow is not None:
+            self._shadows.offer(shadow, Offered(call.predictions, call.number, call.door, call.head, body))
 
     def _deliver(
         self,

@@ -42,9 +42,11 @@ from serving.routes.inference import INFER_ROUTES, build_inference_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
 from serving.routes.observed import WINDOWS, build_observed_routes
+from serving.routes.outcomes import OUTCOMES, build_outcome_routes
 from serving.routes.scoring import SCORING_ROUTES, build_scoring_routes
 from serving.schemas import answers
 from serving.settings import Settings
+from serving.shadow import Shadows
 from serving.siblings import Siblings
 from serving.tracing import find_tracing
 from serving.watch import Watcher
@@ -104,13 +106,20 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         metrics=metrics,
     )
     metrics.watch_queue(lambda: engine.n_waiting)
-    observations = Observations(live=live, metrics=metrics, clock=clock)
+    observations = Observations(live=live, metrics=metrics, clock=clock, most_remembered=settings.recent_predictions)
+    limits = Limits(
+        max_rows=settings.max_rows,
+        ignore_extra=settings.extra_columns == "ignore",
+        refuse_unknown=settings.unknown_categories == "refuse",
+    )
+    cache = PackageCache(settings.cache_dir)
+    shadows = Shadows(live=live, cache=cache, limits=limits, observations=observations, metrics=metrics)
     siblings = Siblings(_shared_folder(), observations.replica, partial(_answer_sibling, observations))
     access = Access(settings.api_keys, rate_per_minute=settings.rate_limit, clock=clock)
     tracing = find_tracing()
     source = ModelSource(
         connect=_connector(settings, registry),
-        cache=PackageCache(settings.cache_dir),
+        cache=cache,
         trust=Trust.in_folder(settings.key_folder),
         clock=clock,
         only=settings.models,
@@ -133,6 +142,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         async with siblings.answering(), anyio.create_task_group() as tasks:
             tasks.start_soon(watcher.run)
             tasks.start_soon(_count_each_second, metrics, observations)
+            tasks.start_soon(shadows.run)
             yield
             live.draining = True
             tasks.cancel_scope.cancel()
@@ -149,11 +159,6 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         redoc_url=None,
         responses=answers(None, *_OF_ACCESS),
     )
-    limits = Limits(
-        max_rows=settings.max_rows,
-        ignore_extra=settings.extra_columns == "ignore",
-        refuse_unknown=settings.unknown_categories == "refuse",
-    )
     app.live, app.limits, app.access = live, limits, access
     app.state.live = live
     app.state.metrics = metrics
@@ -165,6 +170,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
         observations=observations,
+        shadows=shadows,
     )
     predict_routes = (*PREDICT_ROUTES, *SCORING_ROUTES, *INFER_ROUTES)
     edge = Edge(
@@ -187,6 +193,9 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     app.include_router(build_move_routes(pushes=pushes, settings=settings))
     app.include_router(build_admin_routes(watcher=watcher, live=live))
     app.include_router(build_observed_routes(observations=observations, siblings=siblings))
+    app.include_router(
+        build_outcome_routes(observations=observations, siblings=siblings, body_timeout_s=settings.body_timeout_s)
+    )
     app.include_router(
         build_health_routes(
             live=live, metrics=metrics, access=access, configured=settings.models, started_at=clock.now()
@@ -217,6 +226,8 @@ def _answer_sibling(observations: Observations, question: dict[str, Any]) -> Any
     match question["what"]:
         case str(what) if what == WINDOWS:
             return observations.closed_after(question["after"])
+        case str(what) if what == OUTCOMES:
+            return observations.take(question["outcomes"]).to_json()
         case other:
             raise ValueError(f"another worker asks for '{other}'")
 

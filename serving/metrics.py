@@ -79,6 +79,18 @@ class Metrics:
             (*_SERVED, "model_route", "result"),
             registry=registry,
         )
+        self._outcomes = Counter(
+            "serving_outcomes",
+            "Outcomes that came for predictions.",
+            (*_SERVED, "model_route", "outcome"),
+            registry=registry,
+        )
+        self._shadow_dropped = Counter(
+            "serving_shadow_dropped",
+            "Requests that a shadow was not asked: `queue_full`, `too_slow`, `ended`, or `no_copy` on disk.",
+            (*_SERVED, "reason"),
+            registry=registry,
+        )
         self._windows_lost = Counter(
             "serving_windows_lost",
             "Windows of routed requests that were dropped before anybody fetched them.",
@@ -149,6 +161,14 @@ class Metrics:
             self._routed.labels(model, version, route, "answered").inc(n_answered)
         for kind in errors:
             self._routed.labels(model, version, route, kind).inc()
+
+    def outcome_came(self, model: str, version: str, route: str, name: str) -> None:
+        """Counts an outcome of a prediction."""
+        self._outcomes.labels(model, version, route, name).inc()
+
+    def shadow_dropped(self, loaded: LoadedModel, reason: str) -> None:
+        """Counts a request that a shadow was not asked."""
+        self._shadow_dropped.labels(loaded.model, loaded.version, reason).inc()
 
     def windows_lost(self, n: int) -> None:
         """Counts windows that nobody fetched in time."""

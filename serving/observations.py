@@ -8,8 +8,10 @@ those that chose their version. A minute is closed once: what is counted later g
 which this process served a route has a window, also without a request. A minute that it slept through has none.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from secrets import token_hex
 from time import perf_counter
 from typing import Any
@@ -18,11 +20,12 @@ import numpy as np
 
 from release_platform.domain.ports import Clock
 from release_platform.domain.prediction import Predictions
-from release_platform.domain.windows import NOT_FINITE, Route, Window
+from release_platform.domain.windows import EVERY_SLICE, LABEL, NOT_FINITE, Route, Window, find_flip
 from serving.errors import NonFinitePrediction, Problem, Stopping
 from serving.metrics import Metrics
 from serving.models import Live, LoadedModel
-from serving.tallies import Arm, Tally, first_answers, number_buckets
+from serving.outcomes import MOST_NAMES, Memory, Remembered, Told, bucket_of
+from serving.tallies import Arm, Slices, Tally, first_answers, number_buckets, said
 
 KEPT_MINUTES = 60
 MOST_WINDOWS = 20_000
@@ -49,6 +52,23 @@ those of this process.
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reflection:
+    """What a shadow made of a request.
+
+    Attributes:
+        ms: Milliseconds that it took to read and to compute.
+        error: The kind of its error; empty for none.
+        first: The answer to the first row; None where there is an error.
+        slices: The kinds of rows that the first row is of, `column=value`.
+    """
+
+    ms: float
+    error: str = ""
+    first: Predictions | None = None
+    slices: tuple[str, ...] = ()
+
+
 class Observations:
     """Counts what routed requests come to. For one thread: the event loop's.
 
@@ -58,6 +78,7 @@ class Observations:
         clock: The time that minutes are of.
         seconds: The clock that never goes back, by which requests are timed.
         most_windows: Most closed windows that are kept.
+        most_remembered: How many predictions are remembered, for outcomes that come later.
 
     Attributes:
         replica: The name of this process, which no other and no earlier one has.
@@ -71,6 +92,7 @@ class Observations:
         clock: Clock,
         seconds: Callable[[], float] = perf_counter,
         most_windows: int = MOST_WINDOWS,
+        most_remembered: int = 0,
     ) -> None:
         self.replica = token_hex(8)
         self._live = live
@@ -82,6 +104,9 @@ class Observations:
         self._arms: dict[tuple[str, str, Route], Arm] = {}
         self._tallies: dict[tuple[Arm, int], Tally] = {}
         self._served: set[Arm] = set()
+        self._slices = Slices()
+        self._memory = Memory(most_remembered)
+        self._names: dict[str, int] = {}
         self._open = self.minute
         self._closed: deque[Window] = deque()
         self._fetched = -1
@@ -123,6 +148,68 @@ class Observations:
         """Returns what an arm's present minute is counted in; to be changed before anything else happens."""
         return self._tally(arm, max(self.minute, self._open))
 
+    def take(self, outcomes: Iterable[Mapping[str, Any]]) -> Told:
+        """Counts outcomes of predictions of this process, each a `prediction_id`, `name` and `value`."""
+        self.count()
+        n_counted = 0
+        repeated, unknown, refused = [], [], []
+        for outcome in outcomes:
+            prediction_id, name = outcome["prediction_id"], outcome["name"]
+            prediction = self._memory.find(int(prediction_id.rpartition("-")[2], 16))
+            if prediction is None:
+                unknown.append(prediction_id)
+                continue
+            try:
+                buckets = self._buckets_of(prediction, name, outcome["value"])
+            except ValueError as error:
+                refused.append({"prediction_id": prediction_id, "outcome": name, "reason": f"it {error}"})
+                continue
+            if not self._memory.is_first(prediction, self._names[name]):
+                repeated.append(prediction_id)
+                continue
+            n_counted += 1
+            for arm, bucket in buckets:
+                self.tally(arm).outcomes.setdefault(name, Counter())[bucket] += 1
+                self._metrics.outcome_came(arm.model, arm.version, arm.route, name)
+        once = tuple(dict.fromkeys(unknown))
+        return Told(counted=n_counted, repeated=tuple(repeated), unknown=once, refused=tuple(refused))
+
+    def _buckets_of(self, prediction: Remembered, name: str, value: Any) -> list[tuple[Arm, int]]:
+        (arm, answer), *shadows = prediction.answers
+        found = [(arm, bucket_of(arm, answer, name, value))]
+        if self._names.setdefault(name, len(self._names)) >= MOST_NAMES:
+            del self._names[name]
+            raise ValueError(f"is one name too many: {MOST_NAMES} are known already")
+        for shadow, answer in shadows if name == LABEL else ():  # nothing else comes of answers that nobody gets
+            with suppress(ValueError):
+                found.append((shadow, bucket_of(shadow, answer, name, value)))
+        return found
+
+    def reflected(
+        self, shadow: LoadedModel, reflection: Reflection, *, beside: Predictions | None, number: int = 0
+    ) -> None:
+        """Counts what a shadow made of a request.
+
+        Args:
+            shadow: The version.
+            reflection: What it made of it.
+            beside: What the version in Production answered; None where it failed, so that there is no pair.
+            number: The number of that prediction.
+        """
+        self.count()  # what is beside it may only be put down so far
+        arm = self.arm_of(shadow, Route.SHADOW)
+        tally = self.tally(arm)
+        answers = [] if reflection.first is None else [reflection.first]
+        errors = [reflection.error] if reflection.error else []
+        values, predictions = first_answers(arm, answers)
+        if len(values):
+            self._memory.keep_shadow(arm, number, float(values[0]))
+        tally.count({"latency": number_buckets(np.array([reflection.ms])), "predictions": predictions}, errors)
+        if reflection.first is not None and beside is not None:
+            flip = find_flip(said(arm, beside), said(arm, reflection.first))
+            tally.pair((EVERY_SLICE, *self._slices.counted(arm.model, reflection.slices)), flip)
+        self._metrics.routed(arm.model, arm.version, arm.route, n_answered=len(answers), errors=errors)
+
     def closed_after(self, minute: int) -> dict[str, Any]:
         """Returns, as a JSON value, the windows of closed minutes after one, and which minute was closed last."""
         self.count()
@@ -136,7 +223,8 @@ class Observations:
 
     def _count(self, arm: Arm, minute: int, several: Sequence[Answered]) -> None:
         errors = [one[4] for one in several if one[4]]
-        _, predictions = first_answers(arm, [one[5] for one in several if one[5] is not None])
+        values, predictions = first_answers(arm, [one[5] for one in several if one[5] is not None])
+        self._memory.keep(arm, [one[6] for one in several if one[5] is not None], values)
         ms = np.array([one[3] - one[2] for one in several]) * 1000
         buckets = {"latency": number_buckets(ms), "predictions": predictions}
         self._tally(arm, minute).count(buckets, errors)

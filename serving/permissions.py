@@ -20,6 +20,8 @@ def needed(method: str, path: str, *, keyed: bool = True) -> Scope | None:
     """
     if path in PROBES or (method == "POST" and path.startswith("/v1/models/") and path.endswith("/certificate")):
         return None
+    if path == "/v1/outcomes":
+        return Scope.PREDICT
     if path in COUNTS and not keyed:
         return Scope.READ
     return Scope.ADMIN if path.startswith("/admin") else Scope.READ

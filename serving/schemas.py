@@ -100,6 +100,7 @@ def answers(success: type[BaseModel] | None, *problems: int) -> dict[int | str, 
     return described
 
 
+_LABEL = {"anyOf": [{"type": "number"}, {"type": "boolean"}, {"type": "string"}]}
 _VALUE = {"anyOf": [{"type": "number"}, {"type": "boolean"}, {"type": "string"}, {"type": "null"}]}
 _ROW = {"type": "object", "additionalProperties": _VALUE}
 _COLUMN = {"type": "array", "items": _VALUE, "minItems": 1}
@@ -172,6 +173,48 @@ class ObservedWindows(BaseModel):
     closed: int = Field(description="The last minute that is closed on all of them: what to send as `after` next.")
     silent: int = Field(description="How many processes did not answer in time; ask again.")
     replicas: list[ReplicaWindows]
+
+
+class RefusedOutcome(BaseModel):
+    """An outcome that cannot be counted."""
+
+    prediction_id: str
+    outcome: str
+    reason: str
+
+
+class OutcomesTold(BaseModel):
+    """What became of outcomes."""
+
+    counted: int
+    repeated: list[str] = Field(description="Predictions of which this outcome had come already; it was ignored.")
+    unknown: list[str] = Field(description="Predictions that nobody here knows: never made, too old, or not routed.")
+    unanswered: list[str] = Field(description="Predictions of a process that did not answer in time: tell them again.")
+    refused: list[RefusedOutcome]
+
+
+OUTCOMES_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "For each prediction its id and what became of it: a `label`, which is what would have been right, "
+    "or numbers by names of your own.",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "required": ["prediction_id"],
+                    "minProperties": 2,
+                    "properties": {"prediction_id": {"type": "string"}, "label": _LABEL},
+                    "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]{0,63}$"},
+                    "additionalProperties": _LABEL,
+                },
+            },
+            "example": [{"prediction_id": "9f0c1b6be1d0a7c4-27", "label": "benign", "cost": 12.5}],
+        }
+    },
+}
 
 
 class Scored(BaseModel):

@@ -41,6 +41,8 @@ class Settings(BaseSettings):
         max_body_bytes: Most bytes that the body of one request may have.
         body_timeout_s: Seconds within which a request's body must have arrived.
         predict_timeout_s: Seconds that a request may wait for its turn and its prediction.
+        recent_predictions: How many predictions of one process are remembered, for outcomes that are told later; 32
+            bytes each.
         fast_path: Whether predictions skip FastAPI's detour; the answers are the same.
         n_threads: How many predictions are computed at the same time.
         max_waiting: How many requests may wait for one of these threads; those beyond are told to come again.
@@ -79,6 +81,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=16 * 1024**2, ge=1)
     body_timeout_s: float = Field(default=10.0, gt=0)
     predict_timeout_s: float = Field(default=30.0, gt=0)
+    recent_predictions: int = Field(default=300_000, ge=0, le=100_000_000)
     fast_path: bool = True
     n_threads: int = Field(default_factory=lambda: max(2, os.cpu_count() or 2), ge=1)
     max_waiting: int = Field(default=256, ge=0)

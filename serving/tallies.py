@@ -55,6 +55,13 @@ class Tally:
         _add(self.predictions, buckets["predictions"])
         self.errors.update(errors)
 
+    def pair(self, slices: Iterable[str], flip: str | None) -> None:
+        """Counts a request that both versions answered, in each of its slices: what became what, None for the same."""
+        for name in slices:
+            self.pairs[name] += 1
+            if flip is not None:
+                self.flips.setdefault(name, Counter())[flip] += 1
+
     def as_window(self, arm: Arm, minute: int) -> Window:
         """Returns the counts as they are now."""
         return Window(
@@ -73,6 +80,39 @@ def _add(counts: Counter[int], buckets: npt.NDArray[np.int64]) -> None:
     found, n = np.unique(buckets, return_counts=True)
     for bucket, count in zip(found.tolist(), n.tolist(), strict=True):
         counts[bucket] += count
+
+
+class Slices:
+    """Chooses the slices that are counted: of each model the first few columns that have few values.
+
+    A column with more values than that is given up for good.
+    """
+
+    def __init__(self, *, most_columns: int = 8, most_values: int = 20) -> None:
+        self._most_columns = most_columns
+        self._most_values = most_values
+        self._values: dict[str, dict[str, set[str]]] = {}
+
+    def counted(self, model: str, slices: Iterable[str]) -> list[str]:
+        """Returns, of the slices `column=value` that a row is in, those that are counted."""
+        columns = self._values.setdefault(model, {})
+        found = []
+        for name in slices:
+            column = name.partition("=")[0]
+            if column not in columns and len(columns) >= self._most_columns:
+                continue
+            values = columns.setdefault(column, set())
+            if len(values) <= self._most_values:
+                values.add(name)
+            if len(values) <= self._most_values:
+                found.append(name)
+        return found
+
+
+def said(arm: Arm, predictions: Predictions) -> str | float:
+    """Returns the answer to the first row as it is compared with another version's: a label is a text."""
+    value = predictions.values.item(0)
+    return float(value) if arm.task is Task.REGRESSION else str(value)
 
 
 def number_buckets(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -9,7 +9,7 @@ import pytest
 from release_platform.adapters.api_keys import ApiKeyFile
 from release_platform.adapters.clock import SystemClock
 from release_platform.domain.api_keys import Scope
-from release_platform.domain.windows import NOT_FINITE, Window
+from release_platform.domain.windows import NOT_FINITE, Window, number_bucket
 from serving.routing import place_of
 from tests.fakes.clock import FakeClock
 from tests.fakes.packages import ONNX_INPUTS, build_linear_classifier, build_onnx_classifier, build_regression
@@ -137,6 +137,40 @@ def test_metrics_tell_the_routes_too(served):
     line = 'serving_routed_requests_total{{model="quick",model_route="{}",result="answered",version="{}"}} {}.0'
     until(lambda: line.format("canary", "2", n_canary(QUICK)) in client.get("/metrics").text)
     assert line.format("stable", "1", len(KEYS) - n_canary(QUICK)) in client.get("/metrics").text
+
+
+def test_labels_that_are_told_later_count_for_the_arm_that_answered(served):
+    client, clock, _ = served
+    answers = [ask(client, QUICK, key=key) for key in KEYS]
+    values = [ask(client, SLOW, key=key) for key in KEYS]
+    pinned = ask(client, QUICK, path="versions/1/predict")
+    let_pass(client, clock, 60)
+    outcomes = [
+        {"prediction_id": answer.headers["x-prediction-id"], "label": "benign", "cost": 2.0} for answer in answers
+    ]
+    outcomes += [
+        {"prediction_id": answer.json()["prediction_id"], "label": answer.json()["predictions"][0] + 8.0}
+        for answer in values
+    ]
+    unknown = pinned.headers["x-prediction-id"]  # it was not routed
+    outcomes += [{"prediction_id": unknown, "label": "benign"}, outcomes[0]]
+    told = client.post("/v1/outcomes", json=outcomes).json()
+    again = {"repeated": [outcomes[0]["prediction_id"]] * 2, "unknown": [unknown], "unanswered": [], "refused": []}
+    assert told == {"counted": 3 * len(KEYS), **again}
+    let_pass(client, clock, 60)
+    windows = told_in(client, MINUTE + 1)
+    for model in (QUICK, SLOW):
+        for route, n in (("stable", len(KEYS) - n_canary(model)), ("canary", n_canary(model))):
+            assert sum(windows[model, route].outcomes["label"].values()) == n
+    said = {answer.headers["x-model-route"]: answer.json()["predictions"][0] for answer in answers}
+    for route, label in said.items():
+        assert set(windows[QUICK, route].outcomes["label"]) == {number_bucket(float(label != "benign"))}
+        assert set(windows[QUICK, route].outcomes["cost"]) == {number_bucket(2.0)}
+    assert set(windows[SLOW, "stable"].outcomes["label"]) <= {number_bucket(8.0), number_bucket(7.9999)}
+
+
+def told_in(client, minute):
+    return {(model, route): window for (model, route, at), window in told(client).items() if at == minute}
 
 
 @pytest.mark.parametrize("after", ["-2", "x", "1e999", ""])

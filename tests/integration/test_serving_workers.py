@@ -116,20 +116,33 @@ def replicas(server, after=-1):
 
 
 def test_whichever_worker_is_asked_the_windows_of_all_are_told(quick_minutes):
-    server = quick_minutes
+    server, ids = quick_minutes, []
     with ExitStack() as held:
         for _ in range(32):
             client = held.enter_context(httpx.Client(base_url=server.url))
-            assert client.post(PATH, json=BODY).is_success
+            answer = client.post(PATH, json=BODY)
+            ids.append(answer.json()["prediction_id"])
+        assert len({one.partition("-")[0] for one in ids}) == 2
+        outcomes = [{"prediction_id": one, "label": "benign"} for one in ids]
+        told = client.post("/v1/outcomes", json=outcomes).json()  # whichever worker made the predictions
+        assert (told["counted"], told["unknown"], told["unanswered"]) == (32, [], [])
+        assert len(client.post("/v1/outcomes", json=outcomes).json()["repeated"]) == 32
     until(lambda: n_in_windows(server) == 32, within_s=20)
     for _ in range(10):
         assert len(replicas(server)) == 2
         assert n_in_windows(server) == 32
     assert all(sum(window["requests"] for window in windows) > 0 for windows in replicas(server).values())
+    labels = [
+        window["outcomes"]["label"] for windows in replicas(server).values() for window in windows if window["outcomes"]
+    ]
+    assert sum(sum(counts.values()) for counts in labels) == 32
     before = set(replicas(server))
     os.kill(server.worker_ids()[0], signal.SIGKILL)  # one that died is not waited for
     until(lambda: len(set(replicas(server)) - before) == 1, within_s=60)
     assert len(replicas(server)) == 2
+    told = httpx.post(f"{server.url}/v1/outcomes", json=outcomes).json()
+    assert {*told["unknown"], *told["repeated"]} == set(ids)
+    assert {one.partition("-")[0] for one in told["unknown"]} == before - set(replicas(server))
 
 
 def n_in_windows(server):
