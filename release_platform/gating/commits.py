@@ -24,7 +24,7 @@ from release_platform.domain.evidence import Baseline
 from release_platform.domain.judged import Changes, Judged, judge_candidate, key_changes
 from release_platform.domain.records import RawData, TrainedModel
 from release_platform.domain.signature import signature_breaks
-from release_platform.domain.spec import ContractSpec, ModelSpec
+from release_platform.domain.spec import ContractSpec, ModelSpec, TrainingSpec
 from release_platform.gating.changes import data_changes
 from release_platform.gating.tree import described_tree
 from release_platform.pipeline.assessment import Rival, answers, compared_by_gates, evaluate, positive_index
@@ -68,13 +68,14 @@ def judge_commits(project: Project, ref: str, partitions: Sequence[str] | None =
     commit = _commit(root, ref)
     with TemporaryDirectory() as folder, _worktree(root, commit, Path(folder) / "then") as then:
         before = _project_at(project, then / project.folder.relative_to(root), ref)
-        base = _with_its_data(before.spec, project.spec)
+        head = replace(project.spec, training=TrainingSpec())  # here, wherever a release would train it
+        base = _with_its_data(before.spec, head)
         store = Path(folder) / "snapshots"
         sides = [
             _trained(Project(spec=spec, folder=place), project, store, Path(folder) / name, partitions, (root, code))
             for name, spec, place, code in (
                 ("base", base, before.folder, then),
-                ("head", project.spec, project.folder, root),
+                ("head", head, project.folder, root),
             )
         ]
         return _judged(project, before, f"commit {commit[:12]}", sides[0], sides[1], root)
@@ -82,7 +83,7 @@ def judge_commits(project: Project, ref: str, partitions: Sequence[str] | None =
 
 def _judged(project: Project, before: Project, named: str, base: _Side, head: _Side, root: Path) -> Judged:
     spec = project.spec
-    _require_the_same_rows(spec.name, named, base.table, head.table)
+    require_the_same_rows(spec.name, named, base.table, head.table)
     said, theirs = answers(head.package, head.table), answers(base.package, base.table)
     rival = Rival(
         baseline=Baseline(
@@ -219,7 +220,12 @@ def _whose_code(spec: ModelSpec, root: Path, checkout: Path) -> tuple[tuple[str,
     return paths, {}
 
 
-def _require_the_same_rows(model: str, named: str, one: FeatureRows, other: FeatureRows) -> None:
+def require_the_same_rows(model: str, named: str, one: FeatureRows, other: FeatureRows) -> None:
+    """Refuses two feature tables that do not have the same targets and the same held-out rows, in the same order.
+
+    Raises:
+        DataError: They do not.
+    """
     same = np.array_equal(one.held_out, other.held_out) and np.array_equal(one.target, other.target)
     if not same:
         raise DataError(

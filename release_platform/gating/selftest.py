@@ -16,7 +16,7 @@ from release_platform.domain.gates import judge_all
 from release_platform.domain.metrics import PRIMARY
 from release_platform.domain.records import FeatureTable, RawData
 from release_platform.domain.selftest import TRAINING, Selftest, Twin, TwinResult
-from release_platform.domain.spec import ModelSpec
+from release_platform.domain.spec import ModelSpec, TrainingSpec
 from release_platform.pipeline.assessment import answers, evaluate
 from release_platform.pipeline.features import featurize, read_features, split_times, training_age_days
 from release_platform.pipeline.ingest import read_raw
@@ -46,7 +46,7 @@ def run_selftest(project: Project, rows: int = ROWS) -> Selftest:
     Raises:
         DataError: The data cannot be used.
     """
-    spec = replace(project.spec, metrics=(PRIMARY[project.spec.task],))
+    spec = replace(project.spec, metrics=(PRIMARY[project.spec.task],), training=TrainingSpec())
     with TemporaryDirectory() as folder:
         store = SnapshotStore(str(Path(folder) / "snapshots"))
         raw = read_raw_data(spec, project.folder, store)

@@ -1,6 +1,7 @@
 """Trains and judges the model of the working tree; of the release store and the registry it only reads."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -8,6 +9,7 @@ from release_platform.adapters.model_package import load_package
 from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.domain.errors import IntegrityError
 from release_platform.domain.judged import Judged, judge_candidate
+from release_platform.domain.spec import TrainingSpec
 from release_platform.gating.changes import NO_CHANGES_KNOWN, changes_since
 from release_platform.pipeline.assessment import Production, answers, compared_by_gates, evaluate, production_rival
 from release_platform.pipeline.environment import git_state
@@ -34,7 +36,7 @@ def judge_tree(project: Project, services: Services | None, partitions: Sequence
         TrainingError: The model cannot be trained.
         IntegrityError: The version in Production is not the one that was registered.
     """
-    spec = project.spec
+    spec = replace(project.spec, training=TrainingSpec())  # here, wherever a release would train it
     production = None if services is None else find_production(services, spec.name)
     with TemporaryDirectory() as folder:
         store = SnapshotStore(str(Path(folder) / "snapshots"))

@@ -51,7 +51,7 @@ class TestAlone:
         options = [str(files[option]) if option in files else option for option in options]
         done = warm(tmp_path / "home", "gate", NAME, *options, cwd=tmp_path)
         assert done.exit_code == 0, done.err
-        assert not (tmp_path / "home").exists()
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
         assert "passed" in done.out
         assert JUnitXml.fromstring(files["gates.xml"].read_bytes()).failures == 0
         assert "compared with nothing" in files["summary.md"].read_text()

@@ -1,5 +1,5 @@
 """All planted defects."""
 
-from tests.mutants import judgement, live, proof, releases, store
+from tests.mutants import gating, judgement, live, proof, releases, store
 
-DEFECTS = store.DEFECTS + judgement.DEFECTS + releases.DEFECTS + proof.DEFECTS + live.DEFECTS
+DEFECTS = store.DEFECTS + judgement.DEFECTS + releases.DEFECTS + proof.DEFECTS + live.DEFECTS + gating.DEFECTS

@@ -5,6 +5,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from jsonschema.validators import validator_for
 from junitparser import JUnitXml
@@ -15,9 +17,11 @@ from release_platform.domain.evidence import EvaluationReport
 from release_platform.domain.gates import GateResult, Verdict
 from release_platform.domain.judged import Changes, Judged, judge_candidate, key_changes
 from release_platform.domain.spec import Against, GateSpec
+from release_platform.gating.commits import require_the_same_rows
 from release_platform.gating.junit import junit, junit_error
 from release_platform.gating.pull_request import MAXIMUM_BYTES, pull_request, pull_request_error
 from release_platform.gating.sarif import gate_lines, sarif
+from release_platform.pipeline.features import FeatureRows
 from tests.unit.test_report import REPORT
 
 GATES = (
@@ -173,3 +177,23 @@ class TestMarkdown:
         assert "## credit_risk: could not be judged" in text
         assert "no rows" in text
         assert "get some" in text
+
+
+class TestRows:
+    def table(self, *, target: list[float] | None = None, held_out: list[bool] | None = None) -> FeatureRows:
+        return FeatureRows(
+            features=pd.DataFrame({"x": [1.0, 2.0, 3.0]}),
+            target=np.array(target or [1.0, 2.0, 3.0]),
+            held_out=np.array(held_out or [False, True, True]),
+            slices={},
+        )
+
+    def test_two_commits_are_compared_in_pairs_only_on_the_same_rows(self) -> None:
+        require_the_same_rows("m", "commit a", self.table(), self.table())
+        for other in (
+            self.table(target=[1.0, 3.0, 2.0]),
+            self.table(target=[1.0, 2.0]),
+            self.table(held_out=[True, False, True]),
+        ):
+            with pytest.raises(DataError, match="the source of commit a gives other rows than that of now"):
+                require_the_same_rows("m", "commit a", other, self.table())
