@@ -1,0 +1,125 @@
+"""Drift: which columns of what clients send, and of what they are told, are no longer as the version was trained on.
+
+What is missing, new or of another kind is known, not estimated: it is told as it is and uses up no budget. Everything
+else is a `Difference` of a window, judged over time by a `Detector` (`alarms` says what is promised).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from release_platform.domain.alarms import Alarm, Detector, learned_floor
+from release_platform.domain.distances import Difference, Distance, difference, distance
+from release_platform.domain.features import Column
+from release_platform.domain.reference import Categories, Numbers, Reference, Summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowDrift:
+    """What one window shows.
+
+    Attributes:
+        begins: Its first moment, included.
+        ends: Its last moment, not included.
+        n_rows: Its rows.
+        found: The difference of each column that could be compared.
+        schema: What columns are missing or of another kind, in a sentence each.
+        alarm: What it raised; None for nothing.
+    """
+
+    begins: datetime
+    ends: datetime
+    n_rows: int
+    found: Mapping[str, Difference]
+    schema: tuple[str, ...]
+    alarm: Alarm | None
+
+    @property
+    def drifted(self) -> bool:
+        """Whether somebody should look."""
+        return self.alarm is not None or bool(self.schema)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """The rows of one window, each column of shape (n_rows,), as `summarised` takes it."""
+
+    begins: datetime
+    ends: datetime
+    columns: Mapping[str, Column]
+
+    @property
+    def n_rows(self) -> int:
+        """How many there are."""
+        return max((len(column) for column in self.columns.values()), default=0)
+
+
+def with_floors(
+    columns: Mapping[str, Summary], history: Sequence[Mapping[str, Column]], *, own: bool = True
+) -> dict[str, float]:
+    """Returns the learned floor of each column.
+
+    Args:
+        columns: The reference's summaries.
+        history: Past windows without drift.
+        own: Whether these are rows of the reference: then each is held against the reference without it.
+    """
+    return {name: learned_floor(_past(summary, name, history, own)) for name, summary in columns.items()}
+
+
+def watch(reference: Reference, detector: Detector, rows: Rows) -> tuple[Detector, WindowDrift]:
+    """Returns the detector after one window, and what that window shows; one without rows shows and changes nothing."""
+    found = {
+        name: difference(summary, rows.columns[name])
+        for name, summary in reference.every.items()
+        if rows.n_rows and name in rows.columns and _alike(summary, rows.columns[name])
+    }
+    schema = schema_changes(reference, rows.columns) if rows.n_rows else ()
+    after, alarm = (
+        detector.look({name: one.distance for name, one in found.items()}, reference.floors)
+        if rows.n_rows
+        else (detector, None)
+    )
+    return after, WindowDrift(
+        begins=rows.begins, ends=rows.ends, n_rows=rows.n_rows, found=found, schema=schema, alarm=alarm
+    )
+
+
+def watch_all(
+    reference: Reference, detector: Detector, windows: Sequence[Rows]
+) -> tuple[Detector, tuple[WindowDrift, ...]]:
+    """Returns the same for windows in the order of their time."""
+    shown = []
+    for rows in windows:
+        detector, drift = watch(reference, detector, rows)
+        shown.append(drift)
+    return detector, tuple(shown)
+
+
+def schema_changes(reference: Reference, columns: Mapping[str, Column]) -> tuple[str, ...]:
+    """Returns which columns are missing or of another kind, in a sentence each; outputs may be missing."""
+    told = []
+    for name, summary in reference.every.items():
+        if name not in columns:
+            if name in reference.columns:
+                told.append(f"the column '{name}' is missing")
+        elif not _alike(summary, columns[name]):
+            was, now = ("numbers", "text") if isinstance(summary, Numbers) else ("text", "numbers")
+            told.append(f"the column '{name}' held {was} and now holds {now}")
+    return tuple(told)
+
+
+def _alike(summary: Summary, column: Column) -> bool:
+    return isinstance(summary, Categories) == (column.dtype.kind == "O")
+
+
+def _past(summary: Summary, name: str, history: Sequence[Mapping[str, Column]], own: bool) -> tuple[Distance, ...]:
+    there = [window[name] for window in history if name in window and len(window[name]) and summary.n_rows]
+    each = [distance(summary, column) for column in there]
+    return tuple(_without(one) if own else one for one in each)
+
+
+def _without(found: Distance) -> Distance:
+    """Returns the distance from the reference without the window, which is a part of it."""
+    rest = 1 - found.n_rows / found.n_reference
+    return replace(found, share=min(found.share / rest, 1.0) if rest > 0 else 0.0)
