@@ -22,12 +22,11 @@ from release_platform.domain.spec import ModelSpec, PolicySpec
 from release_platform.domain.strategy import RolloutSpec, Strategy
 from release_platform.domain.windows import Window
 from release_platform.effects import AUTOMATIC, Effects, find_other_move
+from release_platform.live_traffic import LiveTraffic
 from release_platform.releases import Releases, Tell, check_words, keep_quiet
 
 ATTEMPTS = 5
 """How often an order is given again because the rollout moved on meanwhile."""
-FARTHEST_BACK = 120
-"""How many minutes of windows a server is asked for at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +73,7 @@ class Rollouts:
     def __init__(self, releases: Releases, servers: Servers | None = None, clock: Clock | None = None) -> None:
         self._releases = releases
         self._store = releases.store
-        self._servers = servers
+        self._traffic = LiveTraffic(releases.store, servers)
         self._clock = clock or SystemClock()
         self._effects = Effects(releases, self._clock)
 
@@ -194,18 +193,11 @@ class Rollouts:
 
         A window that comes after its minute was judged is left out, so that what was judged never changes.
         """
-        if self._servers is None or rollout.ended:
+        if rollout.ended:
             return ()
         last = int(now.timestamp() // 60) - 1
-        after = max(rollout.judged, int(rollout.since.timestamp() // 60) - 1, last - FARTHEST_BACK)
-        said: list[str] = []
-        for handed in self._servers.windows(after):
-            if handed.problem:
-                said.append(f"{handed.url} hands in no windows: {handed.problem}")
-                continue
-            mine = [w for w in handed.windows if w.key.model == rollout.model and after < w.key.minute <= last]
-            self._store.windows.record(handed.replica, mine)
-        return tuple(said)
+        after = max(rollout.judged, int(rollout.since.timestamp() // 60) - 1)
+        return self._traffic.collect(rollout.model, after=after, last=last)
 
     def _advanced(self, kept: KeptRollout, policy: PolicySpec, now: datetime) -> tuple[Rollout, tuple[Assessment, ...]]:
         rollout = kept.rollout
@@ -221,7 +213,9 @@ class Rollouts:
             found = look(rollout, self._windows(rollout, planned, now), at=now)
             assert found is not None
             assessed, looked = found
-            if not (frozen and assessed.verdict is Verdict.PASSED):  # in a freeze nothing goes further
+            if (
+                not frozen or assessed.verdict is Verdict.FAILED
+            ):  # in a freeze nothing goes further, and no time runs out
                 rollout, _ = advance(rollout, assessed)
         if not frozen:
             rollout, _ = advance(rollout, Ticked(stage=rollout.stage, at=now))

@@ -12,6 +12,7 @@ from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.releases import Releases
 from release_platform.rollouts import Rollouts
 from release_platform.settings import Settings
+from release_platform.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -59,3 +60,8 @@ class Services:
     def rollouts(self) -> Rollouts:
         """Bringing a version into Production stage by stage."""
         return Rollouts(self.releases, self.servers)
+
+    @cached_property
+    def watch(self) -> Watch:
+        """Taking a version back by policy."""
+        return Watch(self.releases, self.rollouts, self.servers)

@@ -31,6 +31,7 @@ from release_platform.defs.resources import Platform
 from release_platform.domain.errors import ReleaseError, Unavailable
 from release_platform.domain.judge import Assessment
 from release_platform.domain.ledger import LedgerRow, moves_production, request_of, standing
+from release_platform.domain.rollback import POLICY
 from release_platform.domain.rollout import Rollout, order_named
 from release_platform.pipeline.rollout_plot import as_markdown, draw_arms
 from release_platform.project import Project
@@ -78,7 +79,7 @@ def build_rollout_job(projects: Projects) -> dg.JobDefinition:
             context.instance.add_run_tags(context.run_id, {REQUEST_TAG: rollout.rollout_id, MODEL_TAG: config.model})
             for sentence in (*said, f"{config.model} version {rollout.candidate}: {rollout.said}"):
                 context.log.info(sentence)
-            row = _find_shown_move(services, rollout)
+            row = _find_shown_move(services, config.model, rollout)
             if row is not None and not _is_shown(config.model, row.epoch, context.instance):
                 context.log_event(production_materialization(row, services, context.run_id, said))
 
@@ -112,9 +113,11 @@ def build_rollout_sensor(projects: Projects) -> dg.SensorDefinition:
                 step = services.rollouts.step(name, project.spec)
                 told = step.said if step is not None else ()
                 said += [f"{name}: {sentence}" for sentence in told]
-                events += _events(name, services, context.instance, shown, told)
                 if step is not None:
                     said.append(_sentence(step))
+                watched = services.watch.look(name, project.spec)
+                said += [f"{name}: {sentence}" for sentence in (watched.said if watched is not None else ())]
+                events += _events(name, services, context.instance, shown, told)
             except ReleaseError as error:
                 said.append(f"{name}: {error.problem}")
         _drop_old_windows(services, shown)
@@ -134,13 +137,10 @@ def _events(
 ) -> Iterator[dg.AssetMaterialization]:
     """Yields what Dagster does not show yet of the rollout that began last; remembers it in the cursor."""
     kept = services.store.rollouts.find_last(model)
-    if kept is None:
-        return
-    state = _state(kept)
-    if shown.get(model) != state:
+    if kept is not None and shown.get(model) != _state(kept):
         yield rollout_materialization(kept, services)
-        shown[model] = state
-    row = _find_shown_move(services, kept.rollout)
+        shown[model] = _state(kept)
+    row = _find_shown_move(services, model, kept.rollout if kept is not None else None)
     if row is None or shown.get(f"{model} production") == row.epoch:
         return
     if not _is_shown(model, row.epoch, instance):
@@ -148,10 +148,11 @@ def _events(
     shown[f"{model} production"] = row.epoch
 
 
-def _find_shown_move(services: Services, rollout: Rollout) -> LedgerRow | None:
-    """Returns the row by which Production is what it is, if it is of this rollout."""
-    rows = standing(services.store.ledger(rollout.model))
-    return next((row for row in rows if moves_production(row) and request_of(row) == rollout.rollout_id), None)
+def _find_shown_move(services: Services, model: str, rollout: Rollout | None) -> LedgerRow | None:
+    """Returns the row by which Production is what it is, if it is of this rollout or of the rollback policy."""
+    row = next((row for row in standing(services.store.ledger(model)) if moves_production(row)), None)
+    mine = row is not None and rollout is not None and request_of(row) == rollout.rollout_id
+    return row if mine or (row is not None and row.actor == POLICY) else None
 
 
 def _is_shown(model: str, epoch: int, instance: dg.DagsterInstance) -> bool:

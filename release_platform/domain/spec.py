@@ -16,6 +16,7 @@ from release_platform.domain.features import ColumnType, Derived, FeaturePlan, I
 from release_platform.domain.freeze import FreezeWindow
 from release_platform.domain.identity import digest_of
 from release_platform.domain.metrics import METRICS, PRIMARY, SEARCHABLE, Task, metrics_for
+from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.strategy import RolloutSpec
 
 STRICT: dict[str, Any] = {"extra": "forbid"}
@@ -512,6 +513,7 @@ class ModelSpec:
     slices: tuple[str, ...] = ()
     policy: PolicySpec = field(default_factory=PolicySpec)
     rollout: RolloutSpec = field(default_factory=RolloutSpec)
+    rollback_policy: RollbackSpec | None = None
     onnx: Onnx = Onnx.AUTO
     seed: int = 0
 

@@ -19,6 +19,7 @@ from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSp
 from release_platform.domain.windows import EVERY_SLICE, Route, Window, WindowKey
 from release_platform.releases import Releases
 from release_platform.rollouts import Rollouts, Step
+from release_platform.watch import Look, Watch
 from tests.fakes.clock import FakeClock
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.servers import FakeServers
@@ -65,6 +66,7 @@ class World:
         """Puts the platform together from these parts."""
         self.releases = Releases(store, registry, keys, self.clock, servers=self.servers)
         self.rollouts = Rollouts(self.releases, self.servers, self.clock)
+        self.watch = Watch(self.releases, self.rollouts, self.servers, self.clock)
 
     def release_first(self) -> None:
         for version in ("1", "2"):
@@ -85,6 +87,19 @@ class World:
 
     def step(self) -> Step | None:
         return self.rollouts.step(MODEL, self.spec)
+
+    def serve_minutes(self, n: int, errors: int = 0) -> list[Look | None]:
+        """Lets minutes pass in which Production gets requests, and the policy looks after each of them."""
+        looks = []
+        for _ in range(n):
+            head, minute = self.store.head(MODEL), int(self.clock.now().timestamp() // 60)
+            assert head.production is not None
+            failed = {"timeout": errors} if errors else {}
+            of = Window(key=key(head.production, Route.STABLE, minute), requests=100, errors=failed)
+            self.servers.counted[URL].append(of)
+            self.clock.pass_s(60)
+            looks.append(self.watch.look(MODEL, self.spec))
+        return looks
 
     def order(self, order: Order, actor: str = "grace", reason: str = "said so") -> Rollout:
         return self.rollouts.order(MODEL, order, actor=actor, reason=reason, policy=self.spec.policy)

@@ -15,6 +15,8 @@ from release_platform.defs.naming import asset_key
 from release_platform.defs.resources import Platform
 from release_platform.domain.lifecycle import Share
 from release_platform.domain.policy import RequestState
+from release_platform.domain.rollback import POLICY
+from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.rollout import Order
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, StepSpec, Strategy
 from release_platform.domain.windows import Route, Window, WindowKey
@@ -65,8 +67,8 @@ class Daemon:
         self._home = home
         self._cursor: str | None = None
 
-    def tick(self) -> str:
-        sensor = self._home.definitions(PROJECT).resolve_sensor_def("rollout_sensor")
+    def tick(self, project: Project = PROJECT) -> str:
+        sensor = self._home.definitions(project).resolve_sensor_def("rollout_sensor")
         resources = {"platform": Platform()}
         with dg.build_sensor_context(self._home.instance, cursor=self._cursor, resources=resources) as context:
             data = sensor.evaluate_tick(context)
@@ -168,6 +170,20 @@ def test_a_sensor_that_was_killed_before_it_said_so_says_it_at_the_next_look(hom
     daemon.tick()
     assert values(daemon.shown()[-1])["state"] == "completed"
     assert values(daemon.shown("production_version")[-1])["version"] == "2"
+
+
+def test_a_rollback_by_policy_is_shown_as_every_move(home: Home, daemon: Daemon) -> None:
+    promote(home, "second", strategy="all_at_once")
+    home.services.releases.rollback(MODEL, to="1", actor=POLICY, reason="errors: 0.2 of 900 bad")
+    for _ in range(2):
+        daemon.tick()
+    moves = [values(of) for of in daemon.shown("production_version")]
+    assert [(of["version"], of["actor"]) for of in moves] == [("1", "ada"), ("2", "ada"), ("1", POLICY)]
+
+
+def test_a_policy_says_why_it_does_not_act(home: Home, daemon: Daemon) -> None:
+    watched = changed(PROJECT, rollback_policy=RollbackSpec())
+    assert f"{MODEL}: there is no version before to go back to" in daemon.tick(watched)
 
 
 def test_a_rollout_from_the_command_line(home: Home) -> None:

@@ -251,7 +251,9 @@ def test_in_a_freeze_a_rollout_goes_no_further_and_still_falls_back(world: World
         from_=(START + timedelta(minutes=1)).isoformat(), until=(START + timedelta(hours=1)).isoformat(), reason="audit"
     )
     world.spec = replace(SPEC, policy=replace(SPEC.policy, freeze=(freeze,)))
-    world.pass_minutes(40)  # longer than the stage may last
+    world.pass_minutes(3)
+    world.clock.pass_s(1800)  # longer than the stage may last
+    world.step()
     assert world.stage_now == (RolloutState.RUNNING, 0)
     with pytest.raises(Refused, match="audit"):
         world.order(Order.PROMOTE)
@@ -263,10 +265,12 @@ def test_in_a_freeze_a_rollout_goes_no_further_and_still_falls_back(world: World
 def test_a_rollout_goes_on_when_a_freeze_is_over(world: World) -> None:
     world.ask("2")
     freeze = FreezeWindow(
-        from_=(START + timedelta(seconds=1)).isoformat(), until=(START + timedelta(hours=1)).isoformat(), reason="audit"
+        from_=(START + timedelta(seconds=1)).isoformat(), until=(START + timedelta(minutes=6)).isoformat(), reason="now"
     )
     world.spec = replace(SPEC, policy=replace(SPEC.policy, freeze=(freeze,)))
-    world.pass_minutes(62)
+    world.pass_minutes(5)
+    assert world.stage_now == (RolloutState.RUNNING, 0)
+    world.pass_minutes(2)
     assert world.stage_now == (RolloutState.RUNNING, 1)
 
 

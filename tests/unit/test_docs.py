@@ -19,6 +19,7 @@ from release_platform.domain.features import ColumnType, Operation
 from release_platform.domain.freeze import FreezeWindow, Weekday, yaml_key
 from release_platform.domain.gates import Verdict
 from release_platform.domain.metrics import METRICS, Direction, Task
+from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, ShadowSpec, StepSpec, Strategy
 from release_platform.project import parse_spec
 from release_platform.settings import Settings
@@ -37,6 +38,7 @@ SPECS = [
     ShadowSpec,
     StepSpec,
     LiveGateSpec,
+    RollbackSpec,
 ]
 ENUMS: list[type[StrEnum]] = [
     *(kind for kind in vars(spec).values() if isinstance(kind, type) and kind.__module__ == spec.__name__),
@@ -123,6 +125,7 @@ SECTIONS = {
     "ShadowSpec": "rollout",
     "StepSpec": "rollout",
     "LiveGateSpec": "rollout",
+    "RollbackSpec": "rollback_policy",
 }
 
 

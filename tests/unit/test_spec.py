@@ -10,6 +10,7 @@ from dagster.components.core.component_tree import ComponentTreeException
 from release_platform.component import ModelReleaseAttributes
 from release_platform.definitions import load_projects
 from release_platform.domain.errors import SpecError
+from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.spec import ModelSpec
 from release_platform.domain.strategy import RolloutSpec, StageKind, Strategy
 from release_platform.project import SPEC, parse_spec, read_projects
@@ -282,3 +283,10 @@ def test_a_canary_has_the_steps_and_gates_that_the_yaml_says() -> None:
 )
 def test_each_mistake_in_a_rollout_names_its_key(rollout: dict[str, Any], said: str) -> None:
     assert said in problem(rollout=rollout)
+
+
+def test_a_version_is_taken_back_by_itself_only_where_the_yaml_says_so() -> None:
+    assert spec().rollback_policy is None
+    assert spec(rollback_policy={}).rollback_policy == RollbackSpec()
+    assert "rollback_policy: record_minutes is 5 to 1440" in problem(rollback_policy={"record_minutes": 1})
+    assert "rollback_policy.watch: there is no such key" in problem(rollback_policy={"watch": 1})

@@ -1,0 +1,126 @@
+"""When a version that a person promoted is taken back by itself: it is worse in Production than the one before it was.
+
+After a promotion there is no concurrent control, so the version is compared with the *record* of the one before: the
+last windows that it had in Production. Each minute of the version is paired with a minute of the record, in order, and
+the e-process of the judge collects the evidence that its share of bad requests is more than a margin above. The record
+is used again for each period of its length, at levels that fall with the square of the period's number, so that they
+add up to `false_rollback` however long a version is watched. That holds while traffic is what it was in the record.
+What changes with the hour, such as an evening of other clients, is no fault of the version and may look like one: keep
+margins wide, or leave the gate out.
+
+What it never does:
+
+- go anywhere but to the version before, which was in Production;
+- act after a rollback, by whomever: then a person decides what comes next. So it cannot flap;
+- act within `hold_off_s` of its own last rollback, whatever was promoted since.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import ceil, log, pi
+
+from release_platform.domain.judge import evidence_over_time, settled_minute
+from release_platform.domain.ledger import LedgerRow, moves_production
+from release_platform.domain.lifecycle import Head, Move
+from release_platform.domain.live_metrics import Arms, tables_of
+from release_platform.domain.rollback_spec import RollbackSpec
+from release_platform.domain.strategy import LiveGateSpec
+from release_platform.domain.windows import Route, Window
+
+POLICY = "rollback_policy"
+"""The actor of what the policy does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """The version in Production and the record that it is held against.
+
+    Attributes:
+        row: The promotion that put it there.
+        before: The version before, whose record it is: the only one that it may be taken back to.
+        since: The first whole minute of the version in Production, since 1970.
+    """
+
+    row: LedgerRow
+    before: str
+    since: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """The version is to be taken back: to which one, and why."""
+
+    watched: Watched
+    reason: str
+
+
+def find_watched(spec: RollbackSpec, head: Head, rows: Sequence[LedgerRow], at: datetime) -> Watched | str:
+    """Returns what the policy watches at a moment, or a sentence that says why it does not act."""
+    moves = [row for row in rows if moves_production(row)]
+    if not moves:
+        return "nothing is in Production"
+    last = moves[-1]
+    if last.move is not Move.PROMOTED:
+        return f"version {last.version} was brought back by {last.actor}: a person decides what comes next"
+    if not head.previous:
+        return "there is no version before to go back to"
+    promoted = datetime.fromisoformat(last.at)
+    if (at - promoted).total_seconds() > spec.watch_s:
+        return f"version {last.version} was watched for {spec.watch_s:g} s"
+    own = [row for row in moves if row.actor == POLICY]
+    if own:
+        until = datetime.fromisoformat(own[-1].at) + timedelta(seconds=spec.hold_off_s)
+        if at < until:
+            return f"it rolled back at {own[-1].at}, and holds off until {until.isoformat()}"
+    return Watched(row=last, before=head.previous[-1], since=ceil(promoted.timestamp() / 60))
+
+
+def judge_watched(
+    spec: RollbackSpec, watched: Watched, windows: Iterable[Window], at: datetime
+) -> Taken | tuple[str, ...]:
+    """Returns that the version is to be taken back, or a sentence for each gate that was judged.
+
+    Without a record, or without requests since, nothing is taken back: no data is no evidence.
+
+    Args:
+        spec: The policy.
+        watched: What it watches.
+        windows: Those of the model, of both versions, those of several replicas added up.
+        at: The present moment.
+    """
+    until = settled_minute(at)
+    stable = sorted((w for w in windows if w.key.route is Route.STABLE and w.requests), key=lambda w: w.key.minute)
+    record = [w for w in stable if w.key.version == watched.before and w.key.minute < watched.since - 1]
+    record = record[-spec.record_minutes :]
+    present = [w for w in stable if w.key.version == watched.row.version and watched.since <= w.key.minute <= until]
+    if not record or not present:
+        return (f"no minute of version {watched.before if not record else watched.row.version} was measured",)
+    said: list[str] = []
+    n_blocking = sum(gate.blocking for gate in spec.gates)
+    for gate in spec.gates:
+        for number, arms in list(enumerate(_periods(present, record)))[-2:]:
+            level = spec.false_rollback / n_blocking * 6 / (pi * (number + 1)) ** 2
+            worse, sentence = _judged(gate, arms, watched, level)
+            if worse and gate.blocking:
+                return Taken(watched=watched, reason=sentence)
+        said.append(sentence)
+    return tuple(said)
+
+
+def _periods(present: Sequence[Window], record: Sequence[Window]) -> list[list[Arms]]:
+    n = len(record)
+    return [list(zip(present[k : k + n], record, strict=False)) for k in range(0, len(present), n)]
+
+
+def _judged(gate: LiveGateSpec, arms: list[Arms], watched: Watched, level: float) -> tuple[bool, str]:
+    tables = tables_of(gate, arms)
+    total = tables.sum(axis=1)
+    if not total[:, 0].any() or not total[:, 2].any():
+        return False, f"{gate.name}: nothing was measured"
+    worse, _ = evidence_over_time(gate, tables)
+    shares = [(k_c / max(n_c, 1), n_c, k_s / max(n_s, 1), n_s) for n_c, k_c, n_s, k_s in total.tolist()]
+    share, n, before, n_before = max(shares, key=lambda s: s[0] - s[2])
+    record = f"{before:.4g} of {n_before:,} in the record of version {watched.before}"
+    sentence = f"{gate.name}: {share:.4g} of {n:,} bad, {record}; accepted is {gate.accepted:.4g} more"
+    return bool(worse[-1] >= log(1 / level)), sentence

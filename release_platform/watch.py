@@ -1,0 +1,79 @@
+"""Watches the version in Production after its promotion, and takes it back where the model's policy says so."""
+
+from dataclasses import dataclass
+
+from release_platform.adapters.clock import SystemClock
+from release_platform.domain.judge import settled_minute
+from release_platform.domain.ledger import LedgerRow, request_of
+from release_platform.domain.ports import Clock, Servers
+from release_platform.domain.rollback import POLICY, Taken, find_watched, judge_watched
+from release_platform.domain.rollout import Order
+from release_platform.domain.spec import ModelSpec
+from release_platform.live_traffic import LiveTraffic
+from release_platform.releases import Releases
+from release_platform.rollouts import Rollouts
+
+RECORD_DAYS = 7
+"""How far back the record of the version before is looked for."""
+_COLLECTED = 3
+"""Minutes that are fetched again each time: a server may have been away for a moment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What one look came to: sentences for people, and the row of a rollback, if there was one."""
+
+    said: tuple[str, ...]
+    row: LedgerRow | None = None
+
+
+class Watch:
+    """The rollback policies of all models in one release store, over the live servers."""
+
+    def __init__(
+        self, releases: Releases, rollouts: Rollouts, servers: Servers | None = None, clock: Clock | None = None
+    ) -> None:
+        self._releases = releases
+        self._rollouts = rollouts
+        self._store = releases.store
+        self._traffic = LiveTraffic(releases.store, servers)
+        self._clock = clock or SystemClock()
+
+    def look(self, model: str, spec: ModelSpec) -> Look | None:
+        """Looks once: collects, judges, and rolls back if the policy says so; None where the model has no policy.
+
+        Raises:
+            Unavailable: An outside system does not answer; the next look does it again.
+            StaleEpoch: Somebody else moved the model meanwhile, which is never undone.
+        """
+        policy = spec.rollback_policy
+        if policy is None:
+            return None
+        now = self._clock.now()
+        last = int(now.timestamp() // 60) - 1
+        said = self._traffic.collect(model, after=last - _COLLECTED, last=last)
+        head, rows = self._store.head(model), self._store.ledger(model)
+        watched = find_watched(policy, head, rows, now)
+        if isinstance(watched, str):
+            return Look(said=(*said, watched))
+        first = watched.since - RECORD_DAYS * 24 * 60
+        found = judge_watched(policy, watched, self._store.windows.windows(model, first, settled_minute(now)), now)
+        if not isinstance(found, Taken):
+            return Look(said=(*said, *found))
+        row = self._take_back(model, spec, found, epoch=head.epoch)
+        return Look(said=(*said, f"version {row.version} is in Production again: {found.reason}"), row=row)
+
+    def _take_back(self, model: str, spec: ModelSpec, taken: Taken, *, epoch: int) -> LedgerRow:
+        """Rolls back, through the version's rollout while that can still be aborted, and returns the row."""
+        kept = self._store.rollouts.find_current(model)
+        if kept is not None and kept.rollout.rollout_id == request_of(taken.watched.row) and not kept.rollout.ended:
+            self._rollouts.order(model, Order.ABORT, actor=POLICY, reason=taken.reason, policy=spec.policy)
+            return self._store.ledger(model)[-1]
+        return self._releases.rollback(
+            model,
+            to=taken.watched.before,
+            actor=POLICY,
+            reason=taken.reason,
+            request_id=f"{POLICY}-{model}-{taken.watched.row.epoch}",
+            expected_epoch=epoch,
+        )

@@ -1,0 +1,112 @@
+"""A version that is worse in Production than the one before is taken back by policy, over a real store and packages."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from release_platform.domain.errors import StaleEpoch
+from release_platform.domain.rollback import POLICY
+from release_platform.domain.rollback_spec import RollbackSpec
+from release_platform.domain.rollout import Order, RolloutState
+from release_platform.domain.strategy import LiveGateSpec, LiveMetric, Strategy
+from tests.fakes.packages import build_linear_classifier
+from tests.fakes.rollout_world import MODEL, PLAN, SPEC, URL, World
+
+WATCHED = RollbackSpec(gates=(LiveGateSpec(metric=LiveMetric.ERRORS, margin=0.02),), hold_off_s=3600)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    root = tmp_path_factory.mktemp("packages")
+    return {(MODEL, str(n)): build_linear_classifier(root / str(n), n_rows=300 + n) for n in (1, 2, 3)}
+
+
+@pytest.fixture
+def world(folders: dict[tuple[str, str], Path], tmp_path: Path) -> Iterator[World]:
+    made = World.make(folders, tmp_path)
+    made.spec = replace(SPEC, rollback_policy=WATCHED, rollout=replace(PLAN, bake_s=600))
+    made.serve_minutes(10)
+    yield made
+    made.store.close()
+
+
+def test_a_version_that_fails_more_than_the_one_before_is_taken_back(world: World) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    world.serve_minutes(8, errors=30)
+    head = world.store.head(MODEL)
+    assert (head.production, head.previous) == ("1", ())
+    row = world.store.ledger(MODEL)[-1]
+    assert (row.move, row.version, row.actor) == ("rolled_back", "1", POLICY)
+    assert "in the record of version 1" in row.reason
+    assert world.registry.find_alias(MODEL, "production") == "1"
+    assert [push.version for push in world.servers.pushed] == ["1", "2", "1"]
+    assert world.wrong() == []
+
+
+def test_a_version_that_fails_as_the_one_before_stays(world: World) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    *_, last = world.serve_minutes(12, errors=1)
+    assert world.store.head(MODEL).production == "2"
+    assert last is not None
+    assert last.said[0].startswith("errors: 0.01 of")
+
+
+def test_while_it_bakes_the_rollout_is_aborted(world: World) -> None:
+    world.ask("2")
+    world.order(Order.PROMOTE)
+    world.serve_minutes(8, errors=30)
+    rollout = world.rollouts.get(MODEL).rollout
+    assert (rollout.state, rollout.actor) == (RolloutState.ABORTED, POLICY)
+    row = world.store.ledger(MODEL)[-1]
+    assert (row.version, row.actor, row.request_id) == ("1", POLICY, "q2#rollout-back")
+    assert world.wrong() == []
+
+
+def test_it_does_not_go_in_circles(world: World) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    world.serve_minutes(8, errors=30)
+    assert world.store.head(MODEL).production == "1"
+    *_, last = world.serve_minutes(6, errors=60)  # whatever it is, it is not the version
+    assert world.store.head(MODEL).production == "1"
+    assert last is not None
+    assert last.said == (f"version 1 was brought back by {POLICY}: a person decides what comes next",)
+    world.stage("3")
+    world.ask("3", Strategy.ALL_AT_ONCE)
+    *_, last = world.serve_minutes(4, errors=90)
+    assert world.store.head(MODEL).production == "3"
+    assert last is not None
+    assert "holds off until" in last.said[0]
+
+
+def test_a_rollback_of_a_person_stands(world: World) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    world.serve_minutes(1)
+    world.releases.rollback(MODEL, to="1", actor="grace", reason="no")
+    world.serve_minutes(8, errors=90)
+    assert world.store.ledger(MODEL)[-1].actor == "grace"
+
+
+def test_a_move_that_is_made_meanwhile_is_not_undone(world: World) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    head = world.store.head(MODEL)
+    world.stage("3")
+    world.ask("3", Strategy.ALL_AT_ONCE)
+    with pytest.raises(StaleEpoch):  # what the policy would do that had looked before
+        world.releases.rollback(MODEL, to="1", actor=POLICY, reason="errors", expected_epoch=head.epoch)
+    assert world.store.head(MODEL).production == "3"
+
+
+def test_a_server_that_does_not_answer_is_told_and_nothing_is_done(world: World) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    world.servers.down = {URL}
+    *_, last = world.serve_minutes(5, errors=90)
+    assert world.store.head(MODEL).production == "2"
+    assert last is not None
+    assert last.said == (f"{URL} hands in no windows: down", "no minute of version 2 was measured")
+
+
+def test_a_model_without_a_policy_is_not_watched(world: World) -> None:
+    world.spec = SPEC
+    assert world.watch.look(MODEL, world.spec) is None

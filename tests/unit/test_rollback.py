@@ -1,0 +1,189 @@
+"""When a version is taken back by itself: on evidence against the record, to the one before, never in circles."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from release_platform.domain.ledger import LedgerRow, fold, genesis, sealed
+from release_platform.domain.lifecycle import Head, Move, advance
+from release_platform.domain.rollback import POLICY, Taken, Watched, find_watched, judge_watched
+from release_platform.domain.rollback_spec import RollbackSpec
+from release_platform.domain.strategy import LiveGateSpec, LiveMetric
+from release_platform.domain.windows import Route, Window, WindowKey
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MINUTE = int(START.timestamp() // 60)
+SPEC = RollbackSpec(gates=(LiveGateSpec(metric=LiveMetric.ERRORS, margin=0.02),), record_minutes=20)
+
+
+def ledger(*moves: tuple[Move, str] | tuple[Move, str, str], at: tuple[int, ...] = ()) -> tuple[LedgerRow, ...]:
+    """Returns the rows of these moves, by ada or who is named, at so many seconds after the start; else long before."""
+    head, rows = Head(model="m"), list[LedgerRow]()
+    for number, (move, version, *actor) in enumerate(moves):
+        after = advance(head, move, version)
+        seconds = at[number] if number < len(at) else 0
+        row = LedgerRow(
+            model="m",
+            epoch=after.epoch,
+            move=move,
+            version=version,
+            actor=actor[0] if actor else "ada",
+            reason="why",
+            request_id=f"q{number}",
+            evidence="",
+            digest="sha256:d",
+            before=head.to_json(),
+            after=after.to_json(),
+            at=(START + timedelta(seconds=seconds)).isoformat(),
+            previous_hash=rows[-1].hash if rows else genesis("m"),
+        )
+        rows.append(sealed(row))
+        head = after
+    return tuple(rows)
+
+
+PROMOTED = ((Move.PROMOTED, "1"), (Move.PROMOTED, "2"))
+
+
+def watched(*moves: Any, at: tuple[int, ...] = (), after_s: float = 60, spec: RollbackSpec = SPEC) -> Watched | str:
+    rows = ledger(*moves, at=at)
+    return find_watched(spec, fold("m", rows), rows, START + timedelta(seconds=after_s))
+
+
+def test_a_promoted_version_is_watched_against_the_one_before() -> None:
+    found = watched(*PROMOTED, at=(-9000, 30))
+    assert isinstance(found, Watched)
+    assert (found.row.version, found.before, found.since) == ("2", "1", MINUTE + 1)
+
+
+@pytest.mark.parametrize(
+    ("moves", "said"),
+    [
+        ((), "nothing is in Production"),
+        (PROMOTED[:1], "no version before"),
+        ((*PROMOTED, (Move.ROLLED_BACK, "1", "grace")), "version 1 was brought back by grace: a person decides"),
+        ((*PROMOTED, (Move.ROLLED_BACK, "1", POLICY)), f"version 1 was brought back by {POLICY}: a person decides"),
+    ],
+)
+def test_where_there_is_no_way_back_or_somebody_went_it_nothing_is_done(moves: Any, said: str) -> None:
+    found = watched(*moves)
+    assert isinstance(found, str)
+    assert said in found
+
+
+@pytest.mark.parametrize(("after_s", "acts"), [(99, True), (100, True), (101, False)])
+def test_a_version_is_watched_for_a_time(after_s: float, acts: bool) -> None:
+    found = watched(*PROMOTED, after_s=after_s, spec=replace(SPEC, watch_s=100))
+    assert isinstance(found, Watched) is acts
+
+
+@pytest.mark.parametrize(("after_s", "acts"), [(99, False), (100, True)])
+def test_it_holds_off_after_its_own_rollback_so_that_it_cannot_flap(after_s: float, acts: bool) -> None:
+    moves = (*PROMOTED, (Move.ROLLED_BACK, "1", POLICY), (Move.PROMOTED, "3"))
+    found = watched(*moves, after_s=after_s, spec=replace(SPEC, hold_off_s=100))
+    assert isinstance(found, Watched) is acts
+    by_person = (*PROMOTED, (Move.ROLLED_BACK, "1", "grace"), (Move.PROMOTED, "3"))
+    assert isinstance(watched(*by_person, after_s=after_s, spec=replace(SPEC, hold_off_s=100)), Watched)
+
+
+def window(version: str, minute: int, requests: int = 100, errors: int = 0, route: Route = Route.STABLE) -> Window:
+    key = WindowKey(model="m", version=version, route=route, minute=MINUTE + minute)
+    return Window(key=key, requests=requests, errors={"timeout": errors} if errors else {})
+
+
+def record(errors: int = 1, n: int = 30) -> list[Window]:
+    return [window("1", -minute, errors=errors) for minute in range(n + 2, 2, -1)]
+
+
+WATCHED = watched(*PROMOTED, at=(-9000, 0))
+
+
+def judged(windows: list[Window], minutes: int = 200, spec: RollbackSpec = SPEC) -> Taken | tuple[str, ...]:
+    assert isinstance(WATCHED, Watched)
+    return judge_watched(spec, WATCHED, windows, START + timedelta(minutes=minutes))
+
+
+def test_a_version_that_fails_more_is_taken_back_with_the_numbers() -> None:
+    found = judged([*record(), *(window("2", minute, errors=20) for minute in range(1, 10))])
+    assert isinstance(found, Taken)
+    assert found.watched.before == "1"
+    assert found.reason == "errors: 0.2 of 900 bad, 0.01 of 900 in the record of version 1; accepted is 0.02 more"
+
+
+def test_a_version_that_fails_as_before_stays() -> None:
+    assert judged([*record(), *(window("2", minute, errors=1) for minute in range(1, 60))]) == (
+        "errors: 0.01 of 1,900 bad, 0.01 of 1,900 in the record of version 1; accepted is 0.02 more",
+    )
+
+
+def test_a_version_that_begins_to_fail_after_hours_is_taken_back_too() -> None:
+    later = [window("2", minute, errors=20 if minute > 150 else 1) for minute in range(1, 180)]
+    assert isinstance(judged([*record(), *later]), Taken)
+
+
+@pytest.mark.parametrize(
+    "windows",
+    [
+        [],
+        record(),
+        [window("2", minute, errors=100) for minute in range(1, 30)],
+        [*record(), *(window("2", minute, requests=0) for minute in range(1, 30))],
+        [*record(), *(window("2", minute, errors=100, route=Route.CANARY) for minute in range(1, 30))],
+        [*record(), *(window("2", minute, errors=100) for minute in range(300, 330))],  # to come
+        [*record(), *(window("2", -minute, errors=100) for minute in range(1, 30))],  # before it was promoted
+        [*record(), *(window("3", minute, errors=100) for minute in range(1, 30))],
+    ],
+)
+def test_without_a_record_or_requests_nothing_is_taken_back(windows: list[Window]) -> None:
+    assert not isinstance(judged(windows), Taken)
+
+
+def test_an_advisory_gate_takes_nothing_back() -> None:
+    gates = (
+        LiveGateSpec(metric=LiveMetric.ERRORS, margin=0.02, blocking=False),
+        LiveGateSpec(metric=LiveMetric.LATENCY),
+    )
+    found = judged([*record(), *(window("2", m, errors=50) for m in range(1, 20))], spec=replace(SPEC, gates=gates))
+    assert isinstance(found, tuple)
+    assert "errors: 0.5 of 1,900 bad" in found[0]
+
+
+def streams(rate: float, n: int) -> Iterator[list[Window]]:
+    chance = np.random.default_rng(7)
+    for _ in range(n):
+        before = [window("1", -minute, errors=int(chance.binomial(100, 0.02))) for minute in range(22, 2, -1)]
+        yield before + [window("2", minute, errors=int(chance.binomial(100, rate))) for minute in range(1, 61)]
+
+
+def looks(windows: list[Window]) -> bool:
+    """Whether it is taken back at any look at the end of a period, in which evidence never falls."""
+    return any(isinstance(judged([w for w in windows if w.key.minute <= MINUTE + end]), Taken) for end in (20, 40, 60))
+
+
+def test_of_100_versions_that_are_as_good_none_is_taken_back() -> None:
+    assert sum(map(looks, streams(0.02, 100))) == 0  # at most 0.001 of them each
+
+
+def test_of_50_versions_that_fail_five_times_as_often_all_are_taken_back() -> None:
+    assert sum(map(looks, streams(0.10, 50))) == 50
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"gates": ()}, "no blocking rollback gate"),
+        ({"gates": SPEC.gates * 2}, "two rollback gates judge 'errors'"),
+        ({"gates": (*SPEC.gates, LiveGateSpec(metric=LiveMetric.DISAGREEMENT))}, "has no pairs"),
+        ({"record_minutes": 4}, "5 to 1440"),
+        ({"watch_s": 0}, "watch_s is above 0"),
+        ({"hold_off_s": float("nan")}, "hold_off_s 0 or more"),
+        ({"false_rollback": 0.2}, "up to 0.1"),
+    ],
+)
+def test_each_mistake_of_a_policy_says_what_is_wrong(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        replace(SPEC, **changes)
