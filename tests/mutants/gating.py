@@ -18,7 +18,7 @@ DEFECTS = (
         file="release_platform/defs/selftest.py",
         old="if proof.binding != binding_of(project):",
         new="if not proof.binding:",
-        tests=("tests/integration/test_gate_selftest.py::TestRecord::test_another_gate_makes_the_proof_void",),
+        tests=("tests/unit/test_selftest_proof.py::test_another_gate_or_another_model_makes_it_void",),
     ),
     Defect(
         name="gates that stop nothing are proven by a clean twin that passes",
