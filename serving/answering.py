@@ -4,6 +4,7 @@ begin: admit the caller, find the version -> the body -> at_once: door.read, eng
                                                       or later: the same on threads, or in a batch
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from serving.tallies import first_answer
 INLINE_BYTES = 32 * 1024
 """Largest body that is parsed on the event loop; a larger one is read, computed and written on a thread."""
 
+_LOG = logging.getLogger(__name__)
 _STABLE, _CANARY = Route.STABLE, Route.CANARY  # a look-up in an enumeration is slow
 _PROCESS = token_hex(8)
 _NUMBERS = count(1)
@@ -194,7 +196,13 @@ class Answering:
         return True
 
     def finished(self, call: Call) -> None:
-        """Puts down what a call came to, once that is known; to be called once."""
+        """Puts down what a call came to, once that is known; to be called once. Whatever goes wrong, it is answered."""
+        try:
+            self._finish(call)
+        except Exception:  # noqa: BLE001 - the client has its answer
+            _LOG.exception("what a request came to could not be counted")
+
+    def _finish(self, call: Call) -> None:
         arm = call.arm
         if arm is None or (call.problem and not call.error):
             return

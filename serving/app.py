@@ -1,5 +1,6 @@
 """Puts the server together. Its lifespan owns every task; importing this starts nothing."""
 
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -49,6 +50,8 @@ from serving.shadow import Shadows
 from serving.siblings import Siblings
 from serving.tracing import find_tracing
 from serving.watch import Watcher
+
+_LOG = logging.getLogger(__name__)
 
 FOLLOW_S = 0.2
 """Seconds between two looks of a worker at what the others took."""
@@ -212,7 +215,10 @@ async def _count_each_second(metrics: Metrics, observations: Observations) -> No
     while True:
         await anyio.sleep(1.0)
         metrics.count()
-        observations.count()
+        try:
+            observations.count()
+        except Exception:  # noqa: BLE001 - answers are owed all the same
+            _LOG.exception("what requests came to could not be counted")
 
 
 def _shared_folder() -> Path | None:
