@@ -29,6 +29,7 @@ from serving.limits import Limits
 from serving.models import ROUTE_HEADER, Beside, Live, LoadedModel
 from serving.observations import INPUT_REFUSED, Observations
 from serving.routing import KEY_HEADER, takes
+from serving.samples import Samples
 from serving.shadow import Offered, Shadows
 from serving.tallies import first_answer
 
@@ -118,6 +119,7 @@ class Answering:
         body_timeout_s: Seconds within which a body must have arrived.
         observations: What is told of each call that was routed.
         shadows: What puts calls to shadow versions.
+        samples: What keeps a sample of calls.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Answering:
         body_timeout_s: float,
         observations: Observations,
         shadows: Shadows,
+        samples: Samples,
     ) -> None:
         self._live = live
         self._engine = engine
@@ -142,6 +145,7 @@ class Answering:
         self._put_down = observations.put_down
         self._replica = observations.replica
         self._shadows = shadows
+        self._samples = samples
         self._numbers = count(1)
 
     async def answer(self, call: Call, receive: Receive) -> Reply:
@@ -213,6 +217,8 @@ class Answering:
             return
         answer, counted = (nan, nan) if call.predictions is None else first_answer(call.predictions)
         self._put_down((loaded, arm, call.begun, perf_counter(), call.error, answer, counted, call.number))
+        if call.ask is not None and call.predictions is not None and self._samples.takes(call.number):
+            self._samples.keep(loaded, arm, call.ask.inputs, call.predictions, call.number)
         if call.body is not None and arm is _STABLE:
             self._mirror(call, loaded.model, call.body)
 

@@ -41,9 +41,10 @@ from serving.routes.health import build_health_routes
 from serving.routes.inference import INFER_ROUTES, build_inference_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
-from serving.routes.observed import WINDOWS, build_observed_routes
+from serving.routes.observed import SAMPLES, WINDOWS, build_observed_routes
 from serving.routes.outcomes import OUTCOMES, build_outcome_routes
 from serving.routes.scoring import SCORING_ROUTES, build_scoring_routes
+from serving.samples import Samples
 from serving.schemas import answers
 from serving.settings import Settings
 from serving.shadow import Shadows
@@ -109,6 +110,12 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     )
     metrics.watch_queue(lambda: engine.n_waiting)
     observations = Observations(live=live, metrics=metrics, clock=clock, most_remembered=settings.recent_predictions)
+    samples = Samples(
+        share=settings.sample_share,
+        replica=observations.replica,
+        minute=lambda: observations.minute,
+        metrics=metrics,
+    )
     limits = Limits(
         max_rows=settings.max_rows,
         ignore_extra=settings.extra_columns == "ignore",
@@ -116,7 +123,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     )
     cache = PackageCache(settings.cache_dir)
     shadows = Shadows(live=live, cache=cache, limits=limits, observations=observations, metrics=metrics)
-    siblings = Siblings(_shared_folder(), observations.replica, partial(_answer_sibling, observations))
+    siblings = Siblings(_shared_folder(), observations.replica, partial(_answer_sibling, observations, samples))
     access = Access(settings.api_keys, rate_per_minute=settings.rate_limit, clock=clock)
     tracing = find_tracing()
     source = ModelSource(
@@ -173,6 +180,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         body_timeout_s=settings.body_timeout_s,
         observations=observations,
         shadows=shadows,
+        samples=samples,
     )
     predict_routes = (*PREDICT_ROUTES, *SCORING_ROUTES, *INFER_ROUTES)
     edge = Edge(
@@ -194,7 +202,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     pushes = Pushes(source=source, live=live, settle=watcher.settle)
     app.include_router(build_move_routes(pushes=pushes, settings=settings))
     app.include_router(build_admin_routes(watcher=watcher, live=live))
-    app.include_router(build_observed_routes(observations=observations, siblings=siblings))
+    app.include_router(build_observed_routes(observations=observations, samples=samples, siblings=siblings))
     app.include_router(
         build_outcome_routes(observations=observations, siblings=siblings, body_timeout_s=settings.body_timeout_s)
     )
@@ -227,10 +235,12 @@ def _shared_folder() -> Path | None:
     return Path(folder) if folder else None
 
 
-def _answer_sibling(observations: Observations, question: dict[str, Any]) -> Any:
+def _answer_sibling(observations: Observations, samples: Samples, question: dict[str, Any]) -> Any:
     match question["what"]:
         case str(what) if what == WINDOWS:
             return observations.closed_after(question["after"])
+        case str(what) if what == SAMPLES:
+            return samples.closed_after(question["after"])
         case str(what) if what == OUTCOMES:
             return observations.take(question["outcomes"]).to_json()
         case other:
