@@ -48,11 +48,15 @@ class Samples:
         minute: Returns the present minute.
         metrics: What is told of what was dropped before anybody fetched it.
         most_rows: Most rows that are kept.
+
+    Attributes:
+        is_on: Whether anything can be in it.
     """
 
     def __init__(
         self, *, share: float, replica: str, minute: Callable[[], int], metrics: Metrics, most_rows: int = MOST_ROWS
     ) -> None:
+        self.is_on = share > 0
         self._below = int(share * _ALL)
         self._replica = replica
         self._minute = minute
@@ -66,8 +70,10 @@ class Samples:
         """Returns whether the prediction of a number is in the sample."""
         return number * _GOLDEN % _ALL < self._below
 
-    def keep(self, loaded: LoadedModel, route: Route, inputs: Inputs, predictions: Predictions, number: int) -> None:
-        """Keeps a request that was answered."""
+    def offer(self, loaded: LoadedModel, route: Route, inputs: Inputs, predictions: Predictions, number: int) -> None:
+        """Keeps a request that was answered, if it is in the sample."""
+        if not self.takes(number):
+            return
         n_rows = n_rows_of(inputs)
         first = Predictions(values=predictions.values[:MOST_OF_ONE].copy())
         by = (loaded.model, loaded.version, loaded.package.plan)  # not the model itself: it would stay in memory

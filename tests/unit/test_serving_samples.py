@@ -64,7 +64,7 @@ def test_the_share_is_what_was_asked_and_always_the_same_numbers(share):
 def test_rows_are_told_as_a_client_sends_them(loaded):
     golden = loaded.package.golden["inputs"]
     minutes = Minutes()
-    minutes.kept.keep(loaded, Route.CANARY, loaded.package.golden_inputs, ANSWER, 255)
+    minutes.kept.offer(loaded, Route.CANARY, loaded.package.golden_inputs, ANSWER, 255)
     assert minutes.told() == []
     minutes.now += 1
     (sample,) = json.loads(json.dumps(minutes.told()))
@@ -96,11 +96,11 @@ def test_what_is_missing_stays_missing():
 def test_only_later_minutes_are_told_and_they_are_kept_for_an_hour(loaded):
     minutes = Minutes()
     for number in range(1, 4):
-        minutes.kept.keep(loaded, Route.STABLE, loaded.package.golden_inputs, ANSWER, number)
+        minutes.kept.offer(loaded, Route.STABLE, loaded.package.golden_inputs, ANSWER, number)
         minutes.now += 1
     assert [sample["minute"] for sample in minutes.told(100)] == [101, 102]
     minutes.now += KEPT_MINUTES
-    minutes.kept.keep(loaded, Route.STABLE, loaded.package.golden_inputs, ANSWER, 4)
+    minutes.kept.offer(loaded, Route.STABLE, loaded.package.golden_inputs, ANSWER, 4)
     assert minutes.lost() == 0  # they were fetched
     minutes.now += 1
     assert [sample["minute"] for sample in minutes.told()] == [minutes.now - 1]
@@ -110,7 +110,7 @@ def test_there_are_never_more_rows_than_so_many_and_few_of_one_request(loaded):
     minutes = Minutes(most_rows=2 * MOST_OF_ONE)
     large = {name: np.concatenate([values] * 60) for name, values in loaded.package.golden_inputs.items()}
     for number in range(1, 6):
-        minutes.kept.keep(loaded, Route.STABLE, large, ANSWER, number)
+        minutes.kept.offer(loaded, Route.STABLE, large, ANSWER, number)
     minutes.now += 1
     told = minutes.told()
     assert [(sample["n_rows"], len(sample["columns"]["x"])) for sample in told] == [(300, MOST_OF_ONE)] * 2
