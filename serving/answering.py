@@ -4,10 +4,13 @@ begin: admit the caller, find the version -> the body -> at_once: door.read, eng
                                                       or later: the same on threads, or in a batch
 """
 
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from math import nan
 from secrets import token_hex
 from time import perf_counter
 from typing import ClassVar
@@ -26,11 +29,14 @@ from serving.limits import Limits
 from serving.models import ROUTE_HEADER, Beside, Live, LoadedModel
 from serving.observations import INPUT_REFUSED, Observations
 from serving.routing import KEY_HEADER, takes
+from serving.samples import Samples
 from serving.shadow import Offered, Shadows
+from serving.tallies import first_answer
 
 INLINE_BYTES = 32 * 1024
 """Largest body that is parsed on the event loop; a larger one is read, computed and written on a thread."""
 
+_LOG = logging.getLogger(__name__)
 _STABLE, _CANARY = Route.STABLE, Route.CANARY  # a look-up in an enumeration is slow
 _PROCESS = token_hex(8)
 _NUMBERS = count(1)
@@ -113,6 +119,7 @@ class Answering:
         body_timeout_s: Seconds within which a body must have arrived.
         observations: What is told of each call that was routed.
         shadows: What puts calls to shadow versions.
+        samples: What keeps a sample of calls.
     """
 
     def __init__(
@@ -126,6 +133,7 @@ class Answering:
         body_timeout_s: float,
         observations: Observations,
         shadows: Shadows,
+        samples: Samples,
     ) -> None:
         self._live = live
         self._engine = engine
@@ -137,6 +145,7 @@ class Answering:
         self._put_down = observations.put_down
         self._replica = observations.replica
         self._shadows = shadows
+        self._samples = samples
         self._numbers = count(1)
 
     async def answer(self, call: Call, receive: Receive) -> Reply:
@@ -162,7 +171,7 @@ class Answering:
         call.caller_id = "" if caller is None else caller.key_id
         table = self._live.table
         loaded = call.served = table.get_model(call.model, call.version)
-        if call.version is None and head.get(ROUTE_HEADER) != b"stable":
+        if call.version is None and (ROUTE_HEADER not in head or head[ROUTE_HEADER] != b"stable"):
             if table.canary:
                 call.canary = table.canary.get(loaded.model)
             if call.canary is None:
@@ -171,10 +180,10 @@ class Answering:
 
     def at_once(self, call: Call, body: bytes) -> Reply | None:
         """Returns the answer to a call that has begun, or None where that would take long. Raises as `answer`."""
-        asked = self._read_if_quick(call, body)
-        if asked is None:
+        ask = self._read_if_quick(call, body)
+        if ask is None:
             return None
-        loaded, ask = asked
+        loaded = _served(call)
         return self._written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
 
     def soon(self, call: Call, body: bytes, deliver: Callable[[Reply | Exception], None]) -> bool:
@@ -183,23 +192,33 @@ class Answering:
         Returns:
             Whether it does; False where it would take long. Raises as `answer`.
         """
-        asked = self._read_if_quick(call, body)
-        if asked is None:
+        ask = self._read_if_quick(call, body)
+        if ask is None:
             return False
-        loaded, ask = asked
+        loaded = _served(call)
         self._engine.compute_soon(loaded, ask.inputs, partial(self._deliver, call, ask, loaded, deliver))
         return True
 
     def finished(self, call: Call) -> None:
-        """Puts down what a call came to, once that is known; to be called once."""
-        arm, loaded = call.arm, call.served
-        if arm is None or loaded is None or (call.problem and not call.error):
+        """Puts down what a call came to, once that is known; to be called once. Whatever goes wrong, it is answered."""
+        try:
+            self._finish(call)
+        except Exception:  # noqa: BLE001 - the client has its answer
+            _LOG.exception("what a request came to could not be counted")
+
+    def _finish(self, call: Call) -> None:
+        arm = call.arm
+        if arm is None or (call.problem and not call.error):
             return
+        loaded = _served(call)
         if call.refused_by is not None:
             now = perf_counter()
-            self._put_down((call.refused_by, _CANARY, call.begun, now, INPUT_REFUSED, None, 0))
+            self._put_down((call.refused_by, _CANARY, call.begun, now, INPUT_REFUSED, nan, nan, 0))
             return
-        self._put_down((loaded, arm, call.begun, perf_counter(), call.error, call.predictions, call.number))
+        answer, counted = (nan, nan) if call.predictions is None else first_answer(call.predictions)
+        self._put_down((loaded, arm, call.begun, perf_counter(), call.error, answer, counted, call.number))
+        if self._samples.is_on and call.ask is not None and call.predictions is not None:
+            self._samples.offer(loaded, arm, call.ask.inputs, call.predictions, call.number)
         if call.body is not None and arm is _STABLE:
             self._mirror(call, loaded.model, call.body)
 
@@ -207,43 +226,45 @@ class Answering:
         """Delivers all that is to come soon."""
         self._engine.settle()
 
-    def _read_if_quick(self, call: Call, body: bytes) -> tuple[LoadedModel, Ask] | None:
+    def _read_if_quick(self, call: Call, body: bytes) -> Ask | None:
         if len(body) > self.inline_bytes:
             return None
-        loaded, ask = self._read(call, body)
-        return (loaded, ask) if self._engine.is_quick(loaded, ask.inputs) else None
+        ask = self._read(call, body)
+        return ask if self._engine.is_quick(_served(call), ask.inputs) else None
 
-    def _read(self, call: Call, body: bytes) -> tuple[LoadedModel, Ask]:
-        """Returns what is asked, and the version that answers it: here the route is decided, once for all."""
-        stable = call.served
-        assert stable is not None
-        if call.canary is not None:
-            _put_on_a_route(call, body)
-        loaded = call.served
-        assert loaded is not None
-        try:
-            ask = call.door.read(body, call.head, loaded, self._limits)
-        except RequestProblem:
-            if loaded is stable:
-                raise
-            canary, loaded, call.served = loaded, stable, stable  # what Production takes is no fault of the client
-            call.arm = _STABLE
-            ask = call.door.read(body, call.head, stable, self._limits)
-            call.refused_by = canary
+    def _read(self, call: Call, body: bytes) -> Ask:
+        """Returns what is asked; here the route is decided, once for all, and with it which version is served."""
+        if call.canary is None:
+            ask = call.door.read(body, call.head, _served(call), self._limits)
+        else:
+            ask = self._read_routed(call, call.canary, body)
         call.ask = ask
         if self._live.table.shadow:
             call.body = body
-        return loaded, ask
+        return ask
+
+    def _read_routed(self, call: Call, canary: Beside, body: bytes) -> Ask:
+        stable, call.canary = _served(call), None
+        if takes(canary, call.head.get(KEY_HEADER) or call.door.key_in(body, call.head)):
+            call.served, call.arm = canary.loaded, _CANARY
+            with suppress(RequestProblem):
+                return call.door.read(body, call.head, canary.loaded, self._limits)
+        refused = call.arm is _CANARY
+        call.served, call.arm = stable, _STABLE
+        ask = call.door.read(body, call.head, stable, self._limits)
+        if refused:  # what Production takes is no fault of the client
+            call.refused_by = canary.loaded
+        return ask
 
     async def _later(self, call: Call, body: bytes) -> Reply:
         if call.ask is None:
             return await self._engine.run(partial(self._on_a_thread, call, body))
-        loaded = call.served
-        assert loaded is not None
+        loaded = _served(call)
         return self._written(call, call.ask, loaded, await self._engine.predict(loaded, call.ask.inputs))
 
     def _on_a_thread(self, call: Call, body: bytes) -> Reply:
-        loaded, ask = self._read(call, body)
+        ask = self._read(call, body)
+        loaded = _served(call)
         return self._written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
 
     def _mirror(self, call: Call, model: str, body: bytes) -> None:
@@ -274,14 +295,10 @@ class Answering:
         prediction_id = f"{self._replica}-{number:x}"
         reply = call.door.write(ask, loaded, predictions, prediction_id)
         call.predictions, call.number = predictions, number
-        own = (*reply.headers, *call.names, (b"x-prediction-id", prediction_id.encode()))
+        names = loaded.stable_headers if call.arm is _STABLE else call.names
+        own = (*reply.headers, *names, (b"x-prediction-id", prediction_id.encode()))
         return Reply(reply.body, reply.media_type, own)
 
 
-def _put_on_a_route(call: Call, body: bytes) -> None:
-    canary, call.canary = call.canary, None
-    assert canary is not None
-    if takes(canary, call.head.get(KEY_HEADER) or call.door.key_in(body, call.head)):
-        call.served, call.arm = canary.loaded, _CANARY
-    else:
-        call.arm = _STABLE
+def _served(call: Call) -> LoadedModel:
+    return call.served  # type: ignore[return-value]  # `begin` found it

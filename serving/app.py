@@ -1,5 +1,6 @@
 """Puts the server together. Its lifespan owns every task; importing this starts nothing."""
 
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -41,15 +42,18 @@ from serving.routes.health import build_health_routes
 from serving.routes.inference import INFER_ROUTES, build_inference_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
-from serving.routes.observed import WINDOWS, build_observed_routes
+from serving.routes.observed import SAMPLES, WINDOWS, build_observed_routes
 from serving.routes.outcomes import OUTCOMES, build_outcome_routes
 from serving.routes.scoring import SCORING_ROUTES, build_scoring_routes
+from serving.samples import Samples
 from serving.schemas import answers
 from serving.settings import Settings
 from serving.shadow import Shadows
 from serving.siblings import Siblings
 from serving.tracing import find_tracing
 from serving.watch import Watcher
+
+_LOG = logging.getLogger(__name__)
 
 FOLLOW_S = 0.2
 """Seconds between two looks of a worker at what the others took."""
@@ -107,6 +111,12 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     )
     metrics.watch_queue(lambda: engine.n_waiting)
     observations = Observations(live=live, metrics=metrics, clock=clock, most_remembered=settings.recent_predictions)
+    samples = Samples(
+        share=settings.sample_share,
+        replica=observations.replica,
+        minute=lambda: observations.minute,
+        metrics=metrics,
+    )
     limits = Limits(
         max_rows=settings.max_rows,
         ignore_extra=settings.extra_columns == "ignore",
@@ -114,7 +124,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     )
     cache = PackageCache(settings.cache_dir)
     shadows = Shadows(live=live, cache=cache, limits=limits, observations=observations, metrics=metrics)
-    siblings = Siblings(_shared_folder(), observations.replica, partial(_answer_sibling, observations))
+    siblings = Siblings(_shared_folder(), observations.replica, partial(_answer_sibling, observations, samples))
     access = Access(settings.api_keys, rate_per_minute=settings.rate_limit, clock=clock)
     tracing = find_tracing()
     source = ModelSource(
@@ -171,6 +181,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         body_timeout_s=settings.body_timeout_s,
         observations=observations,
         shadows=shadows,
+        samples=samples,
     )
     predict_routes = (*PREDICT_ROUTES, *SCORING_ROUTES, *INFER_ROUTES)
     edge = Edge(
@@ -192,7 +203,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     pushes = Pushes(source=source, live=live, settle=watcher.settle)
     app.include_router(build_move_routes(pushes=pushes, settings=settings))
     app.include_router(build_admin_routes(watcher=watcher, live=live))
-    app.include_router(build_observed_routes(observations=observations, siblings=siblings))
+    app.include_router(build_observed_routes(observations=observations, samples=samples, siblings=siblings))
     app.include_router(
         build_outcome_routes(observations=observations, siblings=siblings, body_timeout_s=settings.body_timeout_s)
     )
@@ -213,7 +224,10 @@ async def _count_each_second(metrics: Metrics, observations: Observations) -> No
     while True:
         await anyio.sleep(1.0)
         metrics.count()
-        observations.count()
+        try:
+            observations.count()
+        except Exception:  # noqa: BLE001 - answers are owed all the same
+            _LOG.exception("what requests came to could not be counted")
 
 
 def _shared_folder() -> Path | None:
@@ -222,10 +236,12 @@ def _shared_folder() -> Path | None:
     return Path(folder) if folder else None
 
 
-def _answer_sibling(observations: Observations, question: dict[str, Any]) -> Any:
+def _answer_sibling(observations: Observations, samples: Samples, question: dict[str, Any]) -> Any:
     match question["what"]:
         case str(what) if what == WINDOWS:
             return observations.closed_after(question["after"])
+        case str(what) if what == SAMPLES:
+            return samples.closed_after(question["after"])
         case str(what) if what == OUTCOMES:
             return observations.take(question["outcomes"]).to_json()
         case other:

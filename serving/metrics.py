@@ -96,6 +96,11 @@ class Metrics:
             "Windows of routed requests that were dropped before anybody fetched them.",
             registry=registry,
         )
+        self._samples_lost = Counter(
+            "serving_samples_lost",
+            "Sampled requests that were dropped before anybody fetched them.",
+            registry=registry,
+        )
         self._cut = Counter(
             "serving_connections_cut",
             "Connections ended by a fault of their clients.",
@@ -173,6 +178,10 @@ class Metrics:
     def windows_lost(self, n: int) -> None:
         """Counts windows that nobody fetched in time."""
         self._windows_lost.inc(n)
+
+    def samples_lost(self, n: int) -> None:
+        """Counts sampled requests that nobody fetched in time."""
+        self._samples_lost.inc(n)
 
     def connection_cut(self, reason: str) -> None:
         """Counts a connection that was ended by a fault of its client."""

@@ -25,7 +25,7 @@ from serving.errors import NonFinitePrediction, Problem, Stopping
 from serving.metrics import Metrics
 from serving.models import Live, LoadedModel
 from serving.outcomes import MOST_NAMES, Memory, Remembered, Told, bucket_of
-from serving.tallies import Arm, Slices, Tally, first_answers, number_buckets, said
+from serving.tallies import Arm, Slices, Tally, first_answer, number_buckets, prediction_buckets, said
 
 KEPT_MINUTES = 60
 MOST_WINDOWS = 20_000
@@ -43,12 +43,12 @@ def error_kind(problem: Problem) -> str:
     return NOT_FINITE if isinstance(problem, NonFinitePrediction) else problem.slug.replace("-", "_")
 
 
-Answered = tuple[LoadedModel, Route, float, float, str, Predictions | None, int]
-"""A routed request that its version answered, or failed: a plain tuple, as one is made for each.
+Answered = tuple[LoadedModel, Route, float, float, str, float, float, int]
+"""A routed request that its version answered, or failed: a plain tuple of plain values, as one is made for each.
 
 The version; the route; when the request came and when it was answered, in seconds of the clock that never goes back;
-the kind of its error, empty for none; the answer, None where there is an error; the number of the prediction among
-those of this process.
+the kind of its error, empty for none; what was answered, and what of it is counted (`first_answer`), NaN where there
+is an error; the number of the prediction among those of this process.
 """
 
 
@@ -125,13 +125,12 @@ class Observations:
     def count(self) -> None:
         """Counts what was put down, and closes the minutes that are over; to be called each second."""
         put_down, self._put_down = self._put_down, []
-        by_arm: dict[tuple[int, int], list[Answered]] = {}
-        for one in put_down:  # what is compared is what is the same object: to hash its fields would take longer
-            by_arm.setdefault((id(one[0]), id(one[1])), []).append(one)
         offset = self._clock.now().timestamp() - self._seconds()
-        for several in by_arm.values():
+        for several in _by_arm(put_down):
+            loaded, route = several[0][:2]
+            arm = self.arm_of(loaded, route)
             for minute, of_minute in _by_minute(several, offset):
-                self._count(self.arm_of(several[0][0], several[0][1]), max(minute, self._open), of_minute)
+                self._count(arm, max(minute, self._open), of_minute)
         self._close_before(self.minute)
         self._served.update(self._arms_served())
 
@@ -199,16 +198,18 @@ class Observations:
         self.count()  # what is beside it may only be put down so far
         arm = self.arm_of(shadow, Route.SHADOW)
         tally = self.tally(arm)
-        answers = [] if reflection.first is None else [reflection.first]
         errors = [reflection.error] if reflection.error else []
-        values, predictions = first_answers(arm, answers)
-        if len(values):
-            self._memory.keep_shadow(arm, number, float(values[0]))
-        tally.count({"latency": number_buckets(np.array([reflection.ms])), "predictions": predictions}, errors)
+        counted: list[float] = []
+        if reflection.first is not None:
+            answer, of_it = first_answer(reflection.first)
+            counted.append(of_it)
+            self._memory.keep_shadow(arm, number, answer)
+        latency = number_buckets(np.array([reflection.ms]))
+        tally.count({"latency": latency, "predictions": prediction_buckets(arm, np.array(counted))}, errors)
         if reflection.first is not None and beside is not None:
             flip = find_flip(said(arm, beside), said(arm, reflection.first))
             tally.pair((EVERY_SLICE, *self._slices.counted(arm.model, reflection.slices)), flip)
-        self._metrics.routed(arm.model, arm.version, arm.route, n_answered=len(answers), errors=errors)
+        self._metrics.routed(arm.model, arm.version, arm.route, n_answered=len(counted), errors=errors)
 
     def closed_after(self, minute: int) -> dict[str, Any]:
         """Returns, as a JSON value, the windows of closed minutes after one, and which minute was closed last."""
@@ -222,11 +223,15 @@ class Observations:
         }
 
     def _count(self, arm: Arm, minute: int, several: Sequence[Answered]) -> None:
-        errors = [one[4] for one in several if one[4]]
-        values, predictions = first_answers(arm, [one[5] for one in several if one[5] is not None])
-        self._memory.keep(arm, [one[6] for one in several if one[5] is not None], values)
-        ms = np.array([one[3] - one[2] for one in several]) * 1000
-        buckets = {"latency": number_buckets(ms), "predictions": predictions}
+        _, _, begun, ended, kinds, answers, counted, numbers = zip(*several, strict=True)
+        errors = [kind for kind in kinds if kind]
+        answered = np.array([not kind for kind in kinds])
+        values = np.array(answers)[answered]
+        self._memory.keep(arm, np.array(numbers, dtype=np.int64)[answered], values)
+        buckets = {
+            "latency": number_buckets((np.array(ended) - np.array(begun)) * 1000),
+            "predictions": prediction_buckets(arm, np.array(counted)[answered]),
+        }
         self._tally(arm, minute).count(buckets, errors)
         self._metrics.routed(arm.model, arm.version, arm.route, n_answered=len(several) - len(errors), errors=errors)
 
@@ -262,6 +267,19 @@ class Observations:
         yield from (self.arm_of(loaded, Route.STABLE) for loaded in table.loaded.values())
         yield from (self.arm_of(one.loaded, Route.CANARY) for one in table.canary.values())
         yield from (self.arm_of(one.loaded, Route.SHADOW) for one in table.shadow.values())
+
+
+def _by_arm(put_down: list[Answered]) -> Iterable[list[Answered]]:
+    """Returns requests by version and route. What is compared is which object it is: hashing would take longer."""
+    if not put_down:
+        return []
+    loaded, route = put_down[0][:2]
+    if all(one[0] is loaded and one[1] is route for one in put_down):
+        return [put_down]
+    found: dict[tuple[int, int], list[Answered]] = {}
+    for one in put_down:
+        found.setdefault((id(one[0]), id(one[1])), []).append(one)
+    return found.values()
 
 
 def _by_minute(several: list[Answered], offset: float) -> Iterable[tuple[int, list[Answered]]]:

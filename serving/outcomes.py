@@ -5,7 +5,7 @@ outcome counts in the minute in which it arrives. Only routed requests have any,
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any
@@ -52,11 +52,11 @@ class Memory:
         self._known: list[Arm] = []
         self._index: dict[Arm, int] = {}
 
-    def keep(self, arm: Arm, numbers: Sequence[int], answers: npt.NDArray[np.float64]) -> None:
+    def keep(self, arm: Arm, numbers: npt.NDArray[np.int64], answers: npt.NDArray[np.float64]) -> None:
         """Remembers predictions, by their numbers, which begin with 1 and are never used twice."""
-        given = np.array(numbers[-self._size :] if self._size else [], dtype=np.int64)
-        if not len(given):
+        if not self._size or not len(numbers):
             return
+        given = numbers[-self._size :]
         places = given % self._size
         self._numbers[places] = given
         self._arms[0, places] = self._number_of(arm)

@@ -175,6 +175,35 @@ class ObservedWindows(BaseModel):
     replicas: list[ReplicaWindows]
 
 
+class SampledRequest(BaseModel):
+    """A request that was answered."""
+
+    prediction_id: str
+    model: str
+    version: str
+    route: str
+    minute: int
+    n_rows: int = Field(description="How many rows it had; at most the first 100 are here.")
+    columns: dict[str, list[Value]]
+    predictions: list[Label]
+
+
+class ReplicaSamples(BaseModel):
+    """What one process kept."""
+
+    replica: str
+    closed: int
+    samples: list[SampledRequest]
+
+
+class ObservedSamples(BaseModel):
+    """What every process behind this port kept."""
+
+    closed: int = Field(description="The last minute that is over on all of them: what to send as `after` next.")
+    silent: int = Field(description="How many processes did not answer in time; ask again.")
+    replicas: list[ReplicaSamples]
+
+
 class RefusedOutcome(BaseModel):
     """An outcome that cannot be counted."""
 

@@ -112,7 +112,11 @@ class Shadows:
                 while self._queue:
                     shadow, offered = self._queue.popleft()
                     self._n_bytes -= len(offered.body)
-                    await self._ask(shadow, offered)
+                    try:
+                        await self._ask(shadow, offered)
+                    except Exception:  # noqa: BLE001 - no shadow may take the server down
+                        _LOG.exception("a shadow could not be asked")
+                        await self._end()
         finally:
             with anyio.CancelScope(shield=True):
                 await self._end()

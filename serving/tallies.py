@@ -1,7 +1,7 @@
 """Counts of one minute while they grow, and the buckets that they are counted in, many at once."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,6 @@ from release_platform.domain.windows import Route, Window, WindowKey
 
 _PER_OCTAVE = 8
 _OCTAVES = 40
-_FEW_CLASSES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +127,25 @@ def share_buckets(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return np.clip((values * 100).astype(np.int64), 0, 99)
 
 
-def first_answers(arm: Arm, answered: Sequence[Predictions]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Returns, of the first row of each, what was answered, and the bucket that a window counts it in.
+def first_answer(predictions: Predictions) -> tuple[float, float]:
+    """Returns what was answered to the first row, and the number that a window counts.
 
-    What was answered is the value of a regression, or the place of the label among the classes.
+    What was answered is the value of a regression, or the place of the label among the classes; what is counted is that
+    too, but of two classes the probability of the second.
     """
-    if not answered:
-        return np.zeros(0), np.zeros(0, dtype=np.int64)
+    probabilities = predictions.probabilities
+    if probabilities is None:
+        value = float(predictions.values.item(0))
+        return value, value
+    if probabilities.shape[1] == 2:
+        second = probabilities.item(1)
+        return float(second > probabilities.item(0)), second
+    place = float(probabilities[0].argmax())
+    return place, place
+
+
+def prediction_buckets(arm: Arm, counted: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Returns the bucket of each prediction, by what `first_answer` says is counted."""
     if arm.task is Task.REGRESSION:
-        values = np.array([one.values.item(0) for one in answered])
-        return values, number_buckets(values)
-    rows = [one.probabilities for one in answered if one.probabilities is not None]
-    if len(arm.classes) > _FEW_CLASSES:
-        labels = np.array([row[0].argmax() for row in rows])
-        return labels.astype(np.float64), labels
-    table = np.concatenate([row if len(row) == 1 else row[:1] for row in rows])
-    labels = table.argmax(axis=1)
-    return labels.astype(np.float64), share_buckets(table[:, 1]) if len(arm.classes) == 2 else labels
+        return number_buckets(counted)
+    return share_buckets(counted) if len(arm.classes) == 2 else counted.astype(np.int64)

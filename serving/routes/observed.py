@@ -1,34 +1,48 @@
-"""Where a collector fetches what routed requests came to, of every worker behind this port."""
+"""Where a collector fetches what routed requests came to, and a sample of them, of every worker behind this port."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from serving.observations import Observations
-from serving.schemas import ObservedWindows, answers
+from serving.samples import Samples
+from serving.schemas import ObservedSamples, ObservedWindows, answers
 from serving.siblings import Siblings
 
 WINDOWS = "windows"
+SAMPLES = "samples"
+_PROBLEMS = (401, 403, 422, 429)
+
+_After = Annotated[int, Query(ge=-1, le=2**53, description="Minutes since 1970; later ones are told.")]
 
 
-def build_observed_routes(*, observations: Observations, siblings: Siblings) -> APIRouter:
-    """Returns `/admin/windows`."""
+def build_observed_routes(*, observations: Observations, samples: Samples, siblings: Siblings) -> APIRouter:
+    """Returns `/admin/windows` and `/admin/samples`."""
     router = APIRouter(prefix="/admin", tags=["operations"])
+
+    async def told(own: dict[str, Any], what: str, after: int) -> Response:
+        others, n_silent = await siblings.ask_all({"what": what, "after": after})
+        replicas: list[dict[str, Any]] = [own, *others]
+        closed = min(replica["closed"] for replica in replicas)
+        found = {"closed": closed, "silent": n_silent, "replicas": replicas}
+        return Response(orjson.dumps(found), media_type="application/json")
 
     @router.get(
         "/windows",
         summary="What each version did on its route in each closed minute",
-        responses=answers(ObservedWindows, 401, 403, 422, 429),
+        responses=answers(ObservedWindows, *_PROBLEMS),
     )
-    async def windows(
-        after: int = Query(-1, ge=-1, le=2**53, description="Minutes since 1970; later ones are told."),
-    ) -> Response:
-        others, n_silent = await siblings.ask_all({"what": WINDOWS, "after": after})
-        replicas: list[dict[str, Any]] = [observations.closed_after(after), *others]
-        closed = min(replica["closed"] for replica in replicas)
-        told = {"closed": closed, "silent": n_silent, "replicas": replicas}
-        return Response(orjson.dumps(told), media_type="application/json")
+    async def windows(after: _After = -1) -> Response:
+        return await told(observations.closed_after(after), WINDOWS, after)
+
+    @router.get(
+        "/samples",
+        summary="A sample of the requests that were answered, with their rows",
+        responses=answers(ObservedSamples, *_PROBLEMS),
+    )
+    async def sampled(after: _After = -1) -> Response:
+        return await told(samples.closed_after(after), SAMPLES, after)
 
     return router

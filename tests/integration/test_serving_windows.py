@@ -173,6 +173,32 @@ def told_in(client, minute):
     return {(model, route): window for (model, route, at), window in told(client).items() if at == minute}
 
 
+def test_sampled_rows_are_told_to_who_has_a_key_for_it_and_give_the_same_answer_again(built, tmp_path):
+    file = ApiKeyFile(tmp_path / "keys.json", SystemClock())
+    _, key = file.create("all", list(Scope))
+    registry = FakeRegistry(built, aliases={(QUICK, "production"): "1"})
+    clock = FakeClock(START)
+    settings = settings_for(tmp_path / "cache", api_keys=tmp_path / "keys.json", sample_share=1.0)
+    with (
+        running(settings, registry, clock=clock) as url,
+        httpx.Client(base_url=url, headers={"x-api-key": key}) as client,
+    ):
+        until(lambda: client.get("/readyz").is_success)
+        answer = ask(client, QUICK)
+        assert ask(client, QUICK, path="versions/1/predict").is_success  # it was not routed
+        clock.pass_s(60)
+        (replica,) = client.get("/admin/samples").json()["replicas"]
+        (sample,) = replica["samples"]
+        assert sample["prediction_id"] == answer.headers["x-prediction-id"]
+        again = client.post(f"/v1/models/{QUICK}/predict", json={"columns": sample["columns"]})
+        assert again.json()["predictions"] == answer.json()["predictions"] == sample["predictions"]
+
+
+def test_without_api_keys_nobody_gets_samples(served):
+    client, _, _ = served
+    assert client.get("/admin/samples").status_code == 403
+
+
 @pytest.mark.parametrize("after", ["-2", "x", "1e999", ""])
 def test_what_is_no_minute_is_refused(served, after):
     client, _, _ = served

@@ -1,6 +1,7 @@
 """Windows hold every routed request once, in minutes that are closed once."""
 
 from datetime import UTC, datetime
+from math import nan
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,6 +26,7 @@ from serving.errors import (
 from serving.metrics import Metrics
 from serving.models import Beside, Live, LoadedModel, Origin, RouteTable
 from serving.observations import KEPT_MINUTES, Observations, error_kind
+from serving.tallies import first_answer
 
 FIRST = 29_000_000
 ANSWER = Predictions(values=np.array(["yes"], dtype=object), probabilities=np.array([[0.25, 0.75]]))
@@ -69,8 +71,8 @@ class Server:
         self.seen.count()
 
     def answer(self, version=STABLE, route=Route.STABLE, *, ms=2.0, error=""):
-        answer = None if error else ANSWER
-        self.seen.put_down((version, route, self.steady_s - ms / 1000, self.steady_s, error, answer, 1))
+        answer, counted = (nan, nan) if error else first_answer(ANSWER)
+        self.seen.put_down((version, route, self.steady_s - ms / 1000, self.steady_s, error, answer, counted, 1))
 
     def told(self, after=-1):
         sent = orjson.dumps(self.seen.closed_after(after))

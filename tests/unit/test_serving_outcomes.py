@@ -14,7 +14,7 @@ from serving.errors import DuplicateKey, InvalidInput, MalformedBody
 from serving.observations import Reflection
 from serving.outcomes import MOST_NAMES, Memory, Told, bucket_of
 from serving.routes.outcomes import MOST_OUTCOMES, read_outcomes
-from serving.tallies import Arm
+from serving.tallies import Arm, first_answer
 from tests.unit.test_serving_observations import ANSWER, CANARY, FIRST, STABLE, Server
 
 CLASSIFIER = Arm("m", "1", Route.STABLE, Task.MULTICLASS, ("a", "b", 3))
@@ -52,7 +52,7 @@ def test_the_last_so_many_predictions_are_remembered_and_no_other(size, batches)
     memory, last = Memory(size), 0
     for n in batches:
         numbers = list(range(last + 1, last + n + 1))
-        memory.keep(REGRESSION, numbers, np.array(numbers, dtype=np.float64) / 2)
+        memory.keep(REGRESSION, np.array(numbers, dtype=np.int64), np.array(numbers, dtype=np.float64) / 2)
         last += n
     for number in range(-1, last + 3):
         found = memory.find(number)
@@ -65,13 +65,13 @@ def test_the_last_so_many_predictions_are_remembered_and_no_other(size, batches)
 
 def test_a_place_that_is_used_again_knows_nothing_of_before():
     memory = Memory(2)
-    memory.keep(REGRESSION, [1], np.array([1.0]))
+    memory.keep(REGRESSION, np.array([1]), np.array([1.0]))
     memory.keep_shadow(CLASSIFIER, 1, 2.0)
     assert memory.find(1).answers == ((REGRESSION, 1.0), (CLASSIFIER, 2.0))
     assert memory.is_first(memory.find(1), 63)
     assert not memory.is_first(memory.find(1), 63)
     assert memory.is_first(memory.find(1), 0)
-    memory.keep(REGRESSION, [3], np.array([3.0]))
+    memory.keep(REGRESSION, np.array([3]), np.array([3.0]))
     assert memory.find(3).answers == ((REGRESSION, 3.0),)
     assert memory.is_first(memory.find(3), 63)
     memory.keep_shadow(CLASSIFIER, 1, 2.0)
@@ -81,7 +81,7 @@ def test_a_place_that_is_used_again_knows_nothing_of_before():
 def served(**settings):
     server = Server(most_remembered=10, **settings)
     for number, (version, route) in enumerate([(STABLE, Route.STABLE), (CANARY, Route.CANARY)], 1):
-        server.seen.put_down((version, route, 0.0, server.steady_s, "", ANSWER, number))  # both say "yes"
+        server.seen.put_down((version, route, 0.0, server.steady_s, "", *first_answer(ANSWER), number))  # both: "yes"
     return server
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from release_platform.domain.metrics import Task
 from release_platform.domain.prediction import Predictions
 from release_platform.domain.windows import Route, number_bucket, share_bucket
-from serving.tallies import Arm, Tally, first_answers, number_buckets, share_buckets
+from serving.tallies import Arm, Tally, first_answer, number_buckets, prediction_buckets, share_buckets
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=True)
 
@@ -36,23 +36,19 @@ def answered(*rows):
 
 
 @pytest.mark.parametrize(
-    ("counted", "answers", "values", "buckets"),
+    ("counted", "predictions", "answer", "bucket"),
     [
-        (
-            arm(Task.REGRESSION),
-            [Predictions(values=np.array([2.0, 9.0])), Predictions(values=np.array([-0.5]))],
-            [2.0, -0.5],
-            [number_bucket(2.0), number_bucket(-0.5)],
-        ),
-        (arm(Task.BINARY, ("no", "yes")), [answered([0.2, 0.8], [1.0, 0.0]), answered([0.5, 0.5])], [1, 0], [80, 50]),
-        (arm(Task.MULTICLASS, ("a", "b", "c")), [answered([0.1, 0.2, 0.7])], [2], [2]),
-        (arm(Task.MULTICLASS, tuple(range(100))), [answered(np.eye(100)[41])], [41], [41]),
-        (arm(Task.BINARY, ("no", "yes")), [], [], []),
+        (arm(Task.REGRESSION), Predictions(values=np.array([2.0, 9.0])), 2.0, number_bucket(2.0)),
+        (arm(Task.REGRESSION), Predictions(values=np.array([-0.5])), -0.5, number_bucket(-0.5)),
+        (arm(Task.BINARY, ("no", "yes")), answered([0.2, 0.8], [1.0, 0.0]), 1, 80),
+        (arm(Task.BINARY, ("no", "yes")), answered([0.5, 0.5]), 0, 50),
+        (arm(Task.MULTICLASS, ("a", "b", "c")), answered([0.1, 0.2, 0.7]), 2, 2),
+        (arm(Task.MULTICLASS, tuple(range(100))), answered(np.eye(100)[41]), 41, 41),
     ],
 )
-def test_of_a_request_the_first_row_counts(counted, answers, values, buckets):
-    found, found_buckets = first_answers(counted, answers)
-    assert (found.tolist(), found_buckets.tolist()) == (values, buckets)
+def test_of_a_request_the_first_row_counts(counted, predictions, answer, bucket):
+    found, of_it = first_answer(predictions)
+    assert (found, prediction_buckets(counted, np.array([of_it])).tolist()) == (answer, [bucket])
 
 
 def test_counts_add_up_to_a_window():

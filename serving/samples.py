@@ -1,0 +1,132 @@
+"""A sample of the requests that were answered, rows and answers, for a candidate to be tried on.
+
+Whether a prediction is in it depends on its number alone, so on nothing that a client or a version does. Nothing is
+kept unless the server is told to, since rows are data of people.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from release_platform.domain.features import Column, ColumnType, FeaturePlan, Inputs, is_missing, n_rows_of
+from release_platform.domain.prediction import Predictions
+from release_platform.domain.windows import Route
+from serving.metrics import Metrics
+from serving.models import LoadedModel
+from serving.observations import KEPT_MINUTES
+
+MOST_ROWS = 20_000
+"""Most rows that are kept."""
+MOST_OF_ONE = 100
+"""Most rows of one request that are."""
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: multiples of it are spread evenly
+_ALL = 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    minute: int
+    number: int
+    model: str
+    version: str
+    plan: FeaturePlan
+    route: Route
+    n_rows: int
+    inputs: Inputs
+    predictions: Predictions
+
+
+class Samples:
+    """Keeps the sample of one process, of the last hour.
+
+    Args:
+        share: The share of the predictions that is in it, 0 to 1.
+        replica: The name of this process.
+        minute: Returns the present minute.
+        metrics: What is told of what was dropped before anybody fetched it.
+        most_rows: Most rows that are kept.
+
+    Attributes:
+        is_on: Whether anything can be in it.
+    """
+
+    def __init__(
+        self, *, share: float, replica: str, minute: Callable[[], int], metrics: Metrics, most_rows: int = MOST_ROWS
+    ) -> None:
+        self.is_on = share > 0
+        self._below = int(share * _ALL)
+        self._replica = replica
+        self._minute = minute
+        self._metrics = metrics
+        self._most_rows = most_rows
+        self._kept: deque[_Sample] = deque()
+        self._n_rows = 0
+        self._fetched = -1
+
+    def takes(self, number: int) -> bool:
+        """Returns whether the prediction of a number is in the sample."""
+        return number * _GOLDEN % _ALL < self._below
+
+    def offer(self, loaded: LoadedModel, route: Route, inputs: Inputs, predictions: Predictions, number: int) -> None:
+        """Keeps a request that was answered, if it is in the sample."""
+        if not self.takes(number):
+            return
+        n_rows = n_rows_of(inputs)
+        first = Predictions(values=predictions.values[:MOST_OF_ONE].copy())
+        by = (loaded.model, loaded.version, loaded.package.plan)  # not the model itself: it would stay in memory
+        self._kept.append(_Sample(self._minute(), number, *by, route, n_rows, _first(inputs), first))
+        self._n_rows += min(n_rows, MOST_OF_ONE)
+        before, n_lost = self._minute() - KEPT_MINUTES, 0
+        while self._n_rows > self._most_rows or self._kept[0].minute < before:
+            dropped = self._kept.popleft()
+            self._n_rows -= min(dropped.n_rows, MOST_OF_ONE)
+            n_lost += dropped.minute > self._fetched
+        if n_lost:
+            self._metrics.samples_lost(n_lost)
+
+    def closed_after(self, minute: int) -> dict[str, Any]:
+        """Returns, as a JSON value, the sample of the minutes after one that are over."""
+        closed = self._minute() - 1
+        found = [sample for sample in self._kept if minute < sample.minute <= closed]
+        self._fetched = max(self._fetched, *(one.minute for one in found)) if found else self._fetched
+        return {"replica": self._replica, "closed": closed, "samples": [self._told(sample) for sample in found]}
+
+    def _told(self, sample: _Sample) -> dict[str, Any]:
+        return {
+            "prediction_id": f"{self._replica}-{sample.number:x}",
+            "model": sample.model,
+            "version": sample.version,
+            "route": sample.route.value,
+            "minute": sample.minute,
+            "n_rows": sample.n_rows,
+            "columns": columns_of(sample.plan, sample.inputs),
+            "predictions": sample.predictions.values.tolist(),
+        }
+
+
+def columns_of(plan: FeaturePlan, inputs: Inputs) -> dict[str, list[Any]]:
+    """Returns rows as a client sends them as `columns`: what is missing is None, times are ISO 8601 text."""
+    columns = plan.columns(inputs)
+    return {column.name: _values(column.type, columns[column.name]) for column in plan.inputs}
+
+
+def _values(kind: ColumnType, column: Column) -> list[Any]:
+    said: list[Any]
+    match kind:
+        case ColumnType.TIMESTAMP:
+            said = np.datetime_as_string(column, unit="us").tolist()
+        case ColumnType.INTEGER | ColumnType.BOOLEAN:
+            whole = np.nan_to_num(column)
+            said = whole.astype(np.int64 if kind is ColumnType.INTEGER else np.bool_).tolist()
+        case _:
+            said = column.tolist()
+    return [None if gone else value for value, gone in zip(said, is_missing(column).tolist(), strict=True)]
+
+
+def _first(inputs: Inputs) -> Inputs:
+    if isinstance(inputs, np.ndarray):
+        return inputs[:MOST_OF_ONE].copy()
+    return {name: values[:MOST_OF_ONE].copy() for name, values in inputs.items()}
