@@ -174,7 +174,7 @@ class Edge:
         await answer(scope, receive, send_marked)
 
     def _admit(self, visit: _Visit, scope: Scope) -> None:
-        wanted = needed(scope["method"], visit.path, keyed=self._access.required)
+        wanted = needed(scope["method"], visit.path)
         if wanted is not None:
             head = visit.head
             caller = self._access.admit(head.get(b"authorization"), head.get(b"x-api-key"), wanted)

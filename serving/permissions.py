@@ -3,12 +3,12 @@
 from release_platform.domain.api_keys import Scope
 
 COUNTS = frozenset({"/admin/windows"})
-"""What only adds up what `/metrics` adds up too: where no API keys are asked for, everybody may read it."""
+"""What only adds up what `/metrics` adds up too; whoever may read that may read it."""
 
 PROBES = frozenset({"/livez", "/readyz", "/ping", "/health", "/v2/health/live", "/v2/health/ready"})
 
 
-def needed(method: str, path: str, *, keyed: bool = True) -> Scope | None:
+def needed(method: str, path: str) -> Scope | None:
     """Returns the scope that a request which is no prediction needs; None when anybody may send it.
 
     Probes are open, and so are pushed moves: their signatures prove them, whoever brings them.
@@ -16,12 +16,11 @@ def needed(method: str, path: str, *, keyed: bool = True) -> Scope | None:
     Args:
         method: The request's method.
         path: Its path.
-        keyed: Whether the server asks for API keys at all.
     """
     if path in PROBES or (method == "POST" and path.startswith("/v1/models/") and path.endswith("/certificate")):
         return None
     if path == "/v1/outcomes":
         return Scope.PREDICT
-    if path in COUNTS and not keyed:
+    if path in COUNTS:
         return Scope.READ
     return Scope.ADMIN if path.startswith("/admin") else Scope.READ
