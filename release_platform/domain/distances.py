@@ -181,7 +181,7 @@ def _wasserstein(reference: Numbers, present: Floats) -> float | None:
     if not reference.values or len(present) == 0 or not reference.spread > 0:
         return None
     now = of_numbers(present)
-    distance = wasserstein_distance(reference.values, now.values, reference.counts, now.counts)
+    distance = wasserstein_distance(reference.centres, now.centres, reference.counts, now.counts)
     return float(distance / reference.spread)
 
 
