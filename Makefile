@@ -24,7 +24,7 @@ export REASON
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up down backup restore run-pipeline promote serve smoke-test dev e2e test lint types arch check mutants chaos fuzz soak bench bench-install bench-serving bench-judge lock clean
+.PHONY: help install install-dev demo up down backup restore run-pipeline promote serve smoke-test dev e2e test lint types arch check mutants chaos fuzz soak bench bench-install bench-serving bench-judge bench-drift lock clean
 
 help: ## List all targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -137,6 +137,10 @@ bench-serving: install ## Our server against its peers and against no-op servers
 
 bench-judge: install ## How often the judge of live traffic is wrong, and how soon right, beside other rules
 	@$(BIN)/python benchmarks/judge.py
+
+bench-drift: install ## How often drift alarms are false, and how soon they come, beside other rules; 2013 replayed
+	@$(BIN)/python benchmarks/drift.py
+	@$(BIN)/python benchmarks/flight_drift.py
 
 lock: install-dev ## Compile requirements/*.txt anew from pyproject.toml
 	@for extra in dev platform serving build; do \

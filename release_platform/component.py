@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from release_platform.defs.audit import build_audit_check
 from release_platform.defs.data import build_features, build_raw_data, build_raw_data_check
 from release_platform.defs.evaluation import build_evaluation_report, build_gates
+from release_platform.defs.monitoring import build_drift_job, build_drift_report
 from release_platform.defs.naming import MODEL_TAG, STAGES, asset_key
 from release_platform.defs.promotion import build_production_version, build_registry_check
 from release_platform.defs.readiness import build_ready_check
@@ -102,6 +103,7 @@ def build_model(project: Project) -> dg.Definitions:
             build_production_version(project),
             build_rollout_asset(project),
             build_batch_scores(project),
+            build_drift_report(project),
         ],
         asset_checks=[
             build_raw_data_check(project),
@@ -123,6 +125,7 @@ def build_model(project: Project) -> dg.Definitions:
                 tags={MODEL_TAG: name},
             ),
             build_scoring_job(project),
+            build_drift_job(project),
         ],
         resources={f"mlflow_{name}": build_fluent_tracking(name, Settings().tracking_uri)},
         metadata={f"{PROJECT_METADATA}/{name}": dg.MetadataValue.path(str(project.folder / "defs.yaml"))},

@@ -5,6 +5,7 @@ from functools import cached_property
 
 from release_platform.adapters.mlflow_registry import MlflowRegistry
 from release_platform.adapters.mlflow_tracking import MlflowTracking
+from release_platform.adapters.recordings import Recordings
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.servers import Servers
 from release_platform.adapters.signing import KeyFolder
@@ -40,6 +41,11 @@ class Services:
     def snapshots(self) -> SnapshotStore:
         """The data snapshots."""
         return SnapshotStore(self.settings.snapshot_root)
+
+    @cached_property
+    def recordings(self) -> Recordings:
+        """The recorded requests."""
+        return Recordings(self.settings.recording_root)
 
     @cached_property
     def keys(self) -> KeyFolder:

@@ -119,6 +119,12 @@ class Settings(BaseSettings):
         return self.snapshots or _named(self._places.snapshots, "RELEASE_SNAPSHOTS")
 
     @property
+    def recording_root(self) -> str:
+        """Where recorded requests are kept: beside the snapshots where these are in a bucket, else in `home`."""
+        snapshots = self.snapshot_root
+        return f"{snapshots.rstrip('/')}/recordings" if snapshots.startswith("s3://") else str(self.root / "recordings")
+
+    @property
     def key_folder(self) -> Path:
         """Where the keys are."""
         return self.keys or self.root / "keys"

@@ -12,6 +12,7 @@ from release_platform.cli import (
     data,
     demo,
     dev,
+    drift,
     garbage,
     gate,
     keys,
@@ -55,6 +56,7 @@ app.command("audit")(audit.audit)
 app.command("serve")(serving.serve)
 app.command("verify")(serving.verify)
 app.command("score")(score.score)
+app.command("drift")(drift.drift)
 app.command("history")(show.history)
 app.command("lineage")(lineage.lineage)
 app.command("card")(card.card)

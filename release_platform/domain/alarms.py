@@ -5,9 +5,10 @@ Three steps, for each column and window:
 1. *A p-value against "no further away than always".* Let a window's rows be independent, of a distribution that is at
    most a floor away from the reference. The distance of the rows that came is larger by at most what chance adds, and
    that is bounded for any distribution and number of rows: `P(more than x) <= 2 exp(-2 n x**2)` for numbers
-   (Dvoretzky, Kiefer, Wolfowitz; Massart 1990), `exp(-2 n x**2)` above the average for texts (McDiarmid 1989). The
-   floor is the smallest difference that matters, or what the model's own history shows if more (`learned_floor`),
-   and how far the reference itself may be off.
+   (Dvoretzky, Kiefer, Wolfowitz; Massart 1990), `exp(-2 n x**2)` above the average for texts (McDiarmid 1989), and
+   Chernoff's for the shares of missing and of unseen values, which sees them sooner. The floor is the smallest
+   difference that matters, or what the model's own history shows if more (`learned_floor`), and how far the reference
+   itself may be off.
 2. *An e-value*: a number that is 1 on average, or less, if the p-value holds: `(1 - p + p ln p) / (p ln(p)**2)` (Vovk
    and Wang, E-values: calibration, combination and applications, Ann. Statist. 2021).
 3. *Evidence over time*: `M <- (M + 1) e`, Shiryaev's and Roberts' sum, an e-detector (Shin, Ramdas, Rinaldo,
@@ -28,6 +29,7 @@ from math import inf, isinf, log, sqrt
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import rel_entr  # type: ignore[import-untyped]
 
 from release_platform.domain.distances import Distance
 from release_platform.domain.json_form import exactly
@@ -40,6 +42,7 @@ MINIMUM_WINDOWS = 10
 """Of fewer windows no floor is learned."""
 _DOUBT = 0.05
 _STEPS = 40
+_MOST = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +84,47 @@ def log_p(found: Distance, floor: float) -> float:
         found: What a window shows.
         floor: How far away its distribution may be.
     """
-    beyond = found.share - found.expected - floor
+    beyond = found.share - found.expected - floor - reference_error(found)
     if beyond <= 0:
         return 0.0
     return min(0.0, (log(2) if found.expected == 0 else 0.0) - 2 * found.n_rows * beyond**2)
+
+
+def log_p_of_share(now: float, before: float, floor: float, *, n_rows: int, n_reference: int) -> float:
+    """Returns the same for a share of rows: `2 exp(-n KL)`, Chernoff's bound, sharp where shares are small.
+
+    Args:
+        now: The share in the window.
+        before: The share in the reference.
+        floor: By how much the window's true share may differ.
+        n_rows: Rows of the window.
+        n_reference: Rows of the reference.
+    """
+    off = sqrt(2 * before * (1 - before) * log(2 / _DOUBT) / n_reference) + log(2 / _DOUBT) / n_reference
+    nearest = min(max(now, before - floor - off), before + floor + off)
+    if nearest == now:
+        return 0.0
+    if not 0 < nearest < 1:
+        return -inf
+    apart = float(rel_entr(now, nearest) + rel_entr(1 - now, 1 - nearest))
+    return min(0.0, log(2) - n_rows * apart)
+
+
+def log_evidence(found: Distance, floor: float) -> float:
+    """Returns the logarithm of a column's e-value: the average of those of its values, its missing and unseen ones.
+
+    A distribution within the floor has each of these shares within the floor, so one floor serves all.
+
+    Args:
+        found: What a window shows.
+        floor: How far away its distribution may be.
+    """
+    n, m = found.n_rows, found.n_reference
+    each = [log_e(log_p(found, floor))]
+    each.append(log_e(log_p_of_share(found.missing, found.missing_before, floor, n_rows=n, n_reference=m)))
+    if found.unseen is not None:
+        each.append(log_e(log_p_of_share(found.unseen, 0.0, floor, n_rows=n, n_reference=m)))
+    return float(np.logaddexp.reduce(each)) - log(len(each))
 
 
 def log_e(log_of_p: float) -> float:
@@ -95,6 +135,7 @@ def log_e(log_of_p: float) -> float:
     """
     if log_of_p > -1e-4:
         return log(0.5)
+    log_of_p = max(log_of_p, -_MOST)
     p = np.exp(log_of_p)
     return float(np.log1p(p * (log_of_p - 1)) - log_of_p - 2 * log(-log_of_p))
 
@@ -119,7 +160,7 @@ def learned_floor(history: Sequence[Distance]) -> float:
 
 
 def _gained(history: Sequence[Distance], floor: float) -> float:
-    each = np.array([log_e(log_p(found, floor)) for found in history])
+    each = np.array([log_evidence(found, floor) for found in history])
     return float(np.logaddexp.reduce(each) - np.log(len(each)))
 
 
@@ -153,10 +194,6 @@ class Detector:
         """Returns a detector that has seen nothing."""
         return Detector(budget=budget, evidence=dict.fromkeys(columns, -inf))
 
-    def floor(self, found: Distance, learned: float) -> float:
-        """Returns how far away a window may be without drift."""
-        return max(self.budget.smallest, learned) + reference_error(found)
-
     def share(self, name: str) -> float:
         """Returns a column's evidence as a share of what it alone would need to alarm; 1 and more alarms."""
         needed = log(len(self.evidence) * self.budget.threshold)
@@ -171,7 +208,7 @@ class Detector:
         """
         grown = dict(self.evidence)
         for name in self.evidence.keys() & found.keys():
-            step = log_e(log_p(found[name], self.floor(found[name], floors.get(name, 0.0))))
+            step = log_evidence(found[name], max(self.budget.smallest, floors.get(name, 0.0)))
             grown[name] = float(np.logaddexp(self.evidence[name], 0.0)) + step
         alarming = _stepped_up(grown, log(self.budget.threshold))
         after = {name: -inf if name in alarming else value for name, value in grown.items()}

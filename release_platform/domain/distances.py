@@ -42,12 +42,19 @@ class Distance:
         expected: How large it is on average without any drift, for texts; 0 for numbers, whose bound needs none.
         n_rows: Rows of the window.
         n_reference: Rows of the reference.
+        missing: Share of missing values in the window.
+        missing_before: The same in the reference.
+        unseen: Share of rows with a category that the reference does not have; None where it does not keep them all,
+            and for numbers.
     """
 
     share: float
     expected: float
     n_rows: int
     n_reference: int
+    missing: float
+    missing_before: float
+    unseen: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +68,6 @@ class Difference:
         wasserstein: In standard deviations of the reference, for numbers; None for texts, and where either has no
             value or the reference is constant.
         p_value: Of no difference at all.
-        missing: Share of missing values in the window.
-        missing_before: The same in the reference.
-        unseen: Share of rows with a category that the reference does not know.
     """
 
     distance: Distance
@@ -71,9 +75,6 @@ class Difference:
     jensen_shannon: float
     wasserstein: float | None
     p_value: float
-    missing: float
-    missing_before: float
-    unseen: float
 
 
 def distance(reference: Summary, column: Column) -> Distance:
@@ -126,9 +127,15 @@ def total_variation(before: Floats, now: Floats) -> float:
 
 
 def _of_numbers(reference: Numbers, present: Floats, n_rows: int) -> Distance:
-    missing = abs((n_rows - len(present)) / n_rows - reference.missing / reference.n_rows)
-    share = max(_beside_sketch(reference, present, n_rows), missing)
-    return Distance(share=share, expected=0.0, n_rows=n_rows, n_reference=reference.n_rows)
+    missing, before = (n_rows - len(present)) / n_rows, reference.missing / reference.n_rows
+    return Distance(
+        share=max(_beside_sketch(reference, present, n_rows), abs(missing - before)),
+        expected=0.0,
+        n_rows=n_rows,
+        n_reference=reference.n_rows,
+        missing=missing,
+        missing_before=before,
+    )
 
 
 def _described_numbers(reference: Numbers, present: Floats, judged: Distance) -> Difference:
@@ -140,9 +147,6 @@ def _described_numbers(reference: Numbers, present: Floats, judged: Distance) ->
         jensen_shannon=_jensen_shannon(before, now),
         wasserstein=_wasserstein(reference, present),
         p_value=float(kolmogorov(judged.share * np.sqrt(n * m / (n + m)))),
-        missing=1 - len(present) / n,
-        missing_before=reference.missing / m,
-        unseen=0.0,
     )
 
 
@@ -177,7 +181,7 @@ def _wasserstein(reference: Numbers, present: Floats) -> float | None:
     if not reference.values or len(present) == 0 or not reference.spread > 0:
         return None
     now = of_numbers(present)
-    distance = wasserstein_distance(reference.values, now.values, reference.counts, now.counts)
+    distance = wasserstein_distance(reference.centres, now.centres, reference.counts, now.counts)
     return float(distance / reference.spread)
 
 
@@ -186,22 +190,27 @@ def _of_texts(reference: Categories, now: Categories) -> Distance:
     judged = _together(_table(reference, now), n)
     before, after = judged[0] / m, judged[1] / n
     expected = float(np.sqrt(before * (1 - before) / n).sum() / 2)
-    return Distance(share=total_variation(before, after), expected=expected, n_rows=n, n_reference=m)
+    unseen = sum(count for name, count in now.counts.items() if name not in reference.counts)
+    return Distance(
+        share=total_variation(before, after),
+        expected=expected,
+        n_rows=n,
+        n_reference=m,
+        missing=now.missing / n,
+        missing_before=reference.missing / m,
+        unseen=None if reference.other else (unseen + now.other) / n,
+    )
 
 
 def _described_texts(reference: Categories, now: Categories, judged: Distance) -> Difference:
     n, m = judged.n_rows, judged.n_reference
     table = _table(reference, now)
-    unseen = sum(count for name, count in now.counts.items() if name not in reference.counts)
     return Difference(
         distance=judged,
         psi=psi(table[0] / m, table[1] / n),
         jensen_shannon=_jensen_shannon(table[0] / m, table[1] / n),
         wasserstein=None,
         p_value=_chi_square(_together(table, n)),
-        missing=now.missing / n,
-        missing_before=reference.missing / m,
-        unseen=0.0 if reference.other else (unseen + now.other) / n,
     )
 
 

@@ -42,11 +42,19 @@ class WindowDrift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """The rows of one window, each column of shape (n_rows,), as `summarised` takes it."""
+    """The rows of one window.
+
+    Attributes:
+        begins: Its first moment, included.
+        ends: Its last moment, not included.
+        columns: Each column of shape (n_rows,), as `summarised` takes it.
+        schema: What whoever read them found wrong with the columns, in a sentence each.
+    """
 
     begins: datetime
     ends: datetime
     columns: Mapping[str, Column]
+    schema: tuple[str, ...] = ()
 
     @property
     def n_rows(self) -> int:
@@ -74,7 +82,7 @@ def watch(reference: Reference, detector: Detector, rows: Rows) -> tuple[Detecto
         for name, summary in reference.every.items()
         if rows.n_rows and name in rows.columns and _alike(summary, rows.columns[name])
     }
-    schema = schema_changes(reference, rows.columns) if rows.n_rows else ()
+    schema = rows.schema or (schema_changes(reference, rows.columns) if rows.n_rows else ())
     after, alarm = (
         detector.look({name: one.distance for name, one in found.items()}, reference.floors)
         if rows.n_rows
@@ -121,5 +129,8 @@ def _past(summary: Summary, name: str, history: Sequence[Mapping[str, Column]], 
 
 def _without(found: Distance) -> Distance:
     """Returns the distance from the reference without the window, which is a part of it."""
-    rest = 1 - found.n_rows / found.n_reference
-    return replace(found, share=min(found.share / rest, 1.0) if rest > 0 else 0.0)
+    n, m = found.n_rows, found.n_reference
+    if n >= m:
+        return replace(found, share=0.0, missing_before=found.missing)
+    missing = min(max((m * found.missing_before - n * found.missing) / (m - n), 0.0), 1.0)
+    return replace(found, share=min(found.share * m / (m - n), 1.0), missing_before=missing)

@@ -66,11 +66,19 @@ class Numbers:
         return self.n_present + self.missing
 
     @property
+    def centres(self) -> Floats:
+        """Where the rows of each count lie: at the value, or, where values are not all kept, halfway from the last."""
+        values = np.array(self.values, dtype=np.float64)
+        if self.rank_error == 0 or len(values) < 2:
+            return values
+        return np.concatenate((values[:1], (values[1:] + values[:-1]) / 2))
+
+    @property
     def spread(self) -> float:
         """Standard deviation of the kept values by their rows; NaN where nothing is present."""
         if not self.counts:
             return float("nan")
-        values, weights = np.array(self.values), np.array(self.counts) / self.n_present
+        values, weights = self.centres, np.array(self.counts) / self.n_present
         return float(np.sqrt(weights @ (values - weights @ values) ** 2))
 
     def merge(self, other: "Numbers") -> "Numbers":

@@ -59,7 +59,7 @@ def plan_columns(frame: pd.DataFrame, plan: FeaturePlan) -> dict[str, Column]:
         frame: Raw data in the snapshot dtypes; at least the plan's inputs.
         plan: The feature plan.
     """
-    return {column.name: _plain(frame[column.name], column.type) for column in plan.inputs}
+    return {column.name: plan_column(frame[column.name], column.type) for column in plan.inputs}
 
 
 def build_feature_table(frame: pd.DataFrame, spec: ModelSpec) -> pd.DataFrame:
@@ -168,7 +168,8 @@ def _json(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _plain(series: "pd.Series[Any]", kind: ColumnType) -> Column:
+def plan_column(series: "pd.Series[Any]", kind: ColumnType) -> Column:
+    """Returns a column in its snapshot dtype as a plan takes it, shape (n_rows,)."""
     if kind is ColumnType.CATEGORY:
         return _objects(series)
     if kind is ColumnType.TIMESTAMP:
@@ -210,7 +211,7 @@ def _target(frame: pd.DataFrame, spec: ModelSpec) -> Column:
             remedy="leave out rows without a known answer at the source",
         )
     kind = spec.contract.columns[spec.target.column].type
-    return _plain(series, kind) if spec.task is Task.REGRESSION else _text(series, kind)
+    return plan_column(series, kind) if spec.task is Task.REGRESSION else _text(series, kind)
 
 
 def _require_rows(spec: ModelSpec, held_out: Mask) -> None:

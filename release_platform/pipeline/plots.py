@@ -147,7 +147,7 @@ def draw_importance(of: Importance) -> bytes | None:
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_xlabel(f"loss of {of.metric} when shuffled ({of.n_rows:,} rows)")
 
-    return _png("Permutation importance", paint, height=1.6 + 0.24 * len(of.losses), left=0.34)
+    return png("Permutation importance", paint, height=1.6 + 0.24 * len(of.losses), left=0.34)
 
 
 def _roc(rows: Rows, positive: str) -> bytes:
@@ -162,7 +162,7 @@ def _roc(rows: Rows, positive: str) -> bytes:
         axes.set_ylabel("true positive rate (share of positives)")
         axes.legend(loc="lower right", frameon=False)
 
-    return _png(f"ROC curve of '{_short(positive)}'", paint)
+    return png(f"ROC curve of '{_short(positive)}'", paint)
 
 
 def _precision_recall(rows: Rows, positive: str) -> bytes:
@@ -180,7 +180,7 @@ def _precision_recall(rows: Rows, positive: str) -> bytes:
         axes.set_ylim(0, 1.03)
         axes.legend(loc="best", frameon=False)
 
-    return _png(f"Precision and recall of '{_short(positive)}'", paint)
+    return png(f"Precision and recall of '{_short(positive)}'", paint)
 
 
 def _calibration(rows: Rows) -> bytes:
@@ -200,7 +200,7 @@ def _calibration(rows: Rows) -> bytes:
         axes.set_title(f"error {point('expected_calibration_error', rows):.4f}", fontsize=9, loc="right")
         axes.legend(loc="upper left", frameon=False)
 
-    return _png("Calibration", paint)
+    return png("Calibration", paint)
 
 
 def _confusion(rows: Rows, classes: list[str]) -> bytes:
@@ -227,7 +227,7 @@ def _confusion(rows: Rows, classes: list[str]) -> bytes:
 
     left_out = f", first {MAXIMUM_CLASSES} of {k}" if k > MAXIMUM_CLASSES else ""
     bottom = 0.28 if turned else 0.13
-    return _png(
+    return png(
         f"Confusion (rows of each class{left_out})", paint, height=3.8 + 0.1 * len(names), bottom=bottom, left=0.2
     )
 
@@ -243,7 +243,7 @@ def _predicted_vs_true(rows: Rows, unit: str) -> bytes:
         axes.set_ylabel(_with_unit("predicted value", unit))
         axes.legend(loc="upper left", frameon=False)
 
-    return _png("Predicted and true values", paint, left=0.18)
+    return png("Predicted and true values", paint, left=0.18)
 
 
 def _residuals(rows: Rows, unit: str) -> bytes:
@@ -257,7 +257,7 @@ def _residuals(rows: Rows, unit: str) -> bytes:
         axes.set_ylabel("rows")
         axes.legend(loc="best", frameon=False)
 
-    return _png("Residuals", paint, left=0.16)
+    return png("Residuals", paint, left=0.16)
 
 
 def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
@@ -285,9 +285,18 @@ def _with_unit(label: str, unit: str) -> str:
     return f"{label} ({unit})" if unit else f"{label} (in the target's unit)"
 
 
-def _png(
+def png(
     title: str, paint: Callable[[Axes], None], *, height: float = 4.0, left: float = 0.13, bottom: float = 0.13
 ) -> bytes:
+    """Returns a plot in the style of all of them, as PNG.
+
+    Args:
+        title: Its title.
+        paint: Draws into the axes.
+        height: In inches; the width is 5.4.
+        left: Share of the width left of the axes.
+        bottom: Share of a height of 4 inches below the axes.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.4, height), dpi=100)

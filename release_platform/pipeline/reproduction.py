@@ -105,7 +105,7 @@ def reproduce(folder: Path, manifest: Manifest, raw: pd.DataFrame, *, recorded: 
         IntegrityError: A file is not the recorded one.
     """
     package = load_package(folder, manifest, engine="skops")
-    spec = replace(_recorded_spec(folder / "release.json"), training=TrainingSpec())  # wherever it was trained
+    spec = replace(recorded_spec(folder / "release.json"), training=TrainingSpec())  # wherever it was trained
     table = read_features(build_feature_table(raw, spec))
     fitted = fit(spec, table.features[~table.held_out], table.target[~table.held_out])
     inputs = package.golden["inputs"]
@@ -132,7 +132,12 @@ def _differences(recorded: Recorded, now: Mapping[str, str], code: Mapping[str, 
     )
 
 
-def _recorded_spec(file: Path) -> ModelSpec:
+def recorded_spec(file: Path) -> ModelSpec:
+    """Returns the spec that a version was trained by, from its `release.json`.
+
+    Raises:
+        IntegrityError: It carries none.
+    """
     described = json.loads(file.read_bytes()).get("spec")
     if described is None:
         raise IntegrityError(

@@ -41,7 +41,7 @@ def test_missing_numbers_count_as_a_value_of_their_own():
     found = difference(of_numbers(RNG.normal(size=50_000)), now)
 
     assert found.distance.share >= 0.1
-    assert (found.missing, found.missing_before) == (pytest.approx(0.1), 0.0)
+    assert (found.distance.missing, found.distance.missing_before) == (pytest.approx(0.1), 0.0)
     assert found.psi > 0.5
 
 
@@ -59,7 +59,7 @@ def test_the_distance_of_texts_is_the_total_variation_with_rare_ones_together():
     assert found.distance.share == pytest.approx(
         total_variation(np.array([0.6, 0.398, 0.002]), np.array([0.5, 0.4, 0.1]))
     )
-    assert found.unseen == pytest.approx(0.1)
+    assert found.distance.unseen == pytest.approx(0.1)
     assert found.distance.expected == pytest.approx(sum(np.sqrt(p * (1 - p) / 100) for p in (0.6, 0.398, 0.002)) / 2)
 
 
@@ -74,7 +74,7 @@ def test_the_p_value_of_texts_is_pearsons():
 def test_missing_texts_are_a_category_and_no_unseen_one():
     found = difference(of_texts(texts(*["a"] * 100)), texts(*["a"] * 80, *[MISSING] * 20))
 
-    assert (found.distance.share, found.missing, found.unseen) == (pytest.approx(0.2), 0.2, 0.0)
+    assert (found.distance.share, found.distance.missing, found.distance.unseen) == (pytest.approx(0.2), 0.2, 0.0)
 
 
 def test_psi_of_the_same_shares_is_nothing_and_bounded_where_one_is_empty():

@@ -1,0 +1,1 @@
+"""How drift alarms fare on data whose drift is known."""

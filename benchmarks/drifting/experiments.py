@@ -1,0 +1,103 @@
+"""How often each rule is wrong on stationary days, and after how many days it finds a shift."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.drifting import streams
+from benchmarks.drifting.rules import EVIDENTLY_SHARE, by_evidently, by_p_value
+from benchmarks.drifting.streams import Shift
+from release_platform.domain.alarms import DAYS, Budget, Detector
+from release_platform.domain.distances import difference, distance
+from release_platform.domain.drift import watch
+
+COLUMNS = (10, 50, 100, 200)
+ROWS = (200, 2000)
+"""Rows of a day."""
+SHIFT_COLUMNS, SHIFT_ROWS, PATIENCE = 50, 1000, 40
+RULES = ("ours", "p_value", "evidently")
+SHIFTS = (
+    Shift(said="one column + 0.1 standard deviations", apply=streams.moved("c0", 0.1)),
+    Shift(said="one column + 0.2 standard deviations", apply=streams.moved("c0", 0.2)),
+    Shift(said="one column + 0.5 standard deviations", apply=streams.moved("c0", 0.5)),
+    Shift(said="one column spread 1.5 times as wide", apply=streams.spread("c0", 1.5)),
+    Shift(said="every normal column + 0.1", apply=streams.moved_all(0.1)),
+    Shift(said="one column: 5 % become missing", apply=streams.lost("c0", 0.05)),
+    Shift(said="one column: 10 % become an unseen category", apply=streams.replaced("c4", 0.1, "unseen")),
+    Shift(said="one column: 25 % become the most frequent category", apply=streams.replaced("c4", 0.25, "category 0")),
+)
+
+
+def stationary(n_columns: int, n_rows: int, *, n_days: int, seed: int) -> dict[str, Any]:
+    """Returns alarms per 30 days of each rule over stationary days."""
+    rng = np.random.default_rng([seed, n_columns, n_rows])
+    reference = streams.reference(rng, n_columns, n_rows)
+    detector = Detector.of(list(reference.every), Budget(per_month=1.0))
+    alarms = dict.fromkeys(("ours", "p_value", "evidently_column", "evidently_dataset"), 0)
+    for number in range(n_days):
+        rows = streams.rows_of(streams.day(rng, n_columns, n_rows), number)
+        detector, shown = watch(reference, detector, rows)
+        drifted = by_evidently(shown.found)
+        alarms["ours"] += shown.alarm is not None
+        alarms["p_value"] += bool(by_p_value(shown.found))
+        alarms["evidently_column"] += bool(drifted)
+        alarms["evidently_dataset"] += len(drifted) >= EVIDENTLY_SHARE * n_columns
+    each = {name: count / n_days * DAYS for name, count in alarms.items()}
+    return {"columns": n_columns, "rows": n_rows, "days": n_days, **each}
+
+
+def delays(*, repeats: int, seed: int) -> list[dict[str, Any]]:
+    """Returns for each shift after how many days each rule names a shifted column."""
+    days: dict[str, dict[str, list[float]]] = {shift.said: {rule: [] for rule in RULES} for shift in SHIFTS}
+    for repeat in range(repeats):
+        rng = np.random.default_rng([seed, repeat])
+        reference = streams.reference(rng, SHIFT_COLUMNS, SHIFT_ROWS)
+        for shift in SHIFTS:
+            for rule, found in _first_days(reference, shift, rng).items():
+                days[shift.said][rule].append(found)
+    return [
+        {"said": said, **{rule: _summary(found) for rule, found in by_rule.items()}} for said, by_rule in days.items()
+    ]
+
+
+def _first_days(reference: Any, shift: Shift, rng: np.random.Generator) -> dict[str, float]:
+    detector = Detector.of(list(reference.every), Budget(per_month=1.0))
+    for _ in range(5):  # stationary days: the evidence stands as on any day
+        detector, _alarm = detector.look(_judged(reference, _day(rng)), reference.floors)
+    first: dict[str, float] = {}
+    for number in range(1, PATIENCE + 1):
+        before = _day(rng)
+        after = shift.apply(before, rng)
+        touched = [name for name in after if after[name] is not before[name]]
+        detector, alarm = detector.look(_judged(reference, after), reference.floors)
+        described = {name: difference(reference.columns[name], after[name]) for name in touched}
+        told = {
+            "ours": set(alarm.columns if alarm else ()),
+            "p_value": by_p_value(described),
+            "evidently": by_evidently(described),
+        }
+        for rule, columns in told.items():
+            if columns.intersection(touched):
+                first.setdefault(rule, number)
+        if len(first) == len(told):
+            break
+    return {rule: first.get(rule, float("inf")) for rule in RULES}
+
+
+def _day(rng: np.random.Generator) -> streams.Columns:
+    return streams.day(rng, SHIFT_COLUMNS, SHIFT_ROWS)
+
+
+def _judged(reference: Any, columns: streams.Columns) -> dict[str, Any]:
+    return {name: distance(reference.columns[name], values) for name, values in columns.items()}
+
+
+def _summary(days: Sequence[float]) -> dict[str, Any]:
+    found = np.sort(days)
+    middle, late = (float(found[int(np.ceil(share * len(found))) - 1]) for share in (0.5, 0.9))
+    return {
+        "found": float(np.isfinite(found).mean()),
+        "median": middle if np.isfinite(middle) else None,
+        "late": late if np.isfinite(late) else None,
+    }

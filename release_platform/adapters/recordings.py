@@ -1,0 +1,97 @@
+"""Recorded requests: what a version was asked and what it answered, as Parquet files by model, version and day.
+
+```
+<root>/<model>/<version>/<YYYY-MM-DD>/<name>.parquet
+```
+
+A file's columns are the version's inputs, `prediction`, `prediction_id`, `at` (UTC), and `probability` where there is
+one. A file appears whole or not at all, and is never changed.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+
+import pandas as pd
+import pyarrow as pa
+
+from release_platform.adapters.datasets import list_parquet, normal, parquet_files, reading, writing
+from release_platform.domain.scoring import SUFFIX
+
+
+def read_parquet(address: str) -> pd.DataFrame:
+    """Returns the rows of a Parquet file, or of all in a folder.
+
+    Raises:
+        SourceError: There is none, or it is no Parquet.
+        Unavailable: The storage does not answer.
+    """
+    return _rows([file.address for file in parquet_files(address)])
+
+
+class Recordings:
+    """The recorded requests.
+
+    Args:
+        root: A folder, which need not exist, or `s3://bucket/prefix`.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = normal(root)
+
+    def add(self, model: str, version: str, day: date, rows: pd.DataFrame, *, name: str) -> None:
+        """Keeps the rows of a file; one of that name is replaced.
+
+        Raises:
+            Unavailable: The storage does not answer, or is full.
+        """
+        table = pa.Table.from_pandas(rows, preserve_index=False)
+        with writing(f"{self._folder(model, version)}/{day.isoformat()}/{name}{SUFFIX}", table.schema) as writer:
+            writer.write_table(table)
+
+    def days(self, model: str, version: str) -> tuple[date, ...]:
+        """Returns the days of which something is kept, in order; none for an unknown version.
+
+        Raises:
+            Unavailable: The storage does not answer.
+        """
+        return tuple(sorted({_day_of(file) for file in self._files(model, version)}))
+
+    def read(self, model: str, version: str, days: Sequence[date]) -> pd.DataFrame:
+        """Returns the rows of some days, in their order; a table without columns where nothing is kept.
+
+        Raises:
+            SourceError: A file is no Parquet.
+            Unavailable: The storage does not answer.
+        """
+        wanted = set(days)
+        return _rows([file for file in self._files(model, version) if _day_of(file) in wanted])
+
+    def _folder(self, model: str, version: str) -> str:
+        return f"{self._root}/{model}/{version}"
+
+    def _files(self, model: str, version: str) -> list[str]:
+        return [file for file in list_parquet(self._folder(model, version)) if _find_day(file) is not None]
+
+
+def _rows(files: Sequence[str]) -> pd.DataFrame:
+    tables = []
+    for file in files:
+        with reading(file) as opened:
+            tables.append(opened.read())
+    joined = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+    del tables
+    found: pd.DataFrame = joined.to_pandas(split_blocks=True, self_destruct=True)
+    return found
+
+
+def _find_day(file: str) -> date | None:
+    try:
+        return date.fromisoformat(file.rsplit("/", 2)[-2])
+    except ValueError:  # what somebody else put there
+        return None
+
+
+def _day_of(file: str) -> date:
+    day = _find_day(file)
+    assert day is not None
+    return day

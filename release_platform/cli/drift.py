@@ -1,0 +1,117 @@
+"""`release drift`: recorded requests, or a file of rows, against what the Production version was trained on."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from release_platform.cli.console import err, out, show_json, show_table
+from release_platform.cli.options import Json, Model
+from release_platform.domain.alarms import SMALLEST
+from release_platform.domain.errors import NotFound
+
+if TYPE_CHECKING:
+    from release_platform.pipeline.drift import DriftReport
+
+SHOWN = 15
+
+
+def _since(text: str) -> timedelta:
+    found = re.fullmatch(r"([1-9]\d{0,3})([hdw])", text)
+    if found is None:
+        raise typer.BadParameter(f"'{text}' is no time; write e.g. 24h, 7d or 4w")
+    return timedelta(**{{"h": "hours", "d": "days", "w": "weeks"}[found[2]]: int(found[1])})
+
+
+Since = Annotated[
+    timedelta, typer.Option("--since", parser=_since, metavar="TIME", help="How far back, e.g. 24h, 7d, 4w.")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="A Parquet file of rows instead of the recorded ones; --since is not used."),
+]
+Html = Annotated[Path | None, typer.Option("--html", help="Write the report with all distributions to this file.")]
+PerMonth = Annotated[float, typer.Option("--budget", help="False alarms in 30 days, on average, at most.", min=1e-6)]
+Smallest = Annotated[float, typer.Option("--smallest", help="Share of rows that matters.", min=0.0, max=0.99)]
+
+
+def drift(
+    model: Model,
+    since: Since = "7d",  # type: ignore[assignment] # the parser reads it
+    data: Data = None,
+    html: Html = None,
+    budget: PerMonth = 1.0,
+    smallest: Smallest = SMALLEST,
+    json: Json = False,
+) -> None:
+    """Compare recorded requests, or the rows of a file, with what the Production version was trained on.
+
+    Days without drift alarm at most as often as the budget says, however many columns there are; see docs/drift.md. A
+    file may have the columns at (UTC), prediction and probability; what it lacks is asked of the model. The exit code
+    is 0 whether there is drift or not.
+
+    Examples:
+
+        release drift churn --since 7d
+
+        release drift churn --data july.parquet --html july.html
+    """
+    from release_platform.adapters.recordings import read_parquet
+    from release_platform.cli import running
+    from release_platform.defs.monitoring import load_version, read_recordings
+    from release_platform.domain.alarms import Budget
+    from release_platform.pipeline.drift import run
+    from release_platform.pipeline.drift_report import render_drift
+
+    project, services, now = running.project(model), running.services(), datetime.now(UTC)
+    version = load_version(services, project)
+    if data is not None:
+        frame, source = read_parquet(str(data)), str(data)
+    else:
+        frame, source = read_recordings(services, version, since=now - since, until=now), "the recorded requests"
+    if frame.empty:
+        raise NotFound(
+            f"{model}: there are no rows in {source}",
+            remedy="name a file with --data, look further back with --since, or see that the servers record requests",
+        )
+    if not json:
+        err.print(f"comparing {len(frame):,} rows with the training data of version {version.version} ...")
+    report = run(
+        version.known,
+        version.package,
+        frame,
+        positive=version.positive,
+        budget=Budget(per_month=budget, smallest=smallest),
+        at=now,
+        source=source,
+    )
+    if html is not None:
+        html.write_text(render_drift(report), encoding="utf-8")
+    if json:
+        show_json(report.to_json())
+    else:
+        _show(report, html)
+
+
+def _show(report: "DriftReport", html: Path | None) -> None:
+    from release_platform.pipeline.drift_report import ordered_columns, shares
+
+    out.print(report.said, markup=False, soft_wrap=True, style="red" if report.alarms else "green")
+    for window in report.alarms:
+        named = ", ".join(window.alarm.columns) if window.alarm else "; ".join(window.schema)
+        out.print(f"  {window.begins:%Y-%m-%d}, {window.n_rows:,} rows: {named}", markup=False, soft_wrap=True)
+    rows = [
+        (name, f"{one.psi:.3f}", f"{one.distance.share:.3f}", *shares(one))
+        for name, one in ((name, report.altogether[name]) for name in ordered_columns(report)[:SHOWN])
+    ]
+    show_table("all rows, by column", ("column", "PSI", "share of rows", "missing", "unseen"), rows)
+    if report.telling is not None:
+        out.print(f"all columns together: a classifier tells the rows apart with an AUC of {report.telling.auc:.3f}")
+    for quality, expected in report.quality.items():
+        if expected.value is not None:
+            ends = f"{expected.lower:.4f} to {expected.upper:.4f}"
+            out.print(f"expected {quality.value}, without labels: {expected.value:.4f} ({ends})")
+    if html is not None:
+        out.print(f"report: {html}", markup=False, soft_wrap=True)

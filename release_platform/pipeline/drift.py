@@ -1,0 +1,161 @@
+"""One run over recorded rows: what drifted, day by day and altogether, and how good the version probably still is."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from release_platform.adapters.model_package import ModelPackage
+from release_platform.domain.alarms import Budget, Detector
+from release_platform.domain.distances import Difference, difference
+from release_platform.domain.drift import WindowDrift, watch_all
+from release_platform.domain.estimation import Calibration, Estimate, Quality, estimate_accuracy, estimate_binary
+from release_platform.domain.reference import Reference, Summary, summarised
+from release_platform.pipeline.domain_classifier import Telling, tell_apart
+from release_platform.pipeline.drift_reference import Known
+from release_platform.pipeline.drift_rows import SCORE, Recorded, read_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftReport:
+    """What a run found.
+
+    Attributes:
+        reference: What the rows were held against.
+        windows: Each day, in order.
+        detector: The evidence after the last of them.
+        altogether: The difference of all rows, by column.
+        now: The summary of all rows, by column.
+        telling: Whether a classifier tells the rows from training rows; None where they are too few.
+        quality: The quality that is to be expected without labels; empty where it cannot be known.
+        n_rows: All rows.
+    """
+
+    reference: Reference
+    windows: tuple[WindowDrift, ...]
+    detector: Detector
+    altogether: Mapping[str, Difference]
+    now: Mapping[str, Summary]
+    telling: Telling | None
+    quality: Mapping[Quality, Estimate]
+    n_rows: int
+
+    @property
+    def alarms(self) -> tuple[WindowDrift, ...]:
+        """The days on which somebody should have looked."""
+        return tuple(window for window in self.windows if window.drifted)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that alarmed, in the order of their first alarm."""
+        named = [name for window in self.windows if window.alarm for name in window.alarm.columns]
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def schema(self) -> tuple[str, ...]:
+        """What is wrong with the columns, each once."""
+        return tuple(dict.fromkeys(sentence for window in self.windows for sentence in window.schema))
+
+    @property
+    def said(self) -> str:
+        """The outcome in a sentence."""
+        if not self.n_rows:
+            return "no rows: nothing can be said of drift"
+        within = f"in {self.n_rows:,} rows of {len(self.windows)} day(s)"
+        if not self.alarms:
+            return f"no drift {within}"
+        return f"drift {within}: " + "; ".join([*self.schema, *([", ".join(self.columns)] if self.columns else [])])
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report as a JSON value."""
+        return {
+            "model": self.reference.model,
+            "version": self.reference.version,
+            "rows": self.n_rows,
+            "drifted": bool(self.alarms),
+            "columns": list(self.columns),
+            "schema": list(self.schema),
+            "budget": asdict(self.detector.budget),
+            "windows": [_window_json(window) for window in self.windows],
+            "altogether": {name: _difference_json(one) for name, one in self.altogether.items()},
+            "telling": None if self.telling is None else asdict(self.telling),
+            "quality_without_labels": {quality.value: asdict(one) for quality, one in self.quality.items()},
+        }
+
+
+def run(
+    known: Known,
+    package: ModelPackage,
+    frame: pd.DataFrame,
+    *,
+    positive: object | None,
+    budget: Budget,
+    at: datetime,
+    source: str,
+    detector: Detector | None = None,
+) -> DriftReport:
+    """Returns what recorded rows show.
+
+    Args:
+        known: The version that they are held against.
+        package: The same, loaded.
+        frame: The rows; see `drift_rows`.
+        positive: The positive class of a binary model; None for others.
+        budget: What was promised.
+        at: Where the window of rows without a time ends.
+        source: Where the rows come from, for messages.
+        detector: The evidence of the days before; None for none.
+
+    Raises:
+        SourceError: The rows' times cannot be read.
+    """
+    recorded = read_rows(frame, package, positive, source=source)
+    reference = known.reference
+    begun = Detector.of(list(reference.every), budget) if detector is None else detector
+    after, windows = watch_all(reference, begun, recorded.days(until=at))
+    columns = {**recorded.features, **recorded.outputs}
+    there = {name: columns[name] for name, summary in reference.every.items() if recorded.n_rows and name in columns}
+    now = {name: summarised(values) for name, values in there.items()}
+    compared = {name for name in now if type(now[name]) is type(reference.every[name])}
+    return DriftReport(
+        reference=reference,
+        windows=windows,
+        detector=after,
+        altogether={name: difference(reference.every[name], there[name]) for name in there if name in compared},
+        now=now,
+        telling=tell_apart(known.sample, recorded.features, smallest=budget.smallest),
+        quality=expected_quality(recorded, known.calibration, is_binary=positive is not None),
+        n_rows=recorded.n_rows,
+    )
+
+
+def expected_quality(
+    recorded: Recorded, calibration: Calibration | None, *, is_binary: bool
+) -> dict[Quality, Estimate]:
+    """Returns the quality that recorded scores let expect; empty for a regression, or where no score is known."""
+    if calibration is None or SCORE not in recorded.outputs:
+        return {}
+    scores = np.asarray(recorded.outputs[SCORE], dtype=np.float64)
+    scores = scores[np.isfinite(scores)]
+    if is_binary:
+        return estimate_binary(scores, calibration.apply(scores))
+    return {Quality.ACCURACY: estimate_accuracy(calibration.apply(scores))}
+
+
+def _window_json(window: WindowDrift) -> dict[str, Any]:
+    return {
+        "begins": window.begins.isoformat(),
+        "ends": window.ends.isoformat(),
+        "rows": window.n_rows,
+        "alarm": [] if window.alarm is None else list(window.alarm.columns),
+        "schema": list(window.schema),
+        "psi": {name: one.psi for name, one in window.found.items()},
+    }
+
+
+def _difference_json(one: Difference) -> dict[str, Any]:
+    values = asdict(one)
+    return {**values.pop("distance"), **values}

@@ -1,0 +1,126 @@
+"""The reference of a version: its training rows, what it said of its held-out rows, and how its own past days differed.
+
+Floors are learned from windows of these very rows: by day where the data has a time and ten days or more, else from
+blocks of rows in their order.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from release_platform.adapters.model_package import ModelPackage
+from release_platform.domain.alarms import MINIMUM_WINDOWS
+from release_platform.domain.drift import with_floors
+from release_platform.domain.estimation import Calibration, calibrated
+from release_platform.domain.features import Column, ColumnType
+from release_platform.domain.reference import Reference, summarised
+from release_platform.domain.spec import ModelSpec, SplitStrategy
+from release_platform.pipeline.drift_rows import LABEL, SCORE, outputs_of
+from release_platform.pipeline.features import build_feature_table, read_features
+
+BLOCKS = 30
+LEAST_ROWS = 50
+MOST_WINDOWS = 200
+SAMPLE = 10_000
+
+Mask = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A version as drift knows it.
+
+    Attributes:
+        reference: Its reference.
+        sample: Some of its training rows, at most `SAMPLE`, for a classifier that tells them from new ones.
+        calibration: How its probabilities are to be read, learned from the held-out rows; None for a regression.
+    """
+
+    reference: Reference
+    sample: pd.DataFrame
+    calibration: Calibration | None
+
+
+def build_reference(spec: ModelSpec, package: ModelPackage, raw: pd.DataFrame, *, version: str) -> Known:
+    """Returns a version as drift knows it, from the raw data that it was trained on.
+
+    Args:
+        spec: The spec that it was trained by.
+        package: The version, loaded.
+        raw: The raw data, in the snapshot dtypes.
+        version: Its number.
+
+    Raises:
+        DataError: The data cannot be split as it was.
+    """
+    table = read_features(build_feature_table(raw, spec))
+    times = _times(raw, spec)
+    training = ~table.held_out
+    columns = {str(name): table.features[name].to_numpy() for name in table.features.columns}
+    past = {name: values[training] for name, values in columns.items()}
+    judged = {name: values[table.held_out] for name, values in columns.items()}
+    outputs = outputs_of(package, package.predict_features(judged), spec.target.positive_label)
+    summaries, said = ({name: summarised(one) for name, one in part.items()} for part in (past, outputs))
+    windows = windows_of(None if times is None else times[training], int(training.sum()))
+    judged_windows = windows_of(None if times is None else times[table.held_out], int(table.held_out.sum()))
+    floors = with_floors(summaries, [_rows(past, rows) for rows in windows])
+    floors |= with_floors(said, [_rows(outputs, rows) for rows in judged_windows])
+    chosen = np.sort(np.random.default_rng(spec.seed).permutation(int(training.sum()))[:SAMPLE])
+    return Known(
+        reference=Reference(
+            model=spec.name,
+            version=version,
+            columns=summaries,
+            outputs=said,
+            floors=floors,
+            n_windows=len(windows),
+        ),
+        sample=table.features[training].iloc[chosen].reset_index(drop=True),
+        calibration=_calibration(outputs, table.target[table.held_out], spec),
+    )
+
+
+def windows_of(times: Any, n_rows: int) -> tuple[Places, ...]:
+    """Returns the rows of each past window, at most the last `MOST_WINDOWS`; none where the rows are too few.
+
+    Args:
+        times: When each row was, shape (n_rows,), datetime64; None where nobody knows.
+        n_rows: How many rows there are.
+    """
+    order: Places = np.arange(n_rows) if times is None else np.argsort(times, kind="stable")
+    if times is not None:
+        days = times[order].astype("datetime64[D]").astype(np.int64)
+        by_day = np.split(order, np.flatnonzero(np.diff(days)) + 1)
+        enough = [rows for rows in by_day if len(rows) >= LEAST_ROWS]
+        if len(enough) >= MINIMUM_WINDOWS and sum(map(len, enough)) >= 0.8 * n_rows:
+            return tuple(enough[-MOST_WINDOWS:])
+    n_blocks = min(BLOCKS, n_rows // LEAST_ROWS)
+    return tuple(np.array_split(order, n_blocks)) if n_blocks >= MINIMUM_WINDOWS else ()
+
+
+def _rows(columns: dict[str, Column], rows: Places) -> dict[str, Column]:
+    return {name: values[rows] for name, values in columns.items()}
+
+
+def _times(raw: pd.DataFrame, spec: ModelSpec) -> Any:
+    """Returns when each row was, by the partitions, the split, or the only time among the columns; None for unknown."""
+    named = [spec.partitions.column] if spec.partitions else []
+    named += [spec.split.column] if spec.split.strategy is SplitStrategy.TIME and spec.split.column else []
+    stamps = [name for name, rules in spec.contract.columns.items() if rules.type is ColumnType.TIMESTAMP]
+    named += stamps if len(stamps) == 1 else []
+    if not named or raw[named[0]].isna().any():
+        return None
+    values = raw[named[0]]
+    return values.to_numpy() if values.dtype.kind == "M" else None
+
+
+def _calibration(outputs: dict[str, Column], truth: Column, spec: ModelSpec) -> Calibration | None:
+    if LABEL not in outputs:
+        return None
+    positive = spec.target.positive_label
+    came_true = truth == (outputs[LABEL] if positive is None else str(positive))
+    return calibrated(outputs[SCORE], came_true)

@@ -1,0 +1,167 @@
+"""Rows that clients sent, as drift looks at them: a version's features and what it says, day by day.
+
+A table of recorded rows has the version's inputs, and may have `at` (when, UTC), `prediction` and `probability` (of the
+positive class, or of the class that was answered). What it lacks of the last two is asked of the model.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from release_platform.adapters.model_package import ModelPackage
+from release_platform.domain.drift import Rows
+from release_platform.domain.errors import SourceError
+from release_platform.domain.features import MISSING, Column, ColumnType, FeaturePlan, Input
+from release_platform.domain.metrics import Task
+from release_platform.domain.spec import label_text
+from release_platform.pipeline.features import plan_column
+from release_platform.pipeline.profile import typed
+
+AT, PREDICTION, PROBABILITY = "at", "prediction", "probability"
+LABEL, VALUE, SCORE = "label", "value", "score"
+"""How the outputs are called: the label that is answered, a regression's value, and the probability."""
+_ASKED_AT_ONCE = 100_000
+
+Moments = npt.NDArray[np.datetime64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """Recorded rows in memory.
+
+    Attributes:
+        features: Each feature that could be computed, shape (n_rows,).
+        outputs: `label` or `value`, and `score`, where they are known.
+        at: When each row was answered, shape (n_rows,), UTC; None where nobody kept it.
+        schema: What is wrong with the columns, in a sentence each.
+        n_rows: How many there are.
+    """
+
+    features: Mapping[str, Column]
+    outputs: Mapping[str, Column]
+    at: Moments | None
+    schema: tuple[str, ...]
+    n_rows: int
+
+    def days(self, *, until: datetime) -> tuple[Rows, ...]:
+        """Returns the rows of each day with rows, in order; of rows without a time one window that ends at `until`."""
+        columns = {**self.features, **self.outputs}
+        if self.at is None or self.n_rows == 0:
+            begins = until - timedelta(days=1)
+            return (Rows(begins=begins, ends=until, columns=columns, schema=self.schema),) if self.n_rows else ()
+        days = self.at.astype("datetime64[D]")
+        order = np.argsort(days, kind="stable")
+        starts = np.flatnonzero(np.diff(days[order].astype(np.int64), prepend=-(2**62)))
+        found = []
+        for rows in np.split(order, starts[1:]):
+            begins = datetime.combine(days[rows[0]].item(), datetime.min.time(), tzinfo=UTC)
+            part = {name: values[rows] for name, values in columns.items()}
+            found.append(Rows(begins=begins, ends=begins + timedelta(days=1), columns=part, schema=self.schema))
+        return tuple(found)
+
+
+def read_rows(frame: pd.DataFrame, package: ModelPackage, positive: object | None, *, source: str) -> Recorded:
+    """Returns recorded rows.
+
+    Args:
+        frame: The table.
+        package: The version that answered them.
+        positive: The positive class of a binary model; None for others.
+        source: Where they come from, for messages.
+
+    Raises:
+        SourceError: `at` holds no times, or is missing in a row.
+    """
+    plan = package.plan
+    read = {column.name: _input(frame, column, source) for column in plan.inputs}
+    inputs, known = {name: values for name, (values, _) in read.items()}, set(read)
+    broken = {name: problem for name, (_, problem) in read.items() if problem}
+    touched = _touched(plan, broken)
+    features = {name: values for name, values in plan.apply(inputs).items() if name not in touched}
+    outputs = _recorded(frame[[name for name in (PREDICTION, PROBABILITY) if name in frame and name not in known]])
+    if not broken and len(frame) and len(outputs) < (1 if package.task is Task.REGRESSION else 2):
+        outputs = answers(package, inputs, positive, n_rows=len(frame)) | outputs
+    at = _moments(frame[AT], source) if AT in frame and AT not in known else None
+    return Recorded(features=features, outputs=outputs, at=at, schema=tuple(broken.values()), n_rows=len(frame))
+
+
+def answers(
+    package: ModelPackage, inputs: Mapping[str, Column], positive: object | None, *, n_rows: int
+) -> dict[str, Column]:
+    """Returns what a version says of rows: `value`, or `label` and `score`."""
+    parts = []
+    for first in range(0, n_rows, _ASKED_AT_ONCE):
+        rows = {name: values[first : first + _ASKED_AT_ONCE] for name, values in inputs.items()}
+        parts.append(outputs_of(package, package.predict(rows), positive))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+
+
+def outputs_of(package: ModelPackage, said: Any, positive: object | None) -> dict[str, Column]:
+    """Returns predictions as drift looks at them: `value`, or `label` and `score`."""
+    if said.probabilities is None:
+        return {VALUE: np.asarray(said.values, dtype=np.float64)}
+    place = None if positive is None else package.classes.index(positive)
+    score = said.probabilities.max(axis=1) if place is None else said.probabilities[:, place]
+    return {LABEL: np.array([label_text(one) for one in said.values], dtype=object), SCORE: score}
+
+
+def _input(frame: pd.DataFrame, column: Input, source: str) -> tuple[Column, str]:
+    if column.name not in frame:
+        return _absent(column, len(frame)), f"the input '{column.name}' is missing"
+    try:
+        conformed = typed(frame[[column.name]], {column.name: column.type}, source=source)
+    except SourceError as error:
+        return _absent(column, len(frame)), f"the input '{column.name}' is no {column.type}: {error.problem}"
+    return plan_column(conformed[column.name], column.type), ""
+
+
+def _absent(column: Input, n_rows: int) -> Column:
+    match column.type:
+        case ColumnType.CATEGORY:
+            return np.full(n_rows, MISSING, dtype=object)
+        case ColumnType.TIMESTAMP:
+            return np.full(n_rows, np.datetime64("NaT", "us"))
+        case _:
+            return np.full(n_rows, np.nan)
+
+
+def _touched(plan: FeaturePlan, broken: Iterable[str]) -> set[str]:
+    """Returns the inputs that are broken, and what is derived from them."""
+    touched = set(broken)
+    for step in plan.derived:
+        if touched.intersection(step.of):
+            touched.add(step.name)
+    return touched
+
+
+def _recorded(frame: pd.DataFrame) -> dict[str, Column]:
+    found: dict[str, Column] = {}
+    if PREDICTION in frame:
+        values = frame[PREDICTION]
+        if pd.api.types.is_float_dtype(values):
+            found[VALUE] = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        else:
+            codes, known = pd.factorize(values, use_na_sentinel=True)
+            found[LABEL] = np.array([*(label_text(one) for one in known.tolist()), MISSING], dtype=object)[codes]
+    if PROBABILITY in frame:
+        found[SCORE] = frame[PROBABILITY].to_numpy(dtype=np.float64, na_value=np.nan)
+    return found
+
+
+def _moments(column: "pd.Series[Any]", source: str) -> Moments:
+    given = typed(column.to_frame(), {AT: ColumnType.TIMESTAMP}, source=source)[AT]
+    missing = given.isna().to_numpy()
+    if missing.any():
+        raise SourceError(
+            "a row has no time",
+            remedy="record when it was answered",
+            source=source,
+            row=int(missing.argmax()) + 1,
+            column=AT,
+        )
+    return given.to_numpy(dtype="datetime64[us]")

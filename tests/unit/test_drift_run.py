@@ -1,0 +1,241 @@
+"""A run over recorded rows with a real package: what is read of them, what drifted, the page, and the recordings."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from release_platform.adapters.model_package import ModelPackage
+from release_platform.adapters.recordings import Recordings, read_parquet
+from release_platform.domain.alarms import Budget
+from release_platform.domain.errors import SourceError
+from release_platform.domain.estimation import Quality
+from release_platform.pipeline.contract import conform
+from release_platform.pipeline.domain_classifier import tell_apart
+from release_platform.pipeline.drift import DriftReport, run
+from release_platform.pipeline.drift_reference import Known, build_reference, windows_of
+from release_platform.pipeline.drift_report import markdown, render_drift
+from release_platform.pipeline.drift_rows import LABEL, SCORE, read_rows
+from release_platform.pipeline.features import build_feature_table, golden_inputs, read_features
+from release_platform.pipeline.packaging import write_package
+from release_platform.pipeline.training import fit
+from release_platform.project import parse_spec
+
+NOW = datetime(2026, 3, 8, tzinfo=UTC)
+SPEC = parse_spec(
+    {
+        "name": "orders",
+        "task": "binary",
+        "owner": "team:ml",
+        "source": {"csv": "orders.csv"},
+        "contract": {
+            "columns": {
+                "placed": {"type": "timestamp"},
+                "amount": {"type": "number"},
+                "age": {"type": "number", "nullable": True},
+                "city": {"type": "category"},
+                "late": {"type": "category", "allowed": ["no", "yes"]},
+            }
+        },
+        "target": {"column": "late", "positive": "yes"},
+        "features": ["amount", "age", "city", {"name": "hour", "operation": "hour", "of": ["placed"]}],
+        "estimator": {"type": "sklearn.linear_model.LogisticRegression"},
+        "gates": [{"name": "auc", "metric": "roc_auc", "minimum": 0.6}],
+    },
+    file=Path("defs.yaml"),
+)
+
+
+def orders(seed: int, n_days: int, *, first: str = "2026-01-01", shift: float = 0.0) -> pd.DataFrame:
+    rng, n = np.random.default_rng(seed), n_days * 150
+    minutes = np.sort(rng.integers(n_days * 1440, size=n))
+    amount = rng.normal(size=n) + shift
+    return pd.DataFrame(
+        {
+            "placed": pd.Timestamp(first) + pd.to_timedelta(minutes, unit="min"),
+            "amount": amount,
+            "age": np.where(rng.random(n) < 0.1, np.nan, rng.normal(40, 10, size=n)),
+            "city": rng.choice(["Ulm", "Bonn", "<b>Kiel"], size=n, p=[0.6, 0.3, 0.1]),
+            "late": np.where(rng.random(n) < 1 / (1 + np.exp(-1.5 * amount)), "yes", "no"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
+    raw = conform(orders(1, 40), SPEC.contract, source="orders")
+    table = build_feature_table(raw, SPEC)
+    rows = read_features(table)
+    fitted = fit(SPEC, rows.features[~rows.held_out], rows.target[~rows.held_out])
+    folder = tmp_path_factory.mktemp("package")
+    return write_package(folder, SPEC, fitted, rows.features[rows.held_out], golden_inputs(raw, table, SPEC)).package
+
+
+@pytest.fixture(scope="module")
+def known(package: ModelPackage) -> Known:
+    return build_reference(SPEC, package, conform(orders(1, 40), SPEC.contract, source="orders"), version="1")
+
+
+def recorded(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.drop(columns="late").assign(at=frame["placed"])
+
+
+def report_of(known: Known, package: ModelPackage, frame: pd.DataFrame) -> DriftReport:
+    return run(known, package, frame, positive="yes", budget=Budget(), at=NOW, source="rows")
+
+
+class TestReading:
+    def test_what_was_not_recorded_is_asked_of_the_model(self, package):
+        rows = read_rows(recorded(orders(2, 1)), package, "yes", source="rows")
+
+        assert set(rows.features) == {"amount", "age", "city", "hour"}
+        assert set(rows.outputs) == {LABEL, SCORE}
+        assert rows.outputs[SCORE][rows.outputs[LABEL] == "yes"].min() >= 0.5
+
+    def test_what_was_recorded_is_taken(self, package):
+        frame = recorded(orders(2, 1)).assign(prediction="no", probability=0.25)
+        rows = read_rows(frame, package, "yes", source="rows")
+
+        assert set(rows.outputs[LABEL]) == {"no"}
+        assert set(rows.outputs[SCORE]) == {0.25}
+
+    def test_an_input_that_is_missing_or_no_number_is_told_and_takes_what_is_derived_with_it(self, package):
+        frame = recorded(orders(2, 1)).assign(amount="much").drop(columns="placed")
+        rows = read_rows(frame, package, "yes", source="rows")
+
+        assert set(rows.features) == {"age", "city"}
+        assert rows.outputs == {}
+        assert rows.schema[0] == "the input 'placed' is missing" or "'amount' is no number" in rows.schema[0]
+        assert len(rows.schema) == 2
+
+    def test_days_are_in_order_whatever_the_order_of_rows(self, package):
+        frame = recorded(orders(2, 3)).sample(frac=1, random_state=1)
+        days = read_rows(frame, package, "yes", source="rows").days(until=NOW)
+
+        assert [day.begins.date() for day in days] == [date(2026, 1, 1), date(2026, 1, 2), date(2026, 1, 3)]
+        assert sum(day.n_rows for day in days) == len(frame)
+
+    def test_rows_without_a_time_are_one_window(self, package):
+        (day,) = read_rows(recorded(orders(2, 3)).drop(columns="at"), package, "yes", source="rows").days(until=NOW)
+
+        assert (day.ends, day.n_rows) == (NOW, 450)
+
+    def test_a_row_whose_time_is_missing_is_an_error_that_names_it(self, package):
+        frame = recorded(orders(2, 1))
+        frame.loc[3, "at"] = pd.NaT
+
+        with pytest.raises(SourceError, match="row 4"):
+            read_rows(frame, package, "yes", source="rows")
+
+
+class TestRun:
+    def test_days_like_those_before_show_no_drift(self, known, package):
+        report = report_of(known, package, recorded(orders(3, 7, first="2026-03-01")))
+
+        assert report.said == "no drift in 1,050 rows of 7 day(s)"
+        assert report.telling is not None
+        assert report.telling.auc < 0.6
+        assert report.quality[Quality.ROC_AUC].lower > 0.6
+
+    def test_a_shift_is_told_with_its_column_and_what_is_answered(self, known, package):
+        report = report_of(known, package, recorded(orders(3, 7, first="2026-03-01", shift=1.0)))
+
+        assert {"amount", SCORE, LABEL} <= set(report.columns)
+        assert {"age", "city", "hour"}.isdisjoint(report.columns)
+        assert report.alarms[0].begins.date() == date(2026, 3, 1)
+        assert report.telling is not None
+        assert report.telling.p_value < 0.001
+
+    def test_a_missing_input_is_drift_without_any_evidence(self, known, package):
+        report = report_of(known, package, recorded(orders(3, 2)).drop(columns="city"))
+
+        assert report.schema == ("the input 'city' is missing",)
+        assert report.alarms
+        assert report.quality == {}
+
+    def test_no_rows_say_nothing(self, known, package):
+        report = report_of(known, package, pd.DataFrame())
+
+        assert report.said == "no rows: nothing can be said of drift"
+        assert (report.windows, report.altogether, report.telling) == ((), {}, None)
+        assert "nothing can be said" in render_drift(report)
+
+    def test_the_page_needs_nothing_else_and_escapes_what_comes_from_data(self, known, package):
+        report = report_of(known, package, recorded(orders(3, 7, shift=1.0)))
+        page = render_drift(report)
+
+        assert page.count("data:image/png;base64,") == len(report.altogether)
+        assert "<b>Kiel" not in page
+        assert "http" not in page
+        assert "<script" not in page
+        assert markdown(report).splitlines()[2].startswith("| amount |")
+
+    def test_the_report_is_plain_json(self, known, package):
+        import json
+
+        found = json.loads(json.dumps(report_of(known, package, recorded(orders(3, 2, shift=1.0))).to_json()))
+
+        assert found["drifted"] is True
+        assert found["columns"][0] in {"amount", SCORE, LABEL}
+        assert len(found["windows"]) == 2
+
+
+class TestReference:
+    def test_it_learns_from_the_days_of_its_training_rows(self, known):
+        assert known.reference.n_windows == 40
+        assert known.reference.columns["age"].missing > 0
+        assert set(known.reference.outputs) == {LABEL, SCORE}
+        assert known.calibration is not None
+
+    def test_windows_are_days_blocks_or_nothing(self):
+        days = np.repeat(np.arange("2026-01-01", "2026-01-21", dtype="datetime64[D]"), 60)
+
+        assert len(windows_of(days, len(days))) == 20
+        assert len(windows_of(None, 3000)) == 30
+        assert len(windows_of(days[:300], 300)) == 0
+        assert windows_of(None, 200) == ()
+
+
+class TestClassifier:
+    def test_what_no_column_shows_alone_is_seen_together(self):
+        rng = np.random.default_rng(1)
+        x, y = rng.normal(size=(2, 2000))
+        before = pd.DataFrame({"x": x, "y": x + 0.1 * rng.normal(size=2000)})
+        together = tell_apart(before, {"x": x, "y": y}, smallest=0.02)
+
+        assert together is not None
+        assert together.auc > 0.9
+        assert together.p_value < 1e-6
+
+    def test_few_rows_or_no_column_in_common_say_nothing(self):
+        before = pd.DataFrame({"x": np.zeros(100)})
+
+        assert tell_apart(before, {"x": np.zeros(59)}, smallest=0.02) is None
+        assert tell_apart(before, {"z": np.zeros(100)}, smallest=0.02) is None
+        assert tell_apart(before, {}, smallest=0.02) is None
+
+
+class TestRecordings:
+    def test_rows_are_kept_by_day_and_read_back_in_order(self, tmp_path):
+        kept = Recordings(str(tmp_path / "recordings"))
+        for day in (2, 1):
+            kept.add("orders", "1", date(2026, 3, day), pd.DataFrame({"x": [float(day)]}), name="a")
+        kept.add("orders", "1", date(2026, 3, 1), pd.DataFrame({"x": [7.0], "z": ["new"]}), name="b")
+
+        assert kept.days("orders", "1") == (date(2026, 3, 1), date(2026, 3, 2))
+        assert kept.read("orders", "1", kept.days("orders", "1"))["x"].tolist() == [1.0, 7.0, 2.0]
+        assert kept.read("orders", "1", [date(2026, 3, 2)])["x"].tolist() == [2.0]
+
+    def test_an_unknown_version_and_foreign_files_have_no_days(self, tmp_path):
+        kept = Recordings(str(tmp_path))
+        (tmp_path / "orders" / "1" / "notes").mkdir(parents=True)
+        pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "orders" / "1" / "notes" / "a.parquet")
+
+        assert kept.days("orders", "1") == kept.days("orders", "2") == ()
+        assert kept.read("orders", "2", [date(2026, 3, 1)]).empty
+
+    def test_a_file_that_is_not_there_is_an_error(self, tmp_path):
+        with pytest.raises(SourceError):
+            read_parquet(str(tmp_path / "none.parquet"))
