@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from release_platform.defs.audit import build_audit_check
 from release_platform.defs.data import build_features, build_raw_data, build_raw_data_check
+from release_platform.defs.drill import build_drill_check
 from release_platform.defs.evaluation import build_evaluation_report, build_gates
 from release_platform.defs.monitoring import build_drift_job, build_drift_report
 from release_platform.defs.naming import MODEL_TAG, STAGES, asset_key
@@ -113,6 +114,7 @@ def build_model(project: Project) -> dg.Definitions:
             build_ready_check(project),
             build_audit_check(project),
             build_served_check(project),
+            build_drill_check(project),
             build_reproduced_check(project),
             build_selftest_check(project),
         ],

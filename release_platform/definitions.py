@@ -10,6 +10,7 @@ from dagster_shared.record import replace
 
 from release_platform.component import ModelRelease, build_model
 from release_platform.defs.audit import build_audit
+from release_platform.defs.drill import build_drill
 from release_platform.defs.lost_runs import build_lost_runs
 from release_platform.defs.promotion import build_jobs, build_run_closers, build_sensor
 from release_platform.defs.resources import Platform, Records, release_progress
@@ -58,7 +59,8 @@ def _shared(projects: Mapping[str, Project]) -> dg.Definitions:
         loggers={"release_progress": release_progress},
         executor=dg.in_process_executor,
     )
-    return dg.Definitions.merge(own, build_audit(projects), build_verification(projects))
+    drill = build_drill(projects, Settings().drill_cron)
+    return dg.Definitions.merge(own, build_audit(projects), build_verification(projects), drill)
 
 
 def _built(trees: Sequence[dg.ComponentTree]) -> list[dg.Definitions]:

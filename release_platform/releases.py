@@ -18,6 +18,7 @@ from release_platform.adapters.signing import KeyFolder
 from release_platform.delivery import Delivery
 from release_platform.domain.api_keys import holds_key
 from release_platform.domain.attestation import SIGNATURE_TAG, check_version_statement, version_statement
+from release_platform.domain.drill import find_unfinished
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.ledger import LedgerRow, is_of_rollout
 from release_platform.domain.lifecycle import Head, Move, rollback_target
@@ -220,7 +221,9 @@ class Releases:
     def facts(self, request: PromotionRequest, policy: PolicySpec) -> Facts:
         """Returns what is known of a request now."""
         current = self.store.rollouts.find_current(request.model)  # first: a head that is read later shows its moves
-        under_way = "" if current is None else _under_way(current.rollout, request)
+        drill = find_unfinished(self.store.ledger(request.model))
+        under_way = "" if drill is None else f"a drill of the rollback to version {drill.version} is under way"
+        under_way = under_way if current is None else _under_way(current.rollout, request)
         return replace(self.facts_alone(request, policy), under_way=under_way)
 
     def facts_alone(self, request: PromotionRequest, policy: PolicySpec) -> Facts:

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
         api_keys: The file of the API keys that callers show to the servers; empty: `api-keys.json` in `keys`.
         serving_url: Where the serving application answers; several servers separated by commas.
         serving_api_key: The API key that these servers ask for, with the scopes predict and read; empty for none.
+        drill_cron: When the schedule `drills` drills every model's rollback, in UTC; empty: it is off.
         dagster_url: Where Dagster's web server answers, for links.
         mlflow_url: Where MLflow's web server answers, for links.
         actor: Who acts; empty: the user of the operating system.
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     api_keys: Path | None = None
     serving_url: str = "http://127.0.0.1:8000"
     serving_api_key: SecretStr = SecretStr("")
+    drill_cron: str = ""
     dagster_url: str = "http://127.0.0.1:3000"
     mlflow_url: str = "http://127.0.0.1:5050"
     actor: str = ""

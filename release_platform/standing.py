@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from time import sleep
 from typing import Any
 
+from release_platform.domain.drill import find_unfinished, readiness
 from release_platform.domain.errors import DataError, NotFound
 from release_platform.domain.flips import flip_report
 from release_platform.domain.freeze import find_freeze
@@ -40,10 +41,22 @@ def status_of(releases: Releases, project: Project) -> dict[str, Any]:
         **head.to_json(),
         "registry_wrong": _lasting_deviations(releases, name) if head.epoch else [],
         "frozen": freeze.said if freeze else None,
+        "rollback": rollback_status(releases, head),
         "requests": [
             request_status(releases, project, request) for request in releases.store.requests(name, RequestState.OPEN)
         ],
     }
+
+
+def rollback_status(releases: Releases, head: Head) -> dict[str, Any] | None:
+    """Returns whether a rollback was shown to work, how long it took, and when; None when there is none to do."""
+    last = releases.store.drills.find_last(head.model)
+    row = find_unfinished(releases.store.ledger(head.model))
+    if row is None:
+        return readiness(last, head, datetime.now(UTC))
+    home = row.before["production"]
+    said = f"a drill is under way, or was cut off: `release drill {head.model}` brings version {home} back"
+    return {"ready": None, "said": said, "last": None if last is None else last.to_json()}
 
 
 def request_status(releases: Releases, project: Project, request: PromotionRequest) -> dict[str, Any]:

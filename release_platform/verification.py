@@ -1,9 +1,10 @@
 """Compares live servers with what is in Production: by the ledger, by the registry, and by a clean process."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from release_platform.adapters.golden_answers import run_golden
 from release_platform.adapters.live_verification import ServerReport, failure_of, verify_live
@@ -58,7 +59,22 @@ def verify_production(
 
 def get_expected(releases: Releases, model: str, version: str | None = None) -> Expected:
     """Returns what a server must answer. Raises as `verify_production`."""
-    row = _production_row(releases, model, version)
+    return expected_of(releases, _production_row(releases, model, version))
+
+
+def expected_of(releases: Releases, row: LedgerRow, columns: Mapping[str, Sequence[Any]] | None = None) -> Expected:
+    """Returns what a server answers by a row of the ledger that put a version into Production.
+
+    Args:
+        releases: Where the version is.
+        row: The row.
+        columns: The golden rows of another version that takes the same columns; None for its own.
+
+    Raises:
+        IntegrityError: The version in the registry is not the one that the ledger put there, or may not be loaded.
+        Unavailable: The registry does not answer.
+    """
+    model = row.model
     with TemporaryDirectory() as place:
         folder = Path(place) / f"{model} version {row.version}"
         folder.mkdir()
@@ -76,7 +92,7 @@ def get_expected(releases: Releases, model: str, version: str | None = None) -> 
                 "put into Production",
                 remedy=f"see `release audit {model}`",
             )
-        golden = run_golden(folder, record.manifest)
+        golden = run_golden(folder, record.manifest, columns)
     return Expected(model=model, version=row.version, digest=row.digest, epoch=row.epoch, golden=golden)
 
 

@@ -1,6 +1,6 @@
 """Lets the registry's model answer its golden rows in a process of its own, which shares nothing with its caller.
 
-The process is this module: `python -P -s -m release_platform.adapters.golden_answers FOLDER MANIFEST ANSWERS`. It looks
+The process is this module: `python -P -s -m release_platform.adapters.golden_answers FOLDER MANIFEST PLACE`. It looks
 neither into the current folder nor into the user's own packages for modules, computes on one thread, and gets none of
 the variables that change what numeric libraries do, nor any secret. It fetches nothing: the folder was fetched and
 authorised before. It writes numbers as their bytes, so that they are compared bit by bit.
@@ -11,10 +11,10 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,18 +24,22 @@ from release_platform.domain.identity import Manifest
 from release_platform.domain.prediction import Predictions
 from release_platform.domain.verification import GoldenRun
 
+if TYPE_CHECKING:
+    from release_platform.adapters.model_package import ModelPackage
+
 LONGEST_S = 300.0
 _KEPT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR")
 _FIXED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-_SAID, _NUMBERS = "answers.json", "numbers.npy"
+_ASKED, _SAID, _NUMBERS = "asked.json", "answers.json", "numbers.npy"
 
 
-def run_golden(folder: Path, manifest: Manifest) -> GoldenRun:
+def run_golden(folder: Path, manifest: Manifest, columns: Mapping[str, Sequence[Any]] | None = None) -> GoldenRun:
     """Returns what a version says of its golden rows, computed in a clean process.
 
     Args:
         folder: Its files.
         manifest: What they must be.
+        columns: The golden rows of another version that takes the same columns; None for its own.
 
     Raises:
         IntegrityError: They are not, they may not be loaded, or the process died.
@@ -44,6 +48,8 @@ def run_golden(folder: Path, manifest: Manifest) -> GoldenRun:
     with TemporaryDirectory() as place:
         listed = Path(place) / "manifest.json"
         listed.write_text(json.dumps(manifest.to_json()), encoding="utf-8")
+        if columns is not None:
+            (Path(place) / _ASKED).write_text(json.dumps(dict(columns)), encoding="utf-8")
         command = [sys.executable, "-P", "-s", "-m", __name__, str(folder), str(listed), place]
         try:
             done = subprocess.run(
@@ -88,16 +94,38 @@ def _answer(folder: Path, manifest: Manifest, place: Path) -> dict[str, Any]:
     from release_platform.adapters.model_package import load_package
 
     package = load_package(folder, manifest)
-    found = package.predict(package.golden_inputs)
+    rows = _rows(package, place)
+    found = package.predict(package.inputs_of(rows))
     numbers = found.values if found.probabilities is None else found.probabilities
     np.save(place / _NUMBERS, np.asarray(numbers, dtype=np.float64), allow_pickle=False)
     return {
         "engine": package.engine_name,
         "plan": package.plan.to_json(),
-        "columns": {column.name: package.golden["inputs"][column.name] for column in package.plan.inputs},
+        "columns": {column.name: rows[column.name] for column in package.plan.inputs},
         "classes": package.classes,
         "labels": [] if found.probabilities is None else found.values.tolist(),
     }
+
+
+def _rows(package: "ModelPackage", place: Path) -> Mapping[str, Sequence[Any]]:
+    """Returns the rows that are asked, once the package takes them."""
+    asked = place / _ASKED
+    if not asked.exists():
+        return dict(package.golden["inputs"])
+    rows: Mapping[str, Sequence[Any]] = json.loads(asked.read_bytes())
+    names = {column.name for column in package.plan.inputs}
+    problem = ", ".join(sorted(names ^ set(rows)))
+    try:
+        if not problem:
+            package.inputs_of(rows)
+    except (ReleaseError, ValueError, TypeError) as error:
+        problem = str(error)
+    if problem:
+        raise IntegrityError(
+            f"{package.model}: the version takes other rows than are asked now: {problem}",
+            remedy="whoever asks it in the present form is refused: change that first, or go back by a promotion",
+        )
+    return rows
 
 
 def main(folder: str, manifest: str, place: str) -> None:

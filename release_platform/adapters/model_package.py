@@ -14,7 +14,7 @@ The bytes that were checked are the bytes that are loaded. skops is walked and l
 the model must answer its golden rows in the shape that its task has.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -77,8 +77,11 @@ class ModelPackage:
     @cached_property
     def golden_inputs(self) -> Inputs:
         """The golden rows, as the plan takes them."""
-        inputs = self.golden["inputs"]
-        return self.plan.packed({column.name: as_column(column, inputs[column.name]) for column in self.plan.inputs})
+        return self.inputs_of(self.golden["inputs"])
+
+    def inputs_of(self, columns: Mapping[str, Sequence[Any]]) -> Inputs:
+        """Returns rows, given as JSON values by column, as the plan takes them."""
+        return self.plan.packed({column.name: as_column(column, columns[column.name]) for column in self.plan.inputs})
 
     def predict(self, inputs: Inputs) -> Predictions:
         """Returns the predictions for rows given as the plan's inputs (see `FeaturePlan.apply`)."""

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError as DuplicateRow
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.deadlines import PATIENCE_S
+from release_platform.adapters.drill_store import DrillStore
 from release_platform.adapters.rollout_store import RolloutStore
 from release_platform.adapters.store_database import grant, is_current, migrate, open_engine, store_url
 from release_platform.adapters.store_tables import columns_of, damaged, read_json, readable, table
@@ -55,6 +56,7 @@ class ReleaseStore:
     Attributes:
         rollouts: The rollouts in it.
         windows: The windows of live traffic in it.
+        drills: The drills of rollbacks in it.
 
     Args:
         url: The address.
@@ -69,6 +71,7 @@ class ReleaseStore:
         self._transactions = Transactions(self._engine)
         self.rollouts = RolloutStore(self._transactions)
         self.windows = WindowStore(self._transactions)
+        self.drills = DrillStore(self._transactions)
         with self._read() as connection:
             current = is_current(connection)
         if not current:

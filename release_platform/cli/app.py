@@ -13,6 +13,7 @@ from release_platform.cli import (
     demo,
     dev,
     drift,
+    drill,
     garbage,
     gate,
     keys,
@@ -51,6 +52,7 @@ app.command("promote")(promotion.promote)
 app.command("approve")(promotion.approve)
 app.command("cancel")(promotion.cancel)
 app.command("rollback")(promotion.rollback)
+app.command("drill")(drill.drill)
 app.add_typer(rollout.rollout, name="rollout")
 app.command("audit")(audit.audit)
 app.command("serve")(serving.serve)

@@ -78,6 +78,8 @@ def _show_status(state: dict[str, Any]) -> None:
             out.print(f"  {route}: version {state[route]['version']} with {state[route]['weight']:.4g} of the traffic")
     for fault in state["registry_wrong"]:
         out.print(f"  [red]{fault}[/]")
+    if state.get("rollback"):  # an operators' API of an older platform does not say it
+        out.print(f"  {state['rollback']['said']}", markup=False, highlight=False, soft_wrap=True)
     if state["frozen"]:
         out.print(f"  {state['frozen']}", markup=False, soft_wrap=True)
     for request in state["requests"]:

@@ -244,6 +244,7 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
         "UPDATE rollouts SET rollout_id = 'other'",
         "DELETE FROM rollouts",
         "UPDATE live_windows SET value = '{}'",
+        "UPDATE drills SET value = '{}'",
         "SET session_replication_role = replica",
     ],
 )

@@ -1,0 +1,245 @@
+"""A drill over two real servers under load: to the previous version and back, cut off between, and overtaken.
+
+Release store, packages, signatures, servers and HTTP are real.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Event, Thread
+from types import SimpleNamespace
+from typing import Any, cast
+
+import dagster as dg
+import httpx
+import pytest
+
+from release_platform.adapters.clock import SystemClock
+from release_platform.adapters.release_store import ReleaseStore
+from release_platform.adapters.servers import Servers
+from release_platform.defs.drill import CHECK, DAILY, build_drill
+from release_platform.defs.naming import asset_key
+from release_platform.domain.drill import Drilled, Outcome, find_unfinished
+from release_platform.domain.errors import NotFound, Refused, SpecError, Unavailable
+from release_platform.domain.freeze import FreezeWindow
+from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.spec import PolicySpec
+from release_platform.domain.strategy import Strategy
+from release_platform.drills import AUTOMATIC, Drills, Order, failure_of
+from release_platform.project import Project
+from release_platform.settings import Settings
+from release_platform.standing import rollback_status
+from tests.fakes.packages import CANCER_INPUTS, build_linear_classifier, build_onnx_classifier
+from tests.fakes.rollout_world import MODEL, World
+from tests.fakes.server import running, settings_for, until_version
+
+ROW = dict.fromkeys(CANCER_INPUTS, 1.5)
+POLICY = PolicySpec(current_baseline=False)
+CLOSED = FreezeWindow(reason="closing", from_="2020-01-01T00:00:00+00:00", until="2999-01-01T00:00:00+00:00")
+NOBODY = "http://127.0.0.1:1"
+
+
+@dataclass
+class Live:
+    """A platform with version 2 in Production after 1, and two servers under load."""
+
+    world: World
+    urls: tuple[str, ...]
+    client: httpx.Client
+    n_drills: int = 0
+    answers: Counter[tuple[int, str]] = field(default_factory=Counter)
+
+    def drills(self, *urls: str) -> Drills:
+        return Drills(self.world.releases, urls or self.urls)
+
+    def order(self, actor: str = "grace") -> Order:
+        self.n_drills += 1
+        return Order(model=MODEL, drill_id=f"d{self.n_drills}", actor=actor, reason="every month")
+
+    def run(self, moved: Callable[..., None] = lambda *_: None, *urls: str) -> Drilled:
+        return self.drills(*urls).run(self.order(), POLICY, moved=moved)
+
+    def stand(self) -> tuple[str | None, tuple[str, ...]]:
+        head = self.world.store.head(MODEL)
+        return head.production, head.previous
+
+    def cut_off(self) -> None:
+        """Leaves a drill as a process that was killed between its moves does."""
+        self.n_drills += 1
+        self.world.releases.rollback(
+            MODEL, to="1", actor="ada", reason="drill: cut", request_id=f"d{self.n_drills}#drill-there"
+        )
+
+    def load(self, ended: Event) -> None:
+        while not ended.wait(0.02):
+            for url in self.urls:
+                answer = self.client.post(f"{url}/v1/models/{MODEL}/predict", json={"rows": [ROW]})
+                self.answers[answer.status_code, answer.headers.get("x-model-version", "")] += 1
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    root = tmp_path_factory.mktemp("packages")
+    good = {(MODEL, n): build_linear_classifier(root / n, model=MODEL, n_rows=300 + 50 * int(n)) for n in ("1", "2")}
+    return good | {(MODEL, "3"): build_onnx_classifier(root / "3", model=MODEL)}  # its columns have other names
+
+
+@pytest.fixture(scope="module")
+def live(folders: dict[tuple[str, str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    root = tmp_path_factory.mktemp("drill")
+    (root / "home").mkdir()
+    world = World.make(folders, root / "home")
+    world.spec = replace(world.spec, rollout=replace(world.spec.rollout, strategy=Strategy.ALL_AT_ONCE))
+    world.ask("2")
+    with ExitStack() as stack:
+        client = stack.enter_context(httpx.Client(timeout=30))
+        settings = [settings_for(root / n / "cache", key_folder=world.home / "keys", refresh_s=2.0) for n in ("a", "b")]
+        urls = tuple(stack.enter_context(running(one, world.registry)) for one in settings)
+        for url in urls:
+            with httpx.Client(base_url=url) as one:
+                until_version(one, MODEL, "2")
+        world.servers = cast(Any, Servers(urls))
+        world.store.close()
+        world.clock, world.store = cast(Any, SystemClock()), ReleaseStore(f"sqlite:///{world.home / 'release.db'}")
+        world.compose(world.store, world.registry, world.keys)
+        yield Live(world, urls, client)
+    world.store.close()
+
+
+@pytest.fixture(autouse=True)
+def _as_before(live: Live) -> Iterator[None]:
+    assert live.stand() == ("2", ("1",))
+    yield
+    assert live.stand() == ("2", ("1",)), "a drill leaves Production as it was"
+
+
+@pytest.mark.timeout(300)
+def test_a_drill_swaps_and_comes_back_while_every_answer_is_right(live: Live) -> None:
+    moves: list[LedgerRow] = []
+    ended = Event()
+    load = Thread(target=live.load, args=(ended,))
+    load.start()
+    try:
+        found = live.run(lambda row, said: moves.append(row))
+    finally:
+        ended.set()
+        load.join()
+    assert (found.problems, found.n_failures) == ((), 0), found
+    assert found.outcome is Outcome.READY
+    assert found.there_ms is not None
+    assert found.back_ms is not None
+    assert set(found.servers) == set(live.urls)
+    assert found.there_ms in {times[0] for times in found.servers.values()}
+    assert found.n_requests >= 20
+    assert [(row.move, row.version, row.actor, row.reason) for row in moves] == [
+        ("rolled_back", "1", "grace", "drill: every month"),
+        ("rolled_back", "2", "grace", "drill: every month"),
+    ]
+    assert {status for status, _ in live.answers} == {200}, "no client was let down"
+    assert {version for _, version in live.answers} == {"1", "2"}
+    assert failure_of(found) is None
+    shown = rollback_status(live.world.releases, live.world.store.head(MODEL))
+    assert shown is not None
+    assert shown["said"].startswith(f"rollback-ready, {found.slowest_ms:.0f} ms, ")
+    assert live.world.wrong() == []
+
+
+@pytest.mark.timeout(300)
+def test_a_drill_that_is_killed_between_its_moves_is_brought_back_by_the_next_look(live: Live) -> None:
+    live.cut_off()
+    store = live.world.store
+    assert find_unfinished(store.ledger(MODEL)) is not None
+    shown = rollback_status(live.world.releases, store.head(MODEL))
+    assert shown is not None
+    assert "or was cut off" in shown["said"]
+    assert live.drills().recover(MODEL) is None, "it may be under way"
+    found = live.drills().recover(MODEL, older_than_s=0)
+    assert found is not None
+    assert found.outcome is Outcome.CUT_OFF
+    assert store.ledger(MODEL)[-1].actor == AUTOMATIC
+    assert isinstance(failure_of(found), Refused)
+    live.cut_off()
+    assert live.run().outcome is Outcome.CUT_OFF, "so does the command, at once"
+    assert find_unfinished(store.ledger(MODEL)) is None
+
+
+@pytest.mark.timeout(300)
+def test_whatever_stops_a_drill_in_its_own_process_production_comes_back(live: Live) -> None:
+    class Away(Exception):
+        pass
+
+    def stop(row: LedgerRow, said: object) -> None:
+        if row.version == "1":
+            live.world.stage("3")  # moves no version of Production, so it holds nothing up
+            raise Away
+
+    with pytest.raises(Away):
+        live.run(stop)
+    assert live.stand() == ("2", ("1",))
+    assert live.world.store.ledger(MODEL)[-1].actor == "grace"
+
+
+@pytest.mark.timeout(300)
+def test_a_move_of_somebody_else_meanwhile_stays(live: Live) -> None:
+    def move(row: LedgerRow, said: object) -> None:
+        if row.version == "1":
+            live.world.releases.rollback(MODEL, to="2", actor="ada", reason="the outage")
+
+    found = live.run(move)
+    assert (found.outcome, len(found.problems)) == (Outcome.OVERTAKEN, 1)
+    assert "by ada meanwhile (the outage), and stays" in found.problems[0]
+    assert live.world.store.ledger(MODEL)[-1].actor == "ada"
+    assert isinstance(failure_of(found), Refused)
+
+
+def test_no_drill_where_it_could_do_harm_and_nothing_moves(live: Live) -> None:
+    epoch = live.world.store.head(MODEL).epoch
+    frozen = replace(POLICY, freeze=(CLOSED,))
+    with pytest.raises(Refused, match="closing"):
+        live.drills().run(live.order(), frozen)
+    with pytest.raises(NotFound, match="names no server"):
+        Drills(live.world.releases, ()).run(live.order(), POLICY)
+    with pytest.raises(Refused, match="an actor and a reason"):
+        live.drills().run(live.order(actor=" "), POLICY)
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        live.run(lambda *_: None, live.urls[0], NOBODY)
+    assert live.world.store.head(MODEL).epoch == epoch
+
+
+# In Dagster
+
+
+@pytest.mark.timeout(300)
+def test_the_job_shows_both_moves_and_the_check_their_times(live: Live) -> None:
+    project = Project(spec=live.world.spec, folder=live.world.home)
+    settings = Settings(home=live.world.home, serving_url=",".join(live.urls))
+    services = SimpleNamespace(settings=settings, store=live.world.store, releases=live.world.releases)
+    platform = dg.ResourceDefinition.hardcoded_resource(SimpleNamespace(services=services))
+    location = dg.Definitions.merge(build_drill({MODEL: project}, ""), dg.Definitions(resources={"platform": platform}))
+    job = location.resolve_job_def("drill")
+    form = {"model": MODEL, "actor": "grace", "reason": "every month"}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(
+            run_config={"ops": {"swap_and_return": {"config": form}}},
+            instance=instance,
+        )
+        moves = instance.fetch_materializations(asset_key(MODEL, "production_version"), limit=5).records
+        events = [event for event in result.all_events if event.event_type_value == "ASSET_CHECK_EVALUATION"]
+    (check,) = [event.event_specific_data for event in events]
+    assert isinstance(check, dg.AssetCheckEvaluation)
+    assert (check.check_name, check.passed) == (CHECK, True)
+    assert {"there_ms", "back_ms", "requests", "failures"} <= set(check.metadata)
+    shown = [record.asset_materialization for record in moves]
+    assert [one.metadata["version"].value for one in shown if one] == ["2", "1"], "the newest first"
+
+
+def test_the_schedule_is_off_until_somebody_says_when() -> None:
+    (off,), (on,) = (list(build_drill({}, cron).schedules or ()) for cron in ("", "41 4 * * 1"))
+    assert isinstance(off, dg.ScheduleDefinition)
+    assert isinstance(on, dg.ScheduleDefinition)
+    assert (off.default_status, off.cron_schedule) == (dg.DefaultScheduleStatus.STOPPED, DAILY)
+    assert (on.default_status, on.cron_schedule) == (dg.DefaultScheduleStatus.RUNNING, "41 4 * * 1")
+    with pytest.raises(SpecError, match="no cron expression"):
+        build_drill({}, "every monday")
