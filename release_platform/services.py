@@ -55,7 +55,7 @@ class Services:
     @cached_property
     def servers(self) -> Servers:
         """The live servers."""
-        return Servers(self.settings.serving_urls, api_key=self.settings.serving_api_key.get_secret_value())
+        return Servers(self.settings.serving_urls, api_key=self.settings.admin_key)
 
     @cached_property
     def releases(self) -> Releases:
