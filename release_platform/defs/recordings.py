@@ -59,7 +59,7 @@ def _drop_old(projects: Projects, services: Services, cursor: dict[str, Any]) ->
     said = []
     for name, project in projects.items():
         n = services.recordings.drop_before(name, today - timedelta(days=project.spec.drift.keep_days))
-        said += [f"{name}: {n:,} files of recorded requests were too old, and are removed"] if n else []
+        said += [f"{name}: recorded requests were too old: {n:,} file(s) are removed"] if n else []
     cursor[_DROPPED] = today.isoformat()
     return said
 
