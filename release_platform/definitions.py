@@ -13,6 +13,7 @@ from release_platform.defs.audit import build_audit
 from release_platform.defs.drill import build_drill
 from release_platform.defs.lost_runs import build_lost_runs
 from release_platform.defs.promotion import build_jobs, build_run_closers, build_sensor
+from release_platform.defs.recordings import build_recordings_sensor
 from release_platform.defs.resources import Platform, Records, release_progress
 from release_platform.defs.rollout import build_rollout_job, build_rollout_sensor
 from release_platform.defs.verification import build_verification
@@ -52,6 +53,7 @@ def _shared(projects: Mapping[str, Project]) -> dg.Definitions:
         sensors=[
             build_sensor(projects, promote),
             build_rollout_sensor(projects),
+            build_recordings_sensor(projects),
             *build_run_closers(),
             build_lost_runs(),
         ],

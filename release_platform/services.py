@@ -12,6 +12,7 @@ from release_platform.adapters.signing import KeyFolder
 from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.releases import Releases
 from release_platform.rollouts import Rollouts
+from release_platform.sampled_traffic import SampledTraffic
 from release_platform.settings import Settings
 from release_platform.watch import Watch
 
@@ -55,12 +56,17 @@ class Services:
     @cached_property
     def servers(self) -> Servers:
         """The live servers."""
-        return Servers(self.settings.serving_urls, api_key=self.settings.serving_api_key.get_secret_value())
+        return Servers(self.settings.serving_urls, api_key=self.settings.admin_key)
 
     @cached_property
     def releases(self) -> Releases:
         """Registering, promoting, rolling back."""
         return Releases(self.store, self.registry, self.keys, servers=self.servers)
+
+    @cached_property
+    def sampled_traffic(self) -> SampledTraffic:
+        """What the live servers sample of their requests, for the recordings."""
+        return SampledTraffic(self.recordings, self.servers)
 
     @cached_property
     def rollouts(self) -> Rollouts:

@@ -39,6 +39,8 @@ class Settings(BaseSettings):
         api_keys: The file of the API keys that callers show to the servers; empty: `api-keys.json` in `keys`.
         serving_url: Where the serving application answers; several servers separated by commas.
         serving_api_key: The API key that these servers ask for, with the scopes predict and read; empty for none.
+        serving_admin_key: The API key with the scope admin, by which counts and samples of live traffic are fetched;
+            empty: `serving_api_key`.
         drill_cron: When the schedule `drills` drills every model's rollback, in UTC; empty: it is off.
         dagster_url: Where Dagster's web server answers, for links.
         mlflow_url: Where MLflow's web server answers, for links.
@@ -68,6 +70,7 @@ class Settings(BaseSettings):
     api_keys: Path | None = None
     serving_url: str = "http://127.0.0.1:8000"
     serving_api_key: SecretStr = SecretStr("")
+    serving_admin_key: SecretStr = SecretStr("")
     drill_cron: str = ""
     dagster_url: str = "http://127.0.0.1:3000"
     mlflow_url: str = "http://127.0.0.1:5050"
@@ -90,6 +93,11 @@ class Settings(BaseSettings):
     def serving_urls(self) -> tuple[str, ...]:
         """The addresses of all servers, each once."""
         return tuple(dict.fromkeys(url.strip().rstrip("/") for url in self.serving_url.split(",") if url.strip()))
+
+    @property
+    def admin_key(self) -> str:
+        """The API key by which live traffic is fetched from the servers; empty for none. It is not to be printed."""
+        return self.serving_admin_key.get_secret_value() or self.serving_api_key.get_secret_value()
 
     @cached_property
     def root(self) -> Path:

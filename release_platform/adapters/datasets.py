@@ -93,6 +93,18 @@ def _rows(address: str) -> tuple[int, ...]:
         return tuple(file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups))
 
 
+def remove_file(address: str) -> None:
+    """Removes a file for good; does nothing when it is gone.
+
+    Raises:
+        Unavailable: The storage does not answer.
+    """
+    with translated(address):
+        filesystem, path = _open(address)
+        if filesystem.get_file_info(path).type == pafs.FileType.File:
+            filesystem.delete_file(path)
+
+
 @contextmanager
 def reading(address: str) -> Iterator[pq.ParquetFile]:
     """Opens a Parquet file, to be read in pieces; it must not change meanwhile.

@@ -14,7 +14,7 @@ from datetime import date
 import pandas as pd
 import pyarrow as pa
 
-from release_platform.adapters.datasets import list_parquet, normal, parquet_files, reading, writing
+from release_platform.adapters.datasets import list_parquet, normal, parquet_files, reading, remove_file, writing
 from release_platform.domain.scoring import SUFFIX
 
 
@@ -45,8 +45,31 @@ class Recordings:
             Unavailable: The storage does not answer, or is full.
         """
         table = pa.Table.from_pandas(rows, preserve_index=False)
-        with writing(f"{self._folder(model, version)}/{day.isoformat()}/{name}{SUFFIX}", table.schema) as writer:
+        with writing(self._file(model, version, day, name), table.schema) as writer:
             writer.write_table(table)
+
+    def add_new(self, model: str, version: str, day: date, rows: pd.DataFrame, *, name: str) -> bool:
+        """Keeps the rows of a file, and returns whether it is new; one of that name stays as it is.
+
+        Raises:
+            Unavailable: The storage does not answer, or is full.
+        """
+        if list_parquet(self._file(model, version, day, name)):
+            return False
+        self.add(model, version, day, rows, name=name)
+        return True
+
+    def drop_before(self, model: str, day: date) -> int:
+        """Removes what is kept of all versions of a model of earlier days, and returns how many files that were.
+
+        Raises:
+            Unavailable: The storage does not answer.
+        """
+        files = list_parquet(f"{self._root}/{model}")
+        old = [file for file in files if (of := _find_day(file)) is not None and of < day]
+        for file in old:
+            remove_file(file)
+        return len(old)
 
     def days(self, model: str, version: str) -> tuple[date, ...]:
         """Returns the days of which something is kept, in order; none for an unknown version.
@@ -68,6 +91,9 @@ class Recordings:
 
     def _folder(self, model: str, version: str) -> str:
         return f"{self._root}/{model}/{version}"
+
+    def _file(self, model: str, version: str, day: date, name: str) -> str:
+        return f"{self._folder(model, version)}/{day.isoformat()}/{name}{SUFFIX}"
 
     def _files(self, model: str, version: str) -> list[str]:
         return [file for file in list_parquet(self._folder(model, version)) if _find_day(file) is not None]

@@ -1,4 +1,4 @@
-"""All live servers, asked at once over HTTP: a move of Production is pushed to them, and windows come from them."""
+"""All live servers, asked at once over HTTP: moves are pushed to them, windows and samples come from them."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ import httpx
 
 from release_platform.adapters.serving_client import ServingClient
 from release_platform.domain.errors import Unavailable, VerificationFailed
-from release_platform.domain.ports import HandedIn
+from release_platform.domain.ports import HandedIn, HandedSamples
 from release_platform.domain.push import Accepted, Declined, Outcome, Push, Unanswered
 
 CONNECT_S = 2.0
@@ -22,7 +22,7 @@ class Servers:
     Args:
         urls: Their addresses.
         answer_s: Seconds that each has to answer; to connect it has two at most.
-        api_key: The API key with which their windows are read; empty for none. A pushed move proves itself.
+        api_key: The API key with which their windows and samples are read; empty for none. A pushed move proves itself.
     """
 
     def __init__(self, urls: Sequence[str], answer_s: float = ANSWER_S, *, api_key: str = "") -> None:
@@ -47,6 +47,24 @@ class Servers:
         found = [HandedIn(url=url, replica=replica, windows=windows) for replica, windows in told.items()]
         silent = f"{n_silent} of its processes did not answer in time"
         return [*found, HandedIn(url=url, problem=silent)] if n_silent else found
+
+    def samples(self, after: Mapping[str, int]) -> Sequence[HandedSamples]:
+        """See `Servers`."""
+        if not self._urls:
+            return ()
+        with ThreadPoolExecutor(len(self._urls), thread_name_prefix="samples") as threads:
+            return list(threads.map(lambda url: self._samples_of(url, after.get(url, -1)), self._urls))
+
+    def _samples_of(self, url: str, after: int) -> HandedSamples:
+        try:
+            connect_s = min(CONNECT_S, self._answer_s)
+            with ServingClient(url, self._answer_s, connect_s=connect_s, api_key=self._api_key) as client:
+                told, closed, n_silent = client.samples(after)
+        except (Unavailable, VerificationFailed) as error:
+            return HandedSamples(url=url, problem=error.problem)
+        if n_silent:
+            return HandedSamples(url=url, samples=told, problem=f"{n_silent} of its processes did not answer in time")
+        return HandedSamples(url=url, closed=closed, samples=told)
 
     def push(self, push: Push) -> Sequence[Outcome]:
         """See `Servers`."""

@@ -9,7 +9,6 @@ import typer
 
 from release_platform.cli.console import err, out, show_json, show_table
 from release_platform.cli.options import Json, Model
-from release_platform.domain.alarms import SMALLEST
 from release_platform.domain.errors import NotFound
 
 if TYPE_CHECKING:
@@ -26,24 +25,36 @@ def _since(text: str) -> timedelta:
 
 
 Since = Annotated[
-    timedelta, typer.Option("--since", parser=_since, metavar="TIME", help="How far back, e.g. 24h, 7d, 4w.")
+    timedelta | None,
+    typer.Option(
+        "--since",
+        parser=_since,
+        metavar="TIME",
+        help="How far back, e.g. 24h, 7d, 4w; default: the model's since_days.",
+    ),
 ]
 Data = Annotated[
     Path | None,
     typer.Option("--data", help="A Parquet file of rows instead of the recorded ones; --since is not used."),
 ]
 Html = Annotated[Path | None, typer.Option("--html", help="Write the report with all distributions to this file.")]
-PerMonth = Annotated[float, typer.Option("--budget", help="False alarms in 30 days, on average, at most.", min=1e-6)]
-Smallest = Annotated[float, typer.Option("--smallest", help="Share of rows that matters.", min=0.0, max=0.99)]
+PerMonth = Annotated[
+    float | None,
+    typer.Option("--budget", help="False alarms in 30 days, on average, at most; default: the model's.", min=1e-6),
+]
+Smallest = Annotated[
+    float | None,
+    typer.Option("--smallest", help="Share of rows that matters; default: the model's.", min=0.0, max=0.99),
+]
 
 
 def drift(
     model: Model,
-    since: Since = "7d",  # type: ignore[assignment] # the parser reads it
+    since: Since = None,
     data: Data = None,
     html: Html = None,
-    budget: PerMonth = 1.0,
-    smallest: Smallest = SMALLEST,
+    budget: PerMonth = None,
+    smallest: Smallest = None,
     json: Json = False,
 ) -> None:
     """Compare recorded requests, or the rows of a file, with what the Production version was trained on.
@@ -61,7 +72,6 @@ def drift(
     from release_platform.adapters.recordings import read_parquet
     from release_platform.cli import running
     from release_platform.defs.monitoring import load_version, read_recordings
-    from release_platform.domain.alarms import Budget
     from release_platform.pipeline.drift import run
     from release_platform.pipeline.drift_report import render_drift
 
@@ -70,7 +80,12 @@ def drift(
     if data is not None:
         frame, source = read_parquet(str(data)), str(data)
     else:
-        frame, source = read_recordings(services, version, since=now - since, until=now), "the recorded requests"
+        frame, source = (
+            read_recordings(
+                services, version, since=now - (since or timedelta(days=project.spec.drift.since_days)), until=now
+            ),
+            "the recorded requests",
+        )
     if frame.empty:
         raise NotFound(
             f"{model}: there are no rows in {source}",
@@ -83,7 +98,7 @@ def drift(
         version.package,
         frame,
         positive=version.positive,
-        budget=Budget(per_month=budget, smallest=smallest),
+        budget=project.spec.drift.promise(budget=budget, smallest=smallest),
         at=now,
         source=source,
     )

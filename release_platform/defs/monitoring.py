@@ -20,7 +20,7 @@ from release_platform.defs.clean_process import get_registration
 from release_platform.defs.naming import asset_key, numbers, shared
 from release_platform.defs.promotion import NamedFailures
 from release_platform.defs.resources import Platform
-from release_platform.domain.alarms import SMALLEST, Budget, Detector
+from release_platform.domain.alarms import Budget, Detector
 from release_platform.domain.errors import IntegrityError, NotFound
 from release_platform.domain.json_form import exactly
 from release_platform.pipeline.drift import DriftReport, run
@@ -35,6 +35,8 @@ from release_platform.services import Services
 STAGE = "drift_report"
 CHECK = "no_drift"
 STATE = "drift_state"
+DAILY = "23 2 * * *"
+"""In UTC: more than the hour later for which servers keep samples."""
 MOST_DAYS = 31
 """Days that one run looks at, at most: the newest."""
 
@@ -42,10 +44,12 @@ MOST_DAYS = 31
 class DriftForm(dg.Config):
     """What is promised."""
 
-    false_alarms_per_month: float = Field(
-        default=1.0, gt=0, description="False alarms in 30 days, on average, at most."
+    false_alarms_per_month: float | None = Field(
+        default=None, gt=0, description="False alarms in 30 days, on average, at most; empty: the model's drift.budget."
     )
-    smallest: float = Field(default=SMALLEST, ge=0, lt=1, description="The smallest share of rows that matters.")
+    smallest: float | None = Field(
+        default=None, ge=0, lt=1, description="The smallest share of rows that matters; empty: the model's."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +132,7 @@ def build_drift_report(project: Project) -> dg.AssetsDefinition:
     def drift_report(context: dg.AssetExecutionContext, config: DriftForm, platform: Platform) -> dg.MaterializeResult:  # type: ignore[type-arg] # Dagster takes a result with checks only as it is
         with NamedFailures():
             platform.services.settings.check()
-            budget = Budget(per_month=config.false_alarms_per_month, smallest=config.smallest)
+            budget = project.spec.drift.promise(budget=config.false_alarms_per_month, smallest=config.smallest)
             version = load_version(platform.services, project)
             report, state = monitor(
                 platform.services, version, budget, _state(context.instance, name), now=datetime.now(UTC)
@@ -146,6 +150,18 @@ def build_drift_job(project: Project) -> Any:
         f"drift_{name}",
         selection=dg.AssetSelection.assets(asset_key(name, STAGE)),
         description=f"Compare the recorded requests of {name} with what its Production version was trained on.",
+    )
+
+
+def build_drift_schedule(project: Project) -> dg.ScheduleDefinition:
+    """Returns the schedule that makes the report once a day, when the day before is recorded; off until switched on."""
+    name = project.spec.name
+    return dg.ScheduleDefinition(
+        name=f"drift_{name}_daily",
+        job_name=f"drift_{name}",
+        cron_schedule=DAILY,
+        description=f"The drift report of {name}, of each finished day.",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from release_platform.domain.identity import Manifest
 from release_platform.domain.projection import Shown
 from release_platform.domain.push import Outcome, Push
+from release_platform.domain.samples import Sample
 from release_platform.domain.windows import Window
 
 
@@ -111,6 +112,23 @@ class HandedIn:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandedSamples:
+    """What a server hands in of its sample of answered requests.
+
+    Attributes:
+        url: The server's address.
+        closed: The last minute, since 1970, of which all was told; None when that is not known.
+        samples: Those of minutes that are over, of every model; what was told once never changes.
+        problem: Why not all is handed in; empty when all is.
+    """
+
+    url: str
+    closed: int | None = None
+    samples: Sequence[Sample] = ()
+    problem: str = ""
+
+
 class Servers(Protocol):
     """The live servers."""
 
@@ -118,6 +136,15 @@ class Servers(Protocol):
         """Asks each server, all at once, for what it counted in the minutes after one, and returns it in their order.
 
         What does not answer is told of in what is returned; it holds up the others for some seconds at most.
+        """
+
+    def samples(self, after: Mapping[str, int]) -> Sequence[HandedSamples]:
+        """Asks each server, all at once, for its sample of the minutes after one, and returns it in their order.
+
+        What does not answer is told of in what is returned; it holds up the others for some seconds at most.
+
+        Args:
+            after: The minute by the server's address; a server that is not named tells all that it has.
         """
 
     def push(self, push: Push) -> Sequence[Outcome]:

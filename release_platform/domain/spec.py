@@ -12,6 +12,7 @@ from enum import StrEnum
 from math import inf, isfinite
 from typing import Any, ClassVar
 
+from release_platform.domain.drift_spec import DriftSpec
 from release_platform.domain.features import ColumnType, Derived, FeaturePlan, Input, Operation
 from release_platform.domain.freeze import FreezeWindow
 from release_platform.domain.identity import digest_of
@@ -514,6 +515,7 @@ class ModelSpec:
     policy: PolicySpec = field(default_factory=PolicySpec)
     rollout: RolloutSpec = field(default_factory=RolloutSpec)
     rollback_policy: RollbackSpec | None = None
+    drift: DriftSpec = field(default_factory=DriftSpec)
     onnx: Onnx = Onnx.AUTO
     seed: int = 0
 

@@ -1,9 +1,10 @@
 """Servers that keep what is pushed to them, and hand in what a test says that they counted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from release_platform.domain.ports import HandedIn
+from release_platform.domain.ports import HandedIn, HandedSamples
 from release_platform.domain.push import Accepted, Outcome, Push, Unanswered
+from release_platform.domain.samples import Sample
 from release_platform.domain.windows import Window
 
 
@@ -17,6 +18,7 @@ class FakeServers:
 
     Attributes:
         counted: What each server counted of its traffic, by address. It may be changed at any time.
+        sampled: What each server sampled of it, by address; all minutes up to `closed` are over.
     """
 
     def __init__(self, *urls: str, down: Sequence[str] = (), broken: Exception | None = None) -> None:
@@ -25,6 +27,8 @@ class FakeServers:
         self.broken = broken
         self.pushed: list[Push] = []
         self.counted: dict[str, list[Window]] = {url: [] for url in urls}
+        self.sampled: dict[str, list[Sample]] = {url: [] for url in urls}
+        self.closed = 0
 
     def push(self, push: Push) -> Sequence[Outcome]:
         """See `Servers`."""
@@ -36,6 +40,16 @@ class FakeServers:
     def windows(self, after: int) -> Sequence[HandedIn]:
         """See `Servers`."""
         return [self._hand_in(url, after) for url in self._urls]
+
+    def samples(self, after: Mapping[str, int]) -> Sequence[HandedSamples]:
+        """See `Servers`."""
+        return [self._hand_samples(url, after.get(url, -1)) for url in self._urls]
+
+    def _hand_samples(self, url: str, after: int) -> HandedSamples:
+        if url in self.down:
+            return HandedSamples(url=url, problem="down")
+        told = [sample for sample in self.sampled[url] if after < sample.minute <= self.closed]
+        return HandedSamples(url=url, closed=self.closed, samples=told)
 
     def _hand_in(self, url: str, after: int) -> HandedIn:
         if url in self.down:

@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from release_platform.cli.app import app
 from release_platform.cli.gate import GateGroup
 from release_platform.domain import errors, spec
+from release_platform.domain.drift_spec import DriftSpec
 from release_platform.domain.features import ColumnType, Operation
 from release_platform.domain.freeze import FreezeWindow, Weekday, yaml_key
 from release_platform.domain.gates import Verdict
@@ -39,6 +40,7 @@ SPECS = [
     StepSpec,
     LiveGateSpec,
     RollbackSpec,
+    DriftSpec,
 ]
 ENUMS: list[type[StrEnum]] = [
     *(kind for kind in vars(spec).values() if isinstance(kind, type) and kind.__module__ == spec.__name__),
@@ -126,6 +128,7 @@ SECTIONS = {
     "StepSpec": "rollout",
     "LiveGateSpec": "rollout",
     "RollbackSpec": "rollback_policy",
+    "DriftSpec": "drift",
 }
 
 

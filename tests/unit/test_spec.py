@@ -9,6 +9,7 @@ from dagster.components.core.component_tree import ComponentTreeException
 
 from release_platform.component import ModelReleaseAttributes
 from release_platform.definitions import load_projects
+from release_platform.domain.alarms import Budget
 from release_platform.domain.errors import SpecError
 from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.spec import ModelSpec
@@ -290,3 +291,13 @@ def test_a_version_is_taken_back_by_itself_only_where_the_yaml_says_so() -> None
     assert spec(rollback_policy={}).rollback_policy == RollbackSpec()
     assert "rollback_policy: record_minutes is 5 to 1440" in problem(rollback_policy={"record_minutes": 1})
     assert "rollback_policy.watch: there is no such key" in problem(rollback_policy={"watch": 1})
+
+
+def test_drift_promises_one_false_alarm_a_month_until_the_yaml_says_otherwise() -> None:
+    assert spec().drift.promise() == Budget()
+    assert spec(drift={"budget": 0.5, "smallest": 0.1}).drift.promise() == Budget(per_month=0.5, smallest=0.1)
+    assert spec(drift={"budget": 0.5}).drift.promise(budget=2.0).per_month == 2.0
+    assert "drift: budget is above 0" in problem(drift={"budget": 0})
+    assert "drift: keep_days is 32 to 3650" in problem(drift={"keep_days": 31})
+    assert "drift: since_days is 1 to 366" in problem(drift={"since_days": 0})
+    assert "drift.bugdet: there is no such key" in problem(drift={"bugdet": 1})

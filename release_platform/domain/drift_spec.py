@@ -1,0 +1,40 @@
+"""What a `defs.yaml` says of drift: what alarms promise, and how long recorded requests are kept."""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any, ClassVar
+
+from release_platform.domain.alarms import SMALLEST, Budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftSpec:
+    """How recorded requests are held against the training data.
+
+    Attributes:
+        budget: False alarms in 30 days, on average, at most; above 0.
+        smallest: The smallest share of rows that matters, 0 and up, below 1.
+        since_days: How far back the command looks when it is not told, in days, 1 to 366.
+        keep_days: How many days recorded requests are kept; 32 and up, what a report may need.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    budget: float = 1.0
+    smallest: float = SMALLEST
+    since_days: int = 7
+    keep_days: int = 35
+
+    def __post_init__(self) -> None:
+        if not 0 < self.budget < inf or not 0 <= self.smallest < 1:
+            raise ValueError("budget is above 0, and smallest a share from 0 up, below 1")
+        if not 1 <= self.since_days <= 366:
+            raise ValueError("since_days is 1 to 366")
+        if not 32 <= self.keep_days <= 3650:
+            raise ValueError("keep_days is 32 to 3650")
+
+    def promise(self, *, budget: float | None = None, smallest: float | None = None) -> Budget:
+        """Returns what alarms promise; what is given goes before what the YAML says."""
+        return Budget(
+            per_month=self.budget if budget is None else budget,
+            smallest=self.smallest if smallest is None else smallest,
+        )

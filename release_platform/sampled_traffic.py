@@ -1,0 +1,109 @@
+"""The live servers' samples of answered requests are fetched and kept as recordings, each once.
+
+What a server tells of a minute never changes. So the rows that a process answered in a minute are one file, whose name
+is theirs: a minute that is fetched again finds it there.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from release_platform.adapters.recordings import Recordings
+from release_platform.domain.ports import Servers
+from release_platform.domain.samples import Sample
+from release_platform.domain.windows import Route
+
+MOST_ROWS = 200
+"""Rows of a minute that are kept of each process, model and version, at most: 288,000 a day."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What a fetch brought.
+
+    Attributes:
+        seen: The last minute of which each server told all, by its address.
+        rows: How many rows are new, by model.
+        problems: A sentence for each server that did not hand in all.
+    """
+
+    seen: Mapping[str, int]
+    rows: Mapping[str, int]
+    problems: Sequence[str]
+
+
+class SampledTraffic:
+    """What one set of servers samples.
+
+    Args:
+        recordings: Where it is kept.
+        servers: The servers.
+        most_rows: Rows of a minute that are kept of each process, model and version, at most.
+    """
+
+    def __init__(self, recordings: Recordings, servers: Servers, *, most_rows: int = MOST_ROWS) -> None:
+        self._recordings = recordings
+        self._servers = servers
+        self._most_rows = most_rows
+
+    def collect(self, models: Collection[str], seen: Mapping[str, int]) -> Collected:
+        """Keeps what clients were answered by some models since a server last told all.
+
+        Args:
+            models: Their names; samples of others are left.
+            seen: `Collected.seen` of the fetch before; empty for none.
+
+        Raises:
+            Unavailable: The storage does not answer, or is full.
+        """
+        told, after, problems = defaultdict[tuple[str, str, int, str], list[Sample]](list), dict[str, int](), []
+        for handed in self._servers.samples(seen):
+            closed = seen.get(handed.url) if handed.closed is None else handed.closed
+            after |= {} if closed is None else {handed.url: closed}
+            problems += [f"{handed.url} does not hand in all samples: {handed.problem}"] if handed.problem else []
+            for one in handed.samples:
+                if one.model in models and one.route is not Route.SHADOW:  # no client was told a shadow's answer
+                    told[one.model, one.version, one.minute, one.replica].append(one)
+        rows: dict[str, int] = defaultdict(int)
+        for (model, version, minute, replica), samples in sorted(told.items()):
+            table = rows_of(chosen(samples, self._most_rows))
+            at = datetime.fromtimestamp(minute * 60, UTC)
+            if self._recordings.add_new(model, version, at.date(), table, name=f"{minute}-{replica}"):
+                rows[model] += len(table)
+        return Collected(seen=after, rows=dict(rows), problems=tuple(problems))
+
+
+def chosen(samples: Sequence[Sample], most_rows: int) -> list[Sample]:
+    """Returns as many samples as there is room for, at least one, each once, whatever is in them."""
+    found: list[Sample] = []
+    n_rows = 0
+    for sample in sorted({one.prediction_id: one for one in samples}.values(), key=_place):
+        if not found or n_rows + sample.n_rows <= most_rows:
+            found.append(sample)
+            n_rows += sample.n_rows
+    return found
+
+
+def rows_of(samples: Sequence[Sample]) -> pd.DataFrame:
+    """Returns the rows of samples of one version as they are recorded; an input keeps its name, whatever it is."""
+    return pd.concat([_table(sample) for sample in samples], ignore_index=True)
+
+
+def _table(sample: Sample) -> pd.DataFrame:
+    own: dict[str, Any] = {
+        "prediction": list(sample.predictions),
+        "prediction_id": sample.prediction_id,
+        "at": pd.Timestamp(sample.minute * 60, unit="s", tz="UTC"),
+    }
+    columns = {name: list(values) for name, values in sample.columns.items()}
+    return pd.DataFrame({**own, **columns}, index=range(sample.n_rows))
+
+
+def _place(sample: Sample) -> bytes:
+    """Returns a place in an order that nothing in the request decides."""
+    return hashlib.sha256(sample.prediction_id.encode()).digest()

@@ -1,0 +1,120 @@
+"""Samples become recordings: each once, of clients only, no more than there is room for, until they are too old."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from release_platform.adapters.recordings import Recordings
+from release_platform.domain.samples import Sample
+from release_platform.domain.windows import Route
+from release_platform.sampled_traffic import SampledTraffic
+from tests.fakes.servers import FakeServers
+
+ONE, TWO = "http://one", "http://two"
+DAY = date(2026, 3, 1)
+MINUTE = int(datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp() // 60)
+
+
+def sample(number: int, *, n_rows: int = 1, replica: str = "a", **changes: Any) -> Sample:
+    given = {"model": "churn", "version": "3", "route": Route.STABLE, "minute": MINUTE}
+    columns = {"age": [number] * n_rows, "city": ["Bern"] * n_rows}
+    of = {"prediction_id": f"{replica}-{number:x}", "columns": columns, "predictions": ["no"] * n_rows}
+    return Sample(**{**of, **given, **changes})
+
+
+@pytest.fixture
+def servers() -> FakeServers:
+    made = FakeServers(ONE, TWO)
+    made.closed = MINUTE
+    return made
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Recordings:
+    return Recordings(str(tmp_path / "recordings"))
+
+
+def kept(recordings: Recordings, version: str = "3") -> pd.DataFrame:
+    return recordings.read("churn", version, recordings.days("churn", version))
+
+
+def test_rows_are_kept_by_version_and_day_with_what_was_answered(servers: FakeServers, recordings: Recordings) -> None:
+    servers.sampled[ONE] = [sample(1, n_rows=2), sample(2, version="4", route=Route.CANARY)]
+    found = SampledTraffic(recordings, servers).collect({"churn"}, {})
+
+    assert (found.rows, found.problems, found.seen) == ({"churn": 3}, (), {ONE: MINUTE, TWO: MINUTE})
+    assert recordings.days("churn", "3") == (DAY,)
+    rows = kept(recordings)
+    assert rows[["age", "city", "prediction", "prediction_id"]].values.tolist() == [[1, "Bern", "no", "a-1"]] * 2
+    assert rows["at"].tolist() == [pd.Timestamp("2026-03-01T12:00Z")] * 2
+    assert kept(recordings, "4")["prediction_id"].tolist() == ["a-2"]
+
+
+def test_what_is_fetched_again_is_kept_once(servers: FakeServers, recordings: Recordings) -> None:
+    servers.sampled[ONE], servers.sampled[TWO] = [sample(1)], [sample(1, replica="b")]
+    traffic = SampledTraffic(recordings, servers)
+    seen = traffic.collect({"churn"}, {}).seen
+
+    assert traffic.collect({"churn"}, {}).rows == {}, "a cursor that was lost"
+    servers.sampled[ONE].append(sample(2, minute=MINUTE + 1))
+    servers.closed = MINUTE + 1
+    assert traffic.collect({"churn"}, seen).rows == {"churn": 1}
+    assert sorted(kept(recordings)["prediction_id"]) == ["a-1", "a-2", "b-1"]
+
+
+def test_a_server_that_is_down_is_named_and_asked_for_the_same_minutes_later(
+    servers: FakeServers, recordings: Recordings
+) -> None:
+    servers.sampled[ONE], servers.sampled[TWO] = [sample(1)], [sample(1, replica="b")]
+    servers.down = {TWO}
+    traffic = SampledTraffic(recordings, servers)
+    found = traffic.collect({"churn"}, {})
+    assert found.problems == (f"{TWO} does not hand in all samples: down",)
+    assert found.seen == {ONE: MINUTE}
+
+    servers.down = set()
+    assert traffic.collect({"churn"}, found.seen).rows == {"churn": 1}
+
+
+def test_shadows_and_models_of_somebody_else_are_left(servers: FakeServers, recordings: Recordings) -> None:
+    servers.sampled[ONE] = [sample(1, route=Route.SHADOW), sample(2, model="other")]
+
+    assert SampledTraffic(recordings, servers).collect({"churn"}, {}).rows == {}
+    assert recordings.days("churn", "3") == recordings.days("other", "3") == ()
+
+
+def test_a_busy_minute_is_thinned_to_the_bound_whatever_is_in_it(servers: FakeServers, recordings: Recordings) -> None:
+    servers.sampled[ONE] = [sample(number, n_rows=7) for number in range(100)]
+    found = SampledTraffic(recordings, servers, most_rows=50).collect({"churn"}, {})
+
+    assert found.rows == {"churn": 49}
+    numbers = kept(recordings)["age"].unique()
+    assert numbers.min() < 50 <= numbers.max(), "not only the first of the minute"
+
+
+def test_a_missing_value_and_an_input_with_a_name_of_ours_are_kept(
+    servers: FakeServers, recordings: Recordings
+) -> None:
+    servers.sampled[ONE] = [
+        sample(1, columns={"at": [5], "age": [None]}),
+        sample(2, columns={"at": [6], "age": [4]}, minute=MINUTE - 1),
+    ]
+    SampledTraffic(recordings, servers).collect({"churn"}, {})
+
+    assert kept(recordings)["at"].tolist() == [6, 5]
+    assert kept(recordings)["age"].isna().tolist() == [False, True]
+
+
+def test_days_that_are_too_old_are_removed_of_every_version(recordings: Recordings) -> None:
+    for version, day in (("1", 1), ("1", 2), ("2", 1)):
+        recordings.add("churn", version, date(2026, 3, day), pd.DataFrame({"x": [1]}), name="a")
+    recordings.add("other", "1", DAY, pd.DataFrame({"x": [1]}), name="a")
+
+    assert recordings.drop_before("churn", date(2026, 3, 2)) == 2
+    assert recordings.drop_before("churn", date(2026, 3, 2)) == 0
+    assert recordings.days("churn", "1") == (date(2026, 3, 2),)
+    assert recordings.days("churn", "2") == ()
+    assert recordings.days("other", "1") == (DAY,)
