@@ -45,10 +45,10 @@ DEFECTS = (
     Defect(
         name="the ledger row is written in another transaction than the head",
         file=_STORE,
-        old="                connection.execute(_ledger.insert().values(_row_values(row)))\n                return row",
+        old="                connection.execute(_ledger.insert().values(_row_values(row)))\n                post_move(",
         new="            with self._begin() as connection:\n"
         "                connection.execute(_ledger.insert().values(_row_values(row)))\n"
-        "                return row",
+        "                post_move(",
         tests=(f"{_CONTRACT}test_a_head_never_moves_without_its_ledger_row[sqlite]",),
     ),
     Defect(
