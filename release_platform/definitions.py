@@ -12,6 +12,7 @@ from release_platform.component import ModelRelease, build_model
 from release_platform.defs.audit import build_audit
 from release_platform.defs.drill import build_drill
 from release_platform.defs.lost_runs import build_lost_runs
+from release_platform.defs.messages import build_message_sensor
 from release_platform.defs.promotion import build_jobs, build_run_closers, build_sensor
 from release_platform.defs.recordings import build_recordings_sensor
 from release_platform.defs.resources import Platform, Records, release_progress
@@ -56,6 +57,7 @@ def _shared(projects: Mapping[str, Project]) -> dg.Definitions:
             build_recordings_sensor(projects),
             *build_run_closers(),
             build_lost_runs(),
+            build_message_sensor(),
         ],
         resources={"platform": Platform(), "records": Records()},
         loggers={"release_progress": release_progress},

@@ -10,12 +10,18 @@ from release_platform.domain.ledger import LedgerRow, moves_production, request_
 from release_platform.domain.lifecycle import Head, Move
 from release_platform.domain.policy import PromotionRequest, RequestState, decide, missing_of
 from release_platform.domain.ports import Clock
-from release_platform.domain.rollout import Ended, InProduction, KeptWarm, Rollout, RolloutState, Traffic, wanted
+from release_platform.domain.rollout import (
+    AUTOMATIC,
+    Ended,
+    InProduction,
+    KeptWarm,
+    Rollout,
+    RolloutState,
+    Traffic,
+    wanted,
+)
 from release_platform.domain.spec import PolicySpec
 from release_platform.releases import Releases
-
-AUTOMATIC = "rollout"
-"""The actor of what no person ordered: the judge and the clock."""
 
 
 class Effects:

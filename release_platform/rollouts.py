@@ -17,11 +17,11 @@ from release_platform.domain.judge import Assessment, Plan, assess_all, look, me
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.policy import PromotionRequest, RequestState
 from release_platform.domain.ports import Clock, Servers
-from release_platform.domain.rollout import Order, Ordered, Rollout, RolloutState, Ticked, advance, begin
+from release_platform.domain.rollout import AUTOMATIC, Order, Ordered, Rollout, RolloutState, Ticked, advance, begin
 from release_platform.domain.spec import ModelSpec, PolicySpec
 from release_platform.domain.strategy import RolloutSpec, Strategy
 from release_platform.domain.windows import Window
-from release_platform.effects import AUTOMATIC, Effects, find_other_move
+from release_platform.effects import Effects, find_other_move
 from release_platform.live_traffic import LiveTraffic
 from release_platform.releases import Releases, Tell, check_words, keep_quiet
 

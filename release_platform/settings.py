@@ -42,6 +42,8 @@ class Settings(BaseSettings):
         serving_admin_key: The API key with the scope admin, by which counts and samples of live traffic are fetched;
             empty: `serving_api_key`.
         drill_cron: When the schedule `drills` drills every model's rollback, in UTC; empty: it is off.
+        notify_url: Who receives messages of rollbacks and aborts: addresses separated by commas; empty: nobody.
+        notify_secret: What signs messages to any receiver but Slack; at least 32 characters.
         dagster_url: Where Dagster's web server answers, for links.
         mlflow_url: Where MLflow's web server answers, for links.
         actor: Who acts; empty: the user of the operating system.
@@ -72,6 +74,8 @@ class Settings(BaseSettings):
     serving_api_key: SecretStr = SecretStr("")
     serving_admin_key: SecretStr = SecretStr("")
     drill_cron: str = ""
+    notify_url: SecretStr = SecretStr("")
+    notify_secret: SecretStr = SecretStr("")
     dagster_url: str = "http://127.0.0.1:3000"
     mlflow_url: str = "http://127.0.0.1:5050"
     actor: str = ""

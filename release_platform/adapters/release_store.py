@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError as DuplicateRow
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.deadlines import PATIENCE_S
 from release_platform.adapters.drill_store import DrillStore
+from release_platform.adapters.outbox_store import OutboxStore, post_move
 from release_platform.adapters.rollout_store import RolloutStore
 from release_platform.adapters.store_database import grant, is_current, migrate, open_engine, store_url
 from release_platform.adapters.store_tables import columns_of, damaged, read_json, readable, table
@@ -57,6 +58,7 @@ class ReleaseStore:
         rollouts: The rollouts in it.
         windows: The windows of live traffic in it.
         drills: The drills of rollbacks in it.
+        outbox: The messages in it.
 
     Args:
         url: The address.
@@ -69,9 +71,10 @@ class ReleaseStore:
         self._clock = clock or SystemClock()
         self._engine = open_engine(self._url, read_json=read_json, patience_s=patience_s)
         self._transactions = Transactions(self._engine)
-        self.rollouts = RolloutStore(self._transactions)
+        self.rollouts = RolloutStore(self._transactions, self._clock)
         self.windows = WindowStore(self._transactions)
         self.drills = DrillStore(self._transactions)
+        self.outbox = OutboxStore(self._transactions)
         with self._read() as connection:
             current = is_current(connection)
         if not current:
@@ -161,6 +164,7 @@ class ReleaseStore:
                 _compare_and_set(connection, head, after)
                 _refuse_removed(connection, model, version)  # after the head's row is ours: removals wait for it
                 connection.execute(_ledger.insert().values(_row_values(row)))
+                post_move(connection, row)
                 return row
         except (DuplicateRow, StaleEpoch):  # another was first: perhaps this very request, sent twice
             with self._begin() as connection:

@@ -8,10 +8,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError as DuplicateRow
 
+from release_platform.adapters.outbox_store import post_abort
 from release_platform.adapters.store_tables import readable, table
 from release_platform.adapters.store_transactions import Transactions
 from release_platform.domain.errors import Refused
-from release_platform.domain.rollout import Rollout
+from release_platform.domain.ports import Clock
+from release_platform.domain.rollout import Rollout, RolloutState
 
 _rollouts = table("rollouts", "rollout_id", "model epoch begun_at state settled revision", "value")
 
@@ -36,8 +38,9 @@ class KeptRollout:
 class RolloutStore:
     """The rollouts of all models. Every method raises `Unavailable` when the database does not answer."""
 
-    def __init__(self, transactions: Transactions) -> None:
+    def __init__(self, transactions: Transactions, clock: Clock) -> None:
         self._transactions = transactions
+        self._clock = clock
 
     def open(self, rollout: Rollout, *, epoch: int) -> KeptRollout:
         """Keeps a new rollout and returns it; of the same id again, the one that is kept, as it stands now.
@@ -64,6 +67,8 @@ class RolloutStore:
         with self._transactions.begin() as connection:
             if connection.execute(changed).rowcount != 1:
                 return None
+            if rollout.state is RolloutState.ABORTED and not kept.rollout.ended:
+                post_abort(connection, rollout, self._clock.now())
         return replace(kept, rollout=rollout, revision=kept.revision + 1)
 
     def settle(self, kept: KeptRollout) -> None:

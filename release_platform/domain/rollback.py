@@ -11,7 +11,8 @@ margins wide, or leave the gate out.
 What it never does:
 
 - go anywhere but to the version before, which was in Production;
-- act after a rollback, by whomever: then a person decides what comes next. So it cannot flap;
+- act after a rollback, by whomever: then a person decides what comes next. So it cannot flap. A drill, which brings
+  back what it took away, is none;
 - act within `hold_off_s` of its own last rollback, whatever was promoted since.
 """
 
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil, log, pi
 
+from release_platform.domain.drill import find_drill, find_unfinished
 from release_platform.domain.judge import evidence_over_time, settled_minute
 from release_platform.domain.ledger import LedgerRow, moves_production
 from release_platform.domain.lifecycle import Head, Move
@@ -57,7 +59,9 @@ class Taken:
 
 def find_watched(spec: RollbackSpec, head: Head, rows: Sequence[LedgerRow], at: datetime) -> Watched | str:
     """Returns what the policy watches at a moment, or a sentence that says why it does not act."""
-    moves = [row for row in rows if moves_production(row)]
+    if find_unfinished(rows) is not None:
+        return "a drill of the rollback is under way"
+    moves = [row for row in rows if moves_production(row) and find_drill(row) is None]
     if not moves:
         return "nothing is in Production"
     last = moves[-1]

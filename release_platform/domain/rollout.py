@@ -32,6 +32,8 @@ from release_platform.domain.json_form import exactly
 from release_platform.domain.strategy import RolloutSpec, Stage, StageKind, Strategy
 
 FORMAT = 1
+AUTOMATIC = "rollout"
+"""The actor of what no person ordered: the judge and the clock."""
 
 
 class RolloutState(StrEnum):

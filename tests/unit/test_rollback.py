@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from release_platform.domain.drill import Half, drill_move_id
 from release_platform.domain.ledger import LedgerRow, fold, genesis, sealed
 from release_platform.domain.lifecycle import Head, Move, advance
 from release_platform.domain.rollback import POLICY, Taken, Watched, find_watched, judge_watched
@@ -33,7 +34,7 @@ def ledger(*moves: tuple[Move, str] | tuple[Move, str, str], at: tuple[int, ...]
             version=version,
             actor=actor[0] if actor else "ada",
             reason="why",
-            request_id=f"q{number}",
+            request_id=actor[1] if len(actor) > 1 else f"q{number}",
             evidence="",
             digest="sha256:d",
             before=head.to_json(),
@@ -187,3 +188,12 @@ def test_of_50_versions_that_fail_five_times_as_often_all_are_taken_back() -> No
 def test_each_mistake_of_a_policy_says_what_is_wrong(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         replace(SPEC, **changes)
+
+
+def test_a_drill_is_no_decision_of_a_person_and_is_left_alone() -> None:
+    there = (Move.ROLLED_BACK, "1", "drill", drill_move_id("d", Half.THERE))
+    back = (Move.ROLLED_BACK, "2", "drill", drill_move_id("d", Half.BACK))
+    assert watched(*PROMOTED, there) == "a drill of the rollback is under way"
+    found = watched(*PROMOTED, there, back)
+    assert isinstance(found, Watched)
+    assert (found.row.version, found.before) == ("2", "1")
