@@ -1,18 +1,26 @@
-"""Drift on a real platform: recorded requests, the asset that goes on from day to day, its check, and the command."""
+"""Drift on a real platform: requests, the sensor that records them, the asset that goes on, its check, the command."""
 
-import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 import dagster as dg
+import httpx
 import pandas as pd
 import pytest
 
-from release_platform.defs.monitoring import STAGE, STATE
+from release_platform.adapters.api_keys import ApiKeyFile
+from release_platform.adapters.mlflow_registry import MlflowRegistry
+from release_platform.defs.monitoring import STAGE, STATE, build_drift_schedule
 from release_platform.defs.naming import asset_key
+from release_platform.defs.recordings import build_recordings_sensor
+from release_platform.defs.resources import Platform
+from release_platform.domain.api_keys import Scope
 from release_platform.examples.breast_cancer.source import load
-from tests.integration.homes import Home, example, open_home, release_in, why
+from tests.fakes.clock import FakeClock
+from tests.fakes.server import running, settings_for, until
+from tests.integration.homes import Command, Home, example, open_home, warm_release, why
 
 MODEL = example("breast_cancer")
 NAME = MODEL.spec.name
@@ -20,31 +28,78 @@ TODAY = datetime.now(UTC).date()
 GROWN = "mean_radius"
 
 
+class Live:
+    """A home with breast_cancer in Production, and a server that samples every request; its days pass as told."""
+
+    def __init__(self, home: Home, client: httpx.Client, clock: FakeClock) -> None:
+        self.home, self.client, self.clock = home, client, clock
+        self.cursor: str | None = None
+        self.said = ""
+
+    def serve_day(self, *, times: float = 1.0) -> None:
+        """Asks 200 rows in one minute, goes on to the next, and lets the sensor look; then a day is over."""
+        table = rows(self.clock.now().day, times=times)
+        for half in (table[:100], table[100:]):
+            asked = self.client.post(f"/v1/models/{NAME}/predict", json={"columns": half.to_dict("list")})
+            assert asked.status_code == 200, asked.text
+        self.clock.pass_s(60)
+        self.tick()
+        self.clock.pass_s(86_400 - 60)
+
+    def tick(self) -> None:
+        context = dg.build_sensor_context(
+            instance=self.home.instance, cursor=self.cursor, resources={"platform": Platform()}
+        )
+        done = build_recordings_sensor({NAME: MODEL})(context)
+        assert isinstance(done, dg.SensorResult)
+        assert isinstance(done.skip_reason, dg.SkipReason)
+        self.cursor, self.said = done.cursor, str(done.skip_reason.skip_message)
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A home with breast_cancer in Production, and five days of recorded requests like its training data."""
-    with open_home(tmp_path_factory.mktemp("drift") / "home") as opened:
-        done = opened.release(MODEL)
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A version in Production, and five days of requests like its training data, which the sensor recorded."""
+    root = tmp_path_factory.mktemp("drift")
+    with ExitStack() as stack:
+        home = stack.enter_context(open_home(root / "home"))
+        done = home.release(MODEL)
         assert done.success, why(done)
-        releases = opened.services.releases
+        releases = home.services.releases
         releases.request(NAME, version="1", actor="ada", reason="better", request_id="q1")
         releases.promote("q1", MODEL.spec.policy)
-        for ago in range(6, 1, -1):
-            add(opened, days_ago=ago)
-        yield opened
+        clock, keys = FakeClock(datetime.combine(TODAY - timedelta(days=6), time(12), tzinfo=UTC)), root / "keys.json"
+        predict, admin = (ApiKeyFile(keys).create(scope, [scope])[1] for scope in (Scope.PREDICT, Scope.ADMIN))
+        settings = settings_for(
+            root / "cache", key_folder=home.folder / "keys", api_keys=keys, sample_share=1.0, refresh_s=3600.0
+        )
+        registry = MlflowRegistry(home.services.settings.tracking_uri)
+        url = stack.enter_context(running(settings, registry, clock=clock))
+        client = stack.enter_context(httpx.Client(base_url=url, headers={"x-api-key": predict}, timeout=30))
+        until(lambda: client.get("/readyz").status_code == 200)
+        environment = stack.enter_context(pytest.MonkeyPatch.context())
+        environment.setenv("RELEASE_SERVING_URL", url)
+        environment.setenv("RELEASE_SERVING_ADMIN_KEY", admin)
+        made = Live(home, client, clock)
+        for _ in range(5):
+            made.serve_day()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def home(live: Live) -> Home:
+    return live.home
+
+
+@pytest.fixture(scope="module")
+def release() -> Iterator[Command]:
+    with warm_release() as command:
+        yield command
 
 
 def rows(seed: int, *, times: float = 1.0) -> pd.DataFrame:
     inputs = [column.name for column in MODEL.spec.plan.inputs]
     found = load()[inputs].sample(200, replace=True, random_state=seed).reset_index(drop=True)
     return found.assign(**{GROWN: found[GROWN] * times})
-
-
-def add(home: Home, *, days_ago: int, times: float = 1.0) -> None:
-    day = TODAY - timedelta(days=days_ago)
-    at = pd.Timestamp(datetime.combine(day, time(12), tzinfo=UTC))
-    table = rows(days_ago, times=times).assign(at=at, prediction_id=[f"{day}-{i}" for i in range(200)])
-    home.services.recordings.add(NAME, "1", day, table, name="part-0")
 
 
 def materialize(home: Home) -> tuple[dg.AssetMaterialization, dg.AssetCheckEvaluation]:
@@ -54,7 +109,20 @@ def materialize(home: Home) -> tuple[dg.AssetMaterialization, dg.AssetCheckEvalu
     return home.materialization(MODEL, STAGE), check
 
 
-def test_the_report_goes_on_from_day_to_day_and_its_check_names_what_drifted(home: Home) -> None:
+def test_the_sensor_keeps_each_request_once_and_says_what_it_did(live: Live) -> None:
+    before = live.said
+    assert before == f"{NAME}: 200 rows more are recorded"
+    live.tick()
+    assert "no server has a new sample" in live.said
+
+    kept, live.cursor = live.cursor, "somebody wrote this"
+    live.tick()  # asks for all that the server still has
+    assert "no server has a new sample" in live.said
+    assert live.cursor == kept
+
+
+def test_the_report_goes_on_from_day_to_day_and_its_check_names_what_drifted(live: Live) -> None:
+    home = live.home
     made, check = materialize(home)
     assert check.passed, check.description
     assert made.metadata["dagster/row_count"].value == 1000
@@ -67,8 +135,8 @@ def test_the_report_goes_on_from_day_to_day_and_its_check_names_what_drifted(hom
     assert "no rows" in str(check.description)
     assert nothing.metadata[STATE].value == made.metadata[STATE].value
 
-    add(home, days_ago=1, times=1.6)
-    add(home, days_ago=0, times=1.6)  # today is not finished
+    live.serve_day(times=1.6)
+    live.serve_day(times=1.6)  # today is not finished
     made, check = materialize(home)
     assert not check.passed
     assert check.severity is dg.AssetCheckSeverity.WARN
@@ -86,10 +154,10 @@ def test_no_release_materializes_it(home: Home) -> None:
     assert asset_key(NAME, STAGE) not in job.asset_layer.executable_asset_keys
 
 
-def test_the_command_compares_a_file_and_writes_a_page(home: Home, tmp_path: Path) -> None:
+def test_the_command_compares_a_file_and_writes_a_page(home: Home, release: Command, tmp_path: Path) -> None:
     file, page = tmp_path / "july.parquet", tmp_path / "july.html"
     rows(1, times=1.6).to_parquet(file)
-    done = release_in(home.folder, "drift", NAME, "--data", str(file), "--html", str(page), "--json")
+    done = release(home.folder, "drift", NAME, "--data", str(file), "--html", str(page), "--json")
 
     assert done.exit_code == 0, done.err
     assert done.json["drifted"] is True
@@ -98,20 +166,39 @@ def test_the_command_compares_a_file_and_writes_a_page(home: Home, tmp_path: Pat
     assert page.read_text().count("data:image/png;base64,") > 5
 
 
-def test_the_command_compares_recorded_requests(home: Home) -> None:
-    done = release_in(home.folder, "drift", NAME, "--since", "4d")
+def test_the_command_finds_the_days_on_which_recorded_requests_shifted(home: Home, release: Command) -> None:
+    done = release(home.folder, "drift", NAME, "--json")  # as far back as the model's YAML says
+
+    assert done.exit_code == 0, done.err
+    days = {window["begins"][:10]: window for window in done.json["windows"]}
+    shifted = (TODAY - timedelta(days=1)).isoformat()
+    assert all(window["rows"] == 200 for window in days.values())
+    assert GROWN in days.pop(shifted)["alarm"]
+    days.pop(TODAY.isoformat(), None)  # its rows are of noon, which may be to come
+    assert len(days) == 5
+    assert not any(window["alarm"] or window["schema"] for window in days.values())
+
+
+def test_the_command_shows_recorded_requests_to_people(home: Home, release: Command) -> None:
+    done = release(home.folder, "drift", NAME, "--since", "4d")
 
     assert done.exit_code == 0, done.err
     assert "rows of" in done.out
     assert "expected roc_auc, without labels" in done.out
 
 
-def test_without_rows_it_says_what_to_do(home: Home, tmp_path: Path) -> None:
+def test_without_rows_it_says_what_to_do(home: Home, release: Command, tmp_path: Path) -> None:
     empty = tmp_path / "empty.parquet"
     rows(1).head(0).to_parquet(empty)
-    done = release_in(home.folder, "drift", NAME, "--data", str(empty))
+    done = release(home.folder, "drift", NAME, "--data", str(empty))
 
     assert done.exit_code == 5
     assert "there are no rows" in done.err
-    assert release_in(home.folder, "drift", NAME, "--since", "soon").exit_code == 2
-    assert json.loads(release_in(home.folder, "drift", NAME, "--json", "--since", "4d").out)["model"] == NAME
+    assert release(home.folder, "drift", NAME, "--since", "soon").exit_code == 2
+
+
+def test_the_schedule_is_off_until_somebody_switches_it_on(home: Home) -> None:
+    schedule = build_drift_schedule(MODEL)
+
+    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+    assert home.definitions(MODEL).resolve_job_def(schedule.job_name).name == f"drift_{NAME}"
