@@ -137,7 +137,7 @@ def test_secrets_are_random_kept_and_for_the_owner_only(tmp_path: Path) -> None:
     first = write_env(tmp_path / "one")
     assert find_key_id(first["OPERATOR_KEY"])
     assert all(re.fullmatch(r"[0-9a-f]{48}", first[name]) for name in SECRETS if name != "OPERATOR_KEY")
-    assert len({first[name] for name in SECRETS}) == len(SECRETS) == 9
+    assert len({first[name] for name in SECRETS}) == len(SECRETS) == 10
     assert write_env(tmp_path / "one") == first
     assert write_env(tmp_path / "two")["POSTGRES_PASSWORD"] != first["POSTGRES_PASSWORD"]
     assert stat.S_IMODE((tmp_path / "one").stat().st_mode) == 0o600
