@@ -16,6 +16,7 @@ from release_platform.adapters.store_database import SCHEMA, SQLITE_WAITS_S, ope
 from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.ledger import LedgerRow, faults, fold, standing_at
 from release_platform.domain.lifecycle import Move
+from release_platform.domain.messages import Delivery, State
 from release_platform.domain.policy import Approval, PromotionRequest, RequestState
 from release_platform.domain.rollout import Order, Ordered, advance
 from release_platform.domain.windows import Window
@@ -225,6 +226,10 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
     store.rollouts.settle(saved)
     assert store.windows.record("r1", [Window(key=KEY)]) == 1
     assert store.windows.drop_before(KEY.minute + 1) == 1
+    (posted,) = store.outbox.find(State.WAITING)
+    store.outbox.record(posted.message.id, "one", Delivery(n_attempts=1))
+    assert store.outbox.settle(posted.message.id, []) is State.UNWANTED
+    assert store.outbox.prune(datetime.now(UTC) + timedelta(days=1)) == 1
     assert (store.head("m").production, faults("m", store.ledger("m"))) == ("1", ())
     store.close()
 
@@ -238,6 +243,7 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
         "ALTER TABLE ledger DISABLE TRIGGER ALL",
         "DROP TABLE ledger",
         "DELETE FROM heads",
+        "UPDATE outbox SET value = '{}'",
         "UPDATE registrations SET digest = 'd'",
         "DELETE FROM approvals",
         "UPDATE requests SET actor = 'mallory'",
