@@ -26,9 +26,11 @@ from release_platform.defs.resources import Platform
 from release_platform.domain.drill import Drilled, Outcome, readiness
 from release_platform.domain.errors import Refused, ReleaseError, SpecError
 from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.stamps import OPERATOR_TAG
 from release_platform.drills import AUTOMATIC, Drills, Order, failure_of
 from release_platform.project import Project
 from release_platform.services import Services
+from release_platform.settings import Settings
 
 CHECK = "rollback_ready"
 SCHEDULE = "drills"
@@ -97,8 +99,7 @@ def build_drill(projects: Projects, cron: str) -> dg.Definitions:
     def swap_and_return(context: dg.OpExecutionContext, config: DrillForm, platform: Platform) -> None:
         services = platform.services
         with NamedFailures():
-            scheduled = context.run.tags.get("dagster/schedule_name") == SCHEDULE
-            actor = AUTOMATIC if scheduled else actor_of(context, config.actor, services.settings)
+            actor = _actor(context, config.actor, services.settings)
             if config.model is not None:
                 _drill(context, services, get_project(projects, config.model), actor, config.reason)
                 return
@@ -128,6 +129,13 @@ def build_drill(projects: Projects, cron: str) -> dg.Definitions:
         default_status=dg.DefaultScheduleStatus.RUNNING if cron else dg.DefaultScheduleStatus.STOPPED,
     )
     return dg.Definitions(jobs=[drill], schedules=[schedule], sensors=[_build_sensor(projects)])
+
+
+def _actor(context: dg.OpExecutionContext, claimed: str, settings: Settings) -> str:
+    """Returns who drills: whoever signed in, also if the run's tags say that the schedule launched it."""
+    tags = context.run.tags
+    scheduled = tags.get("dagster/schedule_name") == SCHEDULE and OPERATOR_TAG not in tags
+    return AUTOMATIC if scheduled else actor_of(context, claimed, settings)
 
 
 def drill_id_of(run_id: str, model: str) -> str:

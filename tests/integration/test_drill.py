@@ -15,17 +15,19 @@ from typing import Any, cast
 import dagster as dg
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.servers import Servers
-from release_platform.defs.drill import CHECK, DAILY, build_drill
+from release_platform.defs.drill import CHECK, DAILY, SCHEDULE, build_drill
 from release_platform.defs.naming import asset_key
 from release_platform.domain.drill import Drilled, Outcome, find_unfinished
 from release_platform.domain.errors import NotFound, Refused, SpecError, Unavailable
 from release_platform.domain.freeze import FreezeWindow
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.spec import PolicySpec
+from release_platform.domain.stamps import OPERATOR_TAG
 from release_platform.domain.strategy import Strategy
 from release_platform.drills import AUTOMATIC, Drills, Order, failure_of
 from release_platform.project import Project
@@ -243,3 +245,24 @@ def test_the_schedule_is_off_until_somebody_says_when() -> None:
     assert (on.default_status, on.cron_schedule) == (dg.DefaultScheduleStatus.RUNNING, "41 4 * * 1")
     with pytest.raises(SpecError, match="no cron expression"):
         build_drill({}, "every monday")
+
+
+@pytest.mark.parametrize(
+    ("tags", "runs"),
+    [
+        ({}, False),
+        ({"dagster/schedule_name": SCHEDULE}, True),
+        ({"dagster/schedule_name": SCHEDULE, OPERATOR_TAG: "ada"}, False),
+    ],
+    ids=["nobody", "the schedule", "who signed in and hides behind the schedule"],
+)
+def test_where_keys_are_required_only_what_nobody_launched_is_the_schedules(tags: dict[str, str], runs: bool) -> None:
+    settings = Settings(require_keys=True, stamp_secret=SecretStr("s" * 40))
+    platform = SimpleNamespace(services=SimpleNamespace(settings=settings))
+    resources = {"platform": dg.ResourceDefinition.hardcoded_resource(platform)}
+    location = dg.Definitions.merge(build_drill({}, ""), dg.Definitions(resources=resources))
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = location.resolve_job_def("drill").execute_in_process(
+            instance=instance, tags=tags, raise_on_error=False
+        )
+    assert result.success is runs
