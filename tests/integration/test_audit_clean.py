@@ -99,6 +99,6 @@ def test_a_clean_history_has_no_finding(home: Home) -> None:
             for project in (FIRST, SECOND):
                 assert look(home.services, home.instance, project.spec.name).findings == ()
             print(f"{number + 1} releases: no finding, {perf_counter() - began:.2f} s")  # noqa: T201
-    assert {*moves(home)} == {*Move}
+    assert {*moves(home)} == {move for move in Move if not move.weighted}  # there was no rollout
     assert moves(home).count(Move.STAGED) == RELEASES
     assert refused(home) >= RELEASES // 2

@@ -108,15 +108,15 @@ def test_swaps_under_load_leave_no_trace(tmp_path: Path) -> None:
         reports, grown = _under_load(url, expected, operator, lambda: memory.memory_info().rss / _MB)
     n = sum(report.n for report in reports)
     faults = [fault for report in reports for fault in (*report.faults, *operator.ledger.faults(report))]
-    during, outside = _percentiles(reports, list(operator.ledger.since.values())[1:])
     print(f"\n{len(faults)} of {n:,} answers wrong (95 %: below {3 / n:.1e}) in {operator.n_moves} swaps")
-    print(f"p50 / p99 ms: {during[0]:.2f} / {during[1]:.2f} around swaps, {outside[0]:.2f} / {outside[1]:.2f} else")
     print("server MB:", ", ".join(f"{done:.0%} {rss:.1f}" for done, rss in grown))
     assert faults == []
     assert (n, operator.n_moves) == (REQUESTS // CLIENTS * CLIENTS, SWAPS)
     assert len({epoch for report in reports for epoch in report.versions}) > SWAPS / 2  # the load saw them
     assert grown[-1][1] - next(rss for done, rss in grown if done >= 0.5) < MOST_GROWTH_MB
-    if AT_LENGTH:
+    if AT_LENGTH:  # else the swaps are so near to each other that nothing is apart from them
+        during, outside = _percentiles(reports, list(operator.ledger.since.values())[1:])
+        print(f"p50 / p99 ms: {during[0]:.2f} / {during[1]:.2f} around swaps, {outside[0]:.2f} / {outside[1]:.2f} else")
         assert during[1] <= MOST_SLOWER * outside[1]
 
 
