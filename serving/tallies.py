@@ -10,10 +10,7 @@ import numpy.typing as npt
 
 from release_platform.domain.metrics import Task
 from release_platform.domain.prediction import Predictions
-from release_platform.domain.windows import Route, Window, WindowKey
-
-_PER_OCTAVE = 8
-_OCTAVES = 40
+from release_platform.domain.windows import OCTAVES, PER_OCTAVE, Route, Window, WindowKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +113,10 @@ def said(arm: Arm, predictions: Predictions) -> str | float:
 
 def number_buckets(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Returns the `number_bucket` of each number; none is NaN."""
-    sizes = np.minimum(np.abs(values), 2.0**_OCTAVES)
-    sound = np.maximum(sizes, 2.0**-_OCTAVES)
-    buckets = 1 + np.floor(_PER_OCTAVE * (np.log2(sound) + _OCTAVES)).astype(np.int64)
-    return np.where(sizes < 2.0**-_OCTAVES, 0, np.where(values > 0, buckets, -buckets))
+    sizes = np.minimum(np.abs(values), 2.0**OCTAVES)
+    sound = np.maximum(sizes, 2.0**-OCTAVES)
+    buckets = 1 + np.floor(PER_OCTAVE * (np.log2(sound) + OCTAVES)).astype(np.int64)
+    return np.where(sizes < 2.0**-OCTAVES, 0, np.where(values > 0, buckets, -buckets))
 
 
 def share_buckets(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

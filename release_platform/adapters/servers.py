@@ -1,8 +1,9 @@
 """All live servers, asked at once over HTTP: moves are pushed to them, windows and samples come from them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 import httpx
 
@@ -10,6 +11,8 @@ from release_platform.adapters.serving_client import ServingClient
 from release_platform.domain.errors import Unavailable, VerificationFailed
 from release_platform.domain.ports import HandedIn, HandedSamples
 from release_platform.domain.push import Accepted, Declined, Outcome, Push, Unanswered
+
+_Answer = TypeVar("_Answer")
 
 CONNECT_S = 2.0
 ANSWER_S = 5.0
@@ -32,15 +35,11 @@ class Servers:
 
     def windows(self, after: int) -> Sequence[HandedIn]:
         """See `Servers`."""
-        if not self._urls:
-            return ()
-        with ThreadPoolExecutor(len(self._urls), thread_name_prefix="windows") as threads:
-            return [one for of in threads.map(partial(self._windows_of, after=after), self._urls) for one in of]
+        return [one for of in self._each(partial(self._windows_of, after=after)) for one in of]
 
     def _windows_of(self, url: str, after: int) -> list[HandedIn]:
         try:
-            connect_s = min(CONNECT_S, self._answer_s)
-            with ServingClient(url, self._answer_s, connect_s=connect_s, api_key=self._api_key) as client:
+            with self._client(url) as client:
                 told, n_silent = client.windows(after)
         except (Unavailable, VerificationFailed) as error:
             return [HandedIn(url=url, problem=error.problem)]
@@ -50,15 +49,11 @@ class Servers:
 
     def samples(self, after: Mapping[str, int]) -> Sequence[HandedSamples]:
         """See `Servers`."""
-        if not self._urls:
-            return ()
-        with ThreadPoolExecutor(len(self._urls), thread_name_prefix="samples") as threads:
-            return list(threads.map(lambda url: self._samples_of(url, after.get(url, -1)), self._urls))
+        return self._each(lambda url: self._samples_of(url, after.get(url, -1)))
 
     def _samples_of(self, url: str, after: int) -> HandedSamples:
         try:
-            connect_s = min(CONNECT_S, self._answer_s)
-            with ServingClient(url, self._answer_s, connect_s=connect_s, api_key=self._api_key) as client:
+            with self._client(url) as client:
                 told, closed, n_silent = client.samples(after)
         except (Unavailable, VerificationFailed) as error:
             return HandedSamples(url=url, problem=error.problem)
@@ -68,10 +63,18 @@ class Servers:
 
     def push(self, push: Push) -> Sequence[Outcome]:
         """See `Servers`."""
+        return self._each(partial(push_to, push=push, answer_s=self._answer_s))
+
+    def _each(self, ask: Callable[[str], _Answer]) -> Sequence[_Answer]:
+        """Returns what each server answers, all asked at once."""
         if not self._urls:
             return ()
-        with ThreadPoolExecutor(len(self._urls), thread_name_prefix="push") as threads:
-            return list(threads.map(partial(push_to, push=push, answer_s=self._answer_s), self._urls))
+        with ThreadPoolExecutor(len(self._urls), thread_name_prefix="servers") as threads:
+            return list(threads.map(ask, self._urls))
+
+    def _client(self, url: str) -> ServingClient:
+        connect_s = min(CONNECT_S, self._answer_s)
+        return ServingClient(url, self._answer_s, connect_s=connect_s, api_key=self._api_key)
 
 
 def push_to(url: str, push: Push, answer_s: float = ANSWER_S) -> Outcome:

@@ -29,8 +29,10 @@ NOT_FINITE = "not_finite"
 EVERY_SLICE = ""
 """The slice that every pair belongs to."""
 
-_PER_OCTAVE = 8
-_OCTAVES = 40
+PER_OCTAVE = 8
+"""Buckets to a factor of two."""
+OCTAVES = 40
+"""How many factors of two the buckets reach, up and down from 1."""
 _SHARES = 100
 _ALIKE = 0.1
 _Key = TypeVar("_Key", str, int)
@@ -56,16 +58,16 @@ def number_bucket(value: float) -> int:
     """
     if isnan(value):
         raise ValueError("NaN has no bucket; count it as an error")
-    size = min(abs(value), 2.0**_OCTAVES)
-    if size < 2.0**-_OCTAVES:
+    size = min(abs(value), 2.0**OCTAVES)
+    if size < 2.0**-OCTAVES:
         return 0
-    bucket = 1 + floor(_PER_OCTAVE * (log2(size) + _OCTAVES))
+    bucket = 1 + floor(PER_OCTAVE * (log2(size) + OCTAVES))
     return bucket if value > 0 else -bucket
 
 
 def number_of(bucket: int) -> float:
     """Returns the end of a `number_bucket` that is nearer to zero."""
-    size = 0.0 if bucket == 0 else 2.0 ** ((abs(bucket) - 1) / _PER_OCTAVE - _OCTAVES)
+    size = 0.0 if bucket == 0 else 2.0 ** ((abs(bucket) - 1) / PER_OCTAVE - OCTAVES)
     return size if bucket >= 0 else -size
 
 
