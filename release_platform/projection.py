@@ -30,11 +30,12 @@ class Projection:
         A certificate is written before its alias moves, so whoever follows the alias finds it; then those of earlier
         moves that were cut off are written too. A version that was deleted or edited behind the platform's back keeps
         only its own alias from moving. When another move was committed meanwhile the aliases are pointed once more:
-        whoever writes last has seen the newest head.
+        whoever writes last has seen the newest head. One that dies on the way stays recorded as under way.
 
         Returns:
             A sentence for each alias that could not be moved.
         """
+        projection = self._store.projections.begin(model)
         problems: tuple[str, ...] = ()
         for _ in range(ATTEMPTS):
             rows = self._store.ledger(model)
@@ -43,6 +44,7 @@ class Projection:
             if self._store.head(model).epoch == head.epoch:
                 if not problems:
                     self._store.mark_projected(model, head.epoch)
+                self._store.projections.end(projection)
                 break
         return problems
 
@@ -70,7 +72,9 @@ class Projection:
         return found + tuple(map(_uncertified, wrong))
 
     def reconcile(self, model: str, *, undo: bool) -> tuple[str, ...]:
-        """Finishes a move that was cut off, and returns a sentence for each change behind the platform's back.
+        """Finishes moves that were cut off, and returns a sentence for each change behind the platform's back.
+
+        An alias that is wrong while a projection is under way is that projection's: it is put right, and not named.
 
         Args:
             model: The model.
@@ -79,13 +83,19 @@ class Projection:
         head = self._store.head(model)
         if head.epoch == 0:
             return ()
-        if self._store.projected_epoch(model) < head.epoch:
-            self.project(model)
-        found = self.deviations(model)
+        found = self._finish(model, head)
         if not undo:
             return tuple(f"{model}: {one.sentence}; it stays so, as the policy says" for one in found)
         problems = self._mend(model, found) if found else ()
         return tuple(f"{model}: {one.sentence}" for one in found) + problems
+
+    def _finish(self, model: str, head: Head) -> tuple[Deviation, ...]:
+        """Finishes what was cut off, and returns what somebody else changed."""
+        projections = self._store.projections
+        if projections.under_way(model) or self._store.projected_epoch(model) < head.epoch:
+            self.project(model)
+        ours = projections.under_way(model)
+        return tuple(one for one in self.deviations(model) if not (ours and one.what is What.ALIAS))
 
     def _mend(self, model: str, found: tuple[Deviation, ...]) -> tuple[str, ...]:
         for one in found:

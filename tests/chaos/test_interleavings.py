@@ -119,9 +119,6 @@ def test_an_operation_that_dies_after_another_overtook_it_is_put_right(fresh: Fr
     print(f"\n{first} dies after {second}: {bound(0, n_died)} wrong")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the aliases of one that died are said to be moved by hand when a later move was projected"
-)
 @pytest.mark.parametrize("first", ["promotion", "rollback"])
 def test_an_operation_that_dies_after_another_overtook_it_is_not_called_tampering(fresh: Fresh, first: str) -> None:
     for world, met in overtaken(fresh, first, "registration" if first == "promotion" else "promotion"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from release_platform.adapters.projection_store import PATIENCE
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.signing import KeyFolder, key_id
 from release_platform.adapters.trust import Trust, bundles_in, certified, proof_of
@@ -21,6 +22,7 @@ from release_platform.domain.ports import VersionRecord
 from release_platform.domain.spec import PolicySpec
 from release_platform.projection import Projection
 from release_platform.releases import Releases
+from tests.fakes.clock import FakeClock
 from tests.fakes.packages import build_linear_classifier
 from tests.fakes.registry import FakeRegistry
 from tests.unit.test_policy import REGISTRATION
@@ -350,6 +352,39 @@ def test_a_slow_projection_of_an_older_head_does_not_win(releases: Releases, reg
     assert Projection(releases.store, slow, KeyFolder(releases.keys.folder)).project(MODEL) == ()
     assert registry.find_alias(MODEL, "production") == "2"
     assert releases.projection.deviations(MODEL) == ()
+
+
+def test_what_a_projection_left_that_died_is_put_right_and_not_named_also_where_changes_are_only_reported(
+    registry: FakeRegistry, keys: KeyFolder, tmp_path: Path
+) -> None:
+    clock = FakeClock(datetime(2026, 11, 1, tzinfo=UTC))
+    store = ReleaseStore(f"sqlite:///{tmp_path / 'release.db'}", clock)
+    releases = Releases(store, registry, keys)
+    promote(releases, "1")
+    promote(releases, "2")
+    store.projections.begin(MODEL)
+    registry.move_behind_the_back(MODEL, "production", "1")
+    assert releases.projection.reconcile(MODEL, undo=False) == ()
+    assert registry.find_alias(MODEL, "production") == "2"
+
+    clock.pass_s(PATIENCE.total_seconds() + 1)
+    registry.move_behind_the_back(MODEL, "production", "1")
+    assert releases.projection.reconcile(MODEL, undo=False) == ()  # it may have been written just before
+    assert not store.projections.under_way(MODEL)
+    registry.move_behind_the_back(MODEL, "production", "1")
+    (said,) = releases.projection.reconcile(MODEL, undo=False)
+    assert "alias production" in said
+    store.close()
+
+
+def test_a_projection_that_ended_is_under_way_no_more(releases: Releases, registry: FakeRegistry) -> None:
+    promote(releases, "1")
+    assert not releases.store.projections.under_way(MODEL)
+    registry.down = True
+    with pytest.raises(Unavailable):
+        releases.projection.project(MODEL)
+    assert releases.store.projections.under_way(MODEL)
+    assert not releases.store.projections.under_way("other")
 
 
 def test_a_distrusted_key_takes_nothing_down_that_is_needed(releases: Releases, keys: KeyFolder) -> None:

@@ -71,6 +71,16 @@ DEFECTS = (
         ),
     ),
     Defect(
+        name="what a dead projection left is said to be moved by hand",
+        file=_PROJECTION,
+        old="if projections.under_way(model) or self._store",
+        new="if self._store",
+        tests=(
+            f"{_OF_RELEASES}test_what_a_projection_left_that_died_is_put_right_and_not_named"
+            "_also_where_changes_are_only_reported",
+        ),
+    ),
+    Defect(
         name="a change is undone although the policy only reports",
         file=_PROJECTION,
         old="if not undo:",
