@@ -219,7 +219,7 @@ def load(parts: Mapping[str, Kept], settings: Settings, folder: Path, *, overwri
     if full and not overwrite:
         raise Refused(
             f"there is something already in {', '.join(full)}",
-            remedy="stop the servers, make a backup of it, then restore with --overwrite",
+            remedy="stop the servers, make a backup of it, then restore with --overwrite (make: OVERWRITE=1)",
         )
     with written_to(folder):
         for name, part in parts.items():
@@ -229,7 +229,7 @@ def load(parts: Mapping[str, Kept], settings: Settings, folder: Path, *, overwri
         if ends != contents.ledger:
             raise IntegrityError(
                 f"the ledger ends with {ends}, but the backup says {dict(contents.ledger)}",
-                remedy="did somebody write meanwhile? Stop the servers and restore again with --overwrite",
+                remedy="did somebody write meanwhile? Stop the servers and restore again with --overwrite (make: OVERWRITE=1)",
             )
     return contents
 
