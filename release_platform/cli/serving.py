@@ -77,8 +77,10 @@ def verify(
     """
     from release_platform.cli import running
 
+    if url is not None and not url.strip():
+        raise typer.BadParameter("it is empty; name a server, or leave it out", param_hint="--url")
     settings = running.services().settings
-    addresses = (url,) if url else settings.serving_urls
+    addresses = settings.serving_urls if url is None else (url,)
     if not addresses:
         raise NotFound("RELEASE_SERVING_URL names no server", remedy="set it, or give the address with --url")
     key = settings.serving_api_key.get_secret_value() if api_key_file is None else _key_in(api_key_file)

@@ -7,6 +7,7 @@ from functools import cache
 
 import httpx
 import pytest
+import typer
 
 from release_platform.adapters.api_keys import ApiKeyFile
 from release_platform.adapters.clock import SystemClock
@@ -15,6 +16,7 @@ from release_platform.adapters.live_verification import N_CONNECTIONS, failure_o
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.serving_client import ServingClient, await_version
 from release_platform.adapters.serving_protocols import PROTOCOLS
+from release_platform.cli.serving import verify
 from release_platform.domain.api_keys import Scope
 from release_platform.domain.errors import Unavailable, VerificationFailed
 from release_platform.domain.verification import Expected
@@ -309,3 +311,9 @@ def test_it_works_beside_a_proxy_of_the_environment(url, monkeypatch):
         assert client.ready()
     with pytest.raises(httpx.ConnectError):
         httpx.get(url + "/livez", trust_env=True)
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_address_is_refused_and_no_other_server_verified_in_its_place(empty):
+    with pytest.raises(typer.BadParameter, match="it is empty"):
+        verify("cancer", url=empty)
