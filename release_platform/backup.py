@@ -229,7 +229,7 @@ def load(parts: Mapping[str, Kept], settings: Settings, folder: Path, *, overwri
         if ends != contents.ledger:
             raise IntegrityError(
                 f"the ledger ends with {ends}, but the backup says {dict(contents.ledger)}",
-                remedy="did somebody write meanwhile? Stop the servers, then restore with --overwrite (make: OVERWRITE=1)",
+                remedy="did somebody write meanwhile? Stop the servers; restore with --overwrite (make: OVERWRITE=1)",
             )
     return contents
 
