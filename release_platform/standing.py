@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from time import sleep
 from typing import Any
 
+from release_platform.adapters.release_store import ReleaseStore
 from release_platform.domain.drill import find_unfinished, readiness
 from release_platform.domain.errors import DataError, NotFound
 from release_platform.domain.flips import flip_report
@@ -13,6 +14,8 @@ from release_platform.domain.freeze import find_freeze
 from release_platform.domain.judge import Assessment
 from release_platform.domain.ledger import LedgerRow, standing_at
 from release_platform.domain.lifecycle import Head
+from release_platform.domain.messages import State as MessageState
+from release_platform.domain.messages import sentence
 from release_platform.domain.policy import PromotionRequest, RequestState, judged_approvals
 from release_platform.project import Project
 from release_platform.releases import Releases
@@ -42,10 +45,17 @@ def status_of(releases: Releases, project: Project) -> dict[str, Any]:
         "registry_wrong": _lasting_deviations(releases, name) if head.epoch else [],
         "frozen": freeze.said if freeze else None,
         "rollback": rollback_status(releases, head),
+        "messages_given_up": messages_given_up(releases.store, name),
         "requests": [
             request_status(releases, project, request) for request in releases.store.requests(name, RequestState.OPEN)
         ],
     }
+
+
+def messages_given_up(store: ReleaseStore, model: str) -> list[str]:
+    """Returns a sentence for each message of a model that could not be delivered to everybody."""
+    given_up = store.outbox.find(MessageState.GIVEN_UP)
+    return [sentence(posted.message) for posted in given_up if posted.message.model == model]
 
 
 def rollback_status(releases: Releases, head: Head) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +15,7 @@ from release_platform.domain.errors import IntegrityError, NotFound, ReleaseErro
 from release_platform.domain.ledger import LedgerRow, alias_of, standing
 from release_platform.domain.lifecycle import Alias
 from release_platform.domain.verification import Expected
+from release_platform.domain.verified import Found, Verified
 from release_platform.releases import Releases
 
 
@@ -33,6 +35,23 @@ class Verification:
     def failure(self) -> ReleaseError | None:
         """`VerificationFailed` when an answer is wrong, `Unavailable` when only some are missing, else None."""
         return failure_of(self.servers, self.expected.model)
+
+    def verified(self, at: datetime) -> Verified:
+        """Returns what is kept of it, when it ended at this moment."""
+        failure, expected = self.failure, self.expected
+        found = Found.UNANSWERED if failure is not None else Found.PASSED
+        problems = [problem for report in self.servers for problem in report.problems]
+        away = [report.unavailable.problem for report in self.servers if report.unavailable is not None]
+        return Verified(
+            model=expected.model,
+            version=expected.version,
+            digest=expected.digest,
+            epoch=expected.epoch,
+            at=at.isoformat(),
+            found=Found.FAILED if isinstance(failure, VerificationFailed) else found,
+            servers=tuple(report.url for report in self.servers),
+            problems=(*problems, *away),
+        )
 
 
 def verify_production(
@@ -55,6 +74,18 @@ def verify_production(
     """
     expected = get_expected(releases, model, version)
     return Verification(expected=expected, servers=tuple(_verify(url, expected, api_key) for url in urls))
+
+
+def keep(releases: Releases, verification: Verification, at: datetime) -> str:
+    """Keeps what the platform's own servers answered, for the rollback policy; returns what hindered it, or nothing.
+
+    What other addresses answer is not kept: nothing that they say may move Production.
+    """
+    try:
+        releases.store.verifications.record(verification.verified(at))
+    except Unavailable as error:
+        return f"the rollback policy does not see this verification: {error.problem}"
+    return ""
 
 
 def get_expected(releases: Releases, model: str, version: str | None = None) -> Expected:

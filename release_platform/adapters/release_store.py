@@ -21,6 +21,7 @@ from release_platform.adapters.rollout_store import RolloutStore
 from release_platform.adapters.store_database import grant, is_current, migrate, open_engine, store_url
 from release_platform.adapters.store_tables import columns_of, damaged, read_json, readable, table
 from release_platform.adapters.store_transactions import OutcomeUnknown, Transactions
+from release_platform.adapters.verification_store import VerificationStore
 from release_platform.adapters.window_store import WindowStore
 from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.gates import GateResult, Verdict
@@ -61,6 +62,7 @@ class ReleaseStore:
         drills: The drills of rollbacks in it.
         outbox: The messages in it.
         projections: The projections that are under way.
+        verifications: What verifications of live servers showed.
 
     Args:
         url: The address.
@@ -78,6 +80,7 @@ class ReleaseStore:
         self.drills = DrillStore(self._transactions)
         self.outbox = OutboxStore(self._transactions)
         self.projections = ProjectionStore(self._transactions, self._clock)
+        self.verifications = VerificationStore(self._transactions)
         with self._read() as connection:
             current = is_current(connection)
         if not current:

@@ -67,6 +67,7 @@ def verify(
     """Ask every live server the model's golden inputs through every protocol, and compare bit by bit (smoke test).
 
     The registry's own model answers them in a clean process. Version, digest and epoch must be those of the ledger.
+    What the servers of RELEASE_SERVING_URL answer is kept, for the model's rollback policy.
     Exit code 7: an answer is wrong; 6: a server does not answer, or asks for an API key; 5: nothing is in Production.
 
     Examples:
@@ -85,6 +86,8 @@ def verify(
         raise NotFound("RELEASE_SERVING_URL names no server", remedy="set it, or give the address with --url")
     key = settings.serving_api_key.get_secret_value() if api_key_file is None else _key_in(api_key_file)
     found = _verified(model, addresses, key, version)
+    if url is None and (problem := _keep(found)):
+        err.print(f"warning: {problem}", markup=False, soft_wrap=True, highlight=False)
     for report in found.servers if not json else ():
         if report.passed:
             out.print(f"[green]passed[/]: {escape(_said(found, report))}", soft_wrap=True, highlight=False)
@@ -165,6 +168,14 @@ def _verified(model: str, addresses: Sequence[str], api_key: str, version: str |
 
     running.project(model)
     return verify_production(running.services().releases, model, addresses, api_key=api_key, version=version)
+
+
+def _keep(found: "Verification") -> str:
+    from release_platform.adapters.clock import SystemClock
+    from release_platform.cli import running
+    from release_platform.verification import keep
+
+    return keep(running.services().releases, found, SystemClock().now())
 
 
 def _key_in(file: Path) -> str:

@@ -80,6 +80,10 @@ def _show_status(state: dict[str, Any]) -> None:
         out.print(f"  [red]{fault}[/]")
     if state.get("rollback"):  # an operators' API of an older platform does not say it
         out.print(f"  {state['rollback']['said']}", markup=False, highlight=False, soft_wrap=True)
+    for message in state.get("messages_given_up", ()):  # as above
+        out.print(
+            f"  message given up, not everybody was told: {message}", markup=False, highlight=False, soft_wrap=True
+        )
     if state["frozen"]:
         out.print(f"  {state['frozen']}", markup=False, soft_wrap=True)
     for request in state["requests"]:

@@ -242,12 +242,14 @@ def _sentence(step: Step) -> str:
 
 
 def _drop_old_windows(services: Services, shown: dict[str, Any]) -> None:
-    """Drops windows that nothing needs any more, once a day."""
+    """Drops windows and verifications that nothing needs any more, once a day."""
     today = datetime.now(UTC)
     if shown.get("windows dropped") == today.date().isoformat():
         return
     try:
-        services.store.windows.drop_before(int((today - timedelta(days=KEPT_DAYS)).timestamp() // 60))
+        oldest = today - timedelta(days=KEPT_DAYS)
+        services.store.windows.drop_before(int(oldest.timestamp() // 60))
+        services.store.verifications.drop_before(oldest.isoformat())
     except Unavailable:
         return
     shown["windows dropped"] = today.date().isoformat()

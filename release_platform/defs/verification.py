@@ -1,9 +1,13 @@
-"""The smoke test of live servers: an asset check, a job that anyone may launch, and a schedule that does every hour.
+"""The smoke test of live servers: an asset check, a job that anyone may launch, and what launches it.
 
-No promotion waits for it: servers take a move within seconds, and one that does not must not keep others from it.
+A schedule does every hour. Where a model's rollback policy counts failures, a sensor does after each promotion,
+and again after one that failed. No promotion waits for it: servers take a move within seconds, and one that does not
+must not keep others from it.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from time import sleep
 from typing import Any
 
@@ -14,11 +18,15 @@ from release_platform.defs.naming import asset_key
 from release_platform.defs.promotion import NamedFailures, Projects, get_project
 from release_platform.defs.resources import Platform
 from release_platform.domain.errors import NotFound, ReleaseError, Unavailable, VerificationFailed
+from release_platform.domain.rollback import Watched, find_watched
+from release_platform.domain.verified import is_due
 from release_platform.project import Project
 from release_platform.services import Services
-from release_platform.verification import Verification, verify_production
+from release_platform.verification import Verification, keep, verify_production
 
 SECOND_LOOK_S = 3.0
+SENSOR_INTERVAL_S = 5
+_LOG = logging.getLogger(__name__)
 _COLUMNS = ("server", "protocol", "rows", "ms", "result")
 
 
@@ -36,6 +44,8 @@ def verify_model(
 ) -> Verification:
     """Returns how the servers answer at two looks: what is wrong at the first only was a move under way.
 
+    What the servers of RELEASE_SERVING_URL answer is kept, for the model's rollback policy.
+
     Raises:
         NotFound: Nothing is in Production.
         IntegrityError: The version in the registry is not the one that the ledger put there.
@@ -43,11 +53,14 @@ def verify_model(
     """
     settings = services.settings
     addresses, key = tuple(urls) or settings.serving_urls, settings.serving_api_key.get_secret_value()
-    first = verify_production(services.releases, model, addresses, api_key=key)
-    if not isinstance(first.failure, VerificationFailed):
-        return first
-    sleep(second_look_s)
-    return verify_production(services.releases, model, addresses, api_key=key)
+    found = verify_production(services.releases, model, addresses, api_key=key)
+    if isinstance(found.failure, VerificationFailed):
+        sleep(second_look_s)
+        found = verify_production(services.releases, model, addresses, api_key=key)
+    problem = keep(services.releases, found, datetime.now(UTC)) if not urls and addresses else ""
+    if problem:
+        _LOG.warning("%s: %s", model, problem)
+    return found
 
 
 def build_served_check(project: Project) -> dg.AssetChecksDefinition:
@@ -75,7 +88,7 @@ def served_check(model: str) -> dg.AssetCheckKey:
 
 
 def build_verification(projects: Projects) -> dg.Definitions:
-    """Returns the job that verifies one model or all, and the schedule that launches it every hour."""
+    """Returns the job that verifies one model or all, the schedule and the sensor that launch it."""
 
     @dg.op(description="Asks live servers the golden rows and keeps what came of it as the check of each model.")
     def ask_servers(context: dg.OpExecutionContext, config: VerifyForm, platform: Platform) -> None:
@@ -102,7 +115,44 @@ def build_verification(projects: Projects) -> dg.Definitions:
         cron_schedule="47 * * * *",
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
-    return dg.Definitions(jobs=[verify], schedules=[schedule])
+
+    @dg.sensor(
+        name="verification_sensor",
+        job=verify,
+        minimum_interval_seconds=SENSOR_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Verifies what was promoted, where the model's rollback policy counts verifications that failed.",
+    )
+    def verification_sensor(platform: Platform) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        if not platform.services.settings.serving_urls:
+            yield dg.SkipReason("RELEASE_SERVING_URL names no server")
+            return
+        said, due = list[str](), list[dg.RunRequest]()
+        for name, project in projects.items():
+            try:
+                due += _due(platform.services, project, datetime.now(UTC))
+            except ReleaseError as error:  # one model must not keep others from being verified
+                said.append(f"{name}: {error.problem}")
+        if not due:
+            yield dg.SkipReason("\n".join(said) or "nothing was promoted that is not verified")
+        yield from due
+
+    return dg.Definitions(jobs=[verify], schedules=[schedule], sensors=[verification_sensor])
+
+
+def _due(services: Services, project: Project, at: datetime) -> Iterator[dg.RunRequest]:
+    """Yields the run that verifies a model now, if one is due; the same one until another verification was kept."""
+    spec, store = project.spec, services.store
+    policy = spec.rollback_policy
+    if policy is None or not policy.failed_verifications:
+        return
+    watched = find_watched(policy, store.head(spec.name), store.ledger(spec.name), at)
+    if not isinstance(watched, Watched):
+        return
+    verified = store.verifications.since(spec.name, watched.row.at)
+    if is_due(watched.row, verified, at, wanted=policy.failed_verifications):
+        config = {"ops": {"ask_servers": {"config": {"model": spec.name}}}}
+        yield dg.RunRequest(run_key=f"verify {spec.name} {watched.row.epoch} {len(verified)}", run_config=config)
 
 
 def _evaluate(services: Services, model: str, urls: Sequence[str] = ()) -> dg.AssetCheckEvaluation:

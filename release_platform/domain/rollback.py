@@ -1,12 +1,15 @@
 """When a version that a person promoted is taken back by itself: it is worse in Production than the one before it was.
 
 After a promotion there is no concurrent control, so the version is compared with the *record* of the one before: the
-last windows that it had in Production. Each minute of the version is paired with a minute of the record, in order, and
-the e-process of the judge collects the evidence that its share of bad requests is more than a margin above. The record
-is used again for each period of its length, at levels that fall with the square of the period's number, so that they
-add up to `false_rollback` however long a version is watched. That holds while traffic is what it was in the record.
-What changes with the hour, such as an evening of other clients, is no fault of the version and may look like one: keep
-margins wide, or leave the gate out.
+last windows that it had in Production and that have anything for the gate. Each minute of the version is paired with a
+minute of the record, in order, and the e-process of the judge collects the evidence that its share of bad requests is
+more than a margin above. The record is used again for each period of its length, at levels that fall with the square of
+the period's number, so that they add up to `false_rollback` however long a version is watched. That holds while traffic
+is what it was in the record. What changes with the hour, such as an evening of other clients, is no fault of the
+version and may look like one: keep margins wide, or leave the gate out.
+
+Live servers that answer otherwise than the registry's model, as several verifications in a row found, take it back too:
+that needs no record, and no requests.
 
 What it never does:
 
@@ -27,8 +30,9 @@ from release_platform.domain.ledger import LedgerRow, moves_production
 from release_platform.domain.lifecycle import Head, Move
 from release_platform.domain.live_metrics import Arms, tables_of
 from release_platform.domain.rollback_spec import RollbackSpec
-from release_platform.domain.strategy import LiveGateSpec
-from release_platform.domain.windows import Route, Window
+from release_platform.domain.strategy import LiveGateSpec, LiveMetric
+from release_platform.domain.verified import Verified, failures_of, sentence_of
+from release_platform.domain.windows import LABEL, Route, Window
 
 POLICY = "rollback_policy"
 """The actor of what the policy does."""
@@ -80,6 +84,25 @@ def find_watched(spec: RollbackSpec, head: Head, rows: Sequence[LedgerRow], at: 
     return Watched(row=last, before=head.previous[-1], since=ceil(promoted.timestamp() / 60))
 
 
+def judge_verified(
+    spec: RollbackSpec, watched: Watched, verified: Sequence[Verified], at: datetime
+) -> Taken | tuple[str, ...]:
+    """Returns that the version is to be taken back, or what its verifications say; nothing while none failed.
+
+    Args:
+        spec: The policy.
+        watched: What it watches.
+        verified: What verifications of the model's live servers showed.
+        at: The present moment.
+    """
+    failed = failures_of(watched.row, verified, at)
+    if not failed or not spec.failed_verifications:
+        return ()
+    if len(failed) >= spec.failed_verifications:
+        return Taken(watched=watched, reason=sentence_of(failed))
+    return (f"{sentence_of(failed)}; {spec.failed_verifications} in a row take it back",)
+
+
 def judge_watched(
     spec: RollbackSpec, watched: Watched, windows: Iterable[Window], at: datetime
 ) -> Taken | tuple[str, ...]:
@@ -94,15 +117,18 @@ def judge_watched(
         at: The present moment.
     """
     until = settled_minute(at)
-    stable = sorted((w for w in windows if w.key.route is Route.STABLE and w.requests), key=lambda w: w.key.minute)
-    record = [w for w in stable if w.key.version == watched.before and w.key.minute < watched.since - 1]
-    record = record[-spec.record_minutes :]
-    present = [w for w in stable if w.key.version == watched.row.version and watched.since <= w.key.minute <= until]
-    if not record or not present:
-        return (f"no minute of version {watched.before if not record else watched.row.version} was measured",)
+    stable = sorted((w for w in windows if w.key.route is Route.STABLE), key=lambda w: w.key.minute)
+    before = [w for w in stable if w.key.version == watched.before and w.key.minute < watched.since - 1]
+    since = [w for w in stable if w.key.version == watched.row.version and watched.since <= w.key.minute <= until]
     said: list[str] = []
-    n_blocking = sum(gate.blocking for gate in spec.gates)
+    n_blocking = max(sum(gate.blocking for gate in spec.gates), 1)
     for gate in spec.gates:
+        record = [w for w in before if _tells(gate, w)][-spec.record_minutes :]
+        present = [w for w in since if _tells(gate, w)]
+        if not record or not present:
+            of = watched.before if not record else watched.row.version
+            said.append(f"{gate.name}: no minute of version {of} was measured")
+            continue
         for number, arms in list(enumerate(_periods(present, record)))[-2:]:
             level = spec.false_rollback / n_blocking * 6 / (pi * (number + 1)) ** 2
             worse, sentence = _judged(gate, arms, watched, level)
@@ -110,6 +136,15 @@ def judge_watched(
                 return Taken(watched=watched, reason=sentence)
         said.append(sentence)
     return tuple(said)
+
+
+def _tells(gate: LiveGateSpec, window: Window) -> bool:
+    """Whether a minute has anything for a gate: outcomes come when they come, also all of a day in one minute."""
+    match gate.metric:
+        case LiveMetric.LABEL_QUALITY | LiveMetric.OUTCOME:
+            return bool(window.outcomes.get(LABEL if gate.outcome is None else gate.outcome))
+        case _:
+            return window.requests > 0
 
 
 def _periods(present: Sequence[Window], record: Sequence[Window]) -> list[list[Arms]]:

@@ -37,10 +37,13 @@ def manifest_of(folder: Path) -> Manifest:
     return Manifest(files=tuple(sorted(files, key=lambda entry: entry.path)))
 
 
-def build_linear_classifier(folder: Path, *, model: str = "cancer", n_rows: int = 569) -> Path:
-    """Writes a scaled logistic regression over three numbers, fitted on the first rows of breast_cancer."""
+def build_linear_classifier(folder: Path, *, model: str = "cancer", n_rows: int = 569, contrary: bool = False) -> Path:
+    """Writes a scaled logistic regression over three numbers, fitted on the first rows of breast_cancer.
+
+    A contrary one is fitted to the opposite labels.
+    """
     frame, target = _cancer(n_rows)
-    fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, target)
+    fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, 1 - target if contrary else target)
     return write_package(folder, model, Task.BINARY, fitted, _cancer_plan(nullable=False), frame, CANCER_CLASSES)
 
 

@@ -24,6 +24,7 @@ from release_platform.defs.resources import Platform
 from release_platform.domain.lifecycle import Move
 from release_platform.domain.messages import KEPT, State, signature
 from release_platform.messages import SHOWN, Messages
+from release_platform.standing import messages_given_up
 from tests.contract.test_outbox_store import roll_back, twice_promoted
 from tests.contract.test_release_store import move
 from tests.fakes.clock import FakeClock
@@ -187,8 +188,12 @@ def test_a_message_that_is_given_up_is_shown_and_then_removed(store: ReleaseStor
     assert any("given up after 1 attempts" in line for line in sent.deliver())
     (line,) = sent.deliver()
     assert "given up, never delivered: m: version 1 is in Production again" in line
+    (shown,) = messages_given_up(store, "m")
+    assert shown.startswith("m: version 1 is in Production again")
+    assert messages_given_up(store, "other") == []
     clock.pass_s((SHOWN + timedelta(days=1)).total_seconds())
     assert sent.deliver() == ()
+    assert messages_given_up(store, "m") == []
 
 
 def test_without_a_receiver_messages_are_closed_as_not_wanted(store: ReleaseStore, hooks: tuple[Hook, Hook]) -> None:

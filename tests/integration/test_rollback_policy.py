@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from release_platform.domain.errors import StaleEpoch
+from release_platform.domain.ledger import moves_production
 from release_platform.domain.rollback import POLICY
 from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.rollout import Order, RolloutState
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, Strategy
+from release_platform.domain.verified import Found, Verified
 from tests.fakes.packages import build_linear_classifier
 from tests.fakes.rollout_world import MODEL, PLAN, SPEC, URL, World
 
@@ -104,9 +106,82 @@ def test_a_server_that_does_not_answer_is_told_and_nothing_is_done(world: World)
     *_, last = world.serve_minutes(5, errors=90)
     assert world.store.head(MODEL).production == "2"
     assert last is not None
-    assert last.said == (f"{URL} hands in no windows: down", "no minute of version 2 was measured")
+    assert last.said == (f"{URL} hands in no windows: down", "errors: no minute of version 2 was measured")
 
 
 def test_a_model_without_a_policy_is_not_watched(world: World) -> None:
     world.spec = SPEC
     assert world.watch.look(MODEL, world.spec) is None
+
+
+# Verifications of the live servers
+
+
+def verify(world: World, found: Found = Found.FAILED) -> None:
+    """Half a minute passes, and a verification ends."""
+    world.clock.pass_s(30)
+    row = [row for row in world.store.ledger(MODEL) if moves_production(row)][-1]
+    at = world.clock.now().isoformat()
+    of = {"version": row.version, "digest": row.digest, "epoch": row.epoch, "servers": (URL,)}
+    world.store.verifications.record(Verified(model=MODEL, at=at, found=found, problems=("it is wrong",), **of))  # type: ignore[arg-type]
+
+
+def test_a_version_that_servers_answer_otherwise_is_taken_back_without_any_request(world: World) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    verify(world)
+    look = world.watch.look(MODEL, world.spec)
+    assert look is not None
+    assert "verification: failed at" in look.said[0]
+    assert look.row is None
+    verify(world)
+    look = world.watch.look(MODEL, world.spec)
+    assert look is not None
+    assert look.row is not None
+    assert (look.row.version, look.row.actor) == ("1", POLICY)
+    assert world.store.verifications.since(MODEL, "")[-1].verification_id in look.row.reason
+    assert [push.version for push in world.servers.pushed] == ["1", "2", "1"]
+    verify(world)
+    verify(world)
+    look = world.watch.look(MODEL, world.spec)
+    assert look is not None
+    assert look.said == (f"version 1 was brought back by {POLICY}: a person decides what comes next",)
+    assert world.wrong() == []
+
+
+def test_while_it_bakes_verifications_that_failed_abort_the_rollout(world: World) -> None:
+    world.ask("2")
+    world.order(Order.PROMOTE)
+    verify(world)
+    verify(world)
+    world.watch.look(MODEL, world.spec)
+    rollout = world.rollouts.get(MODEL).rollout
+    assert (rollout.state, rollout.actor) == (RolloutState.ABORTED, POLICY)
+    assert "verification: 2 in a row failed" in world.store.ledger(MODEL)[-1].reason
+    assert world.wrong() == []
+
+
+def test_a_person_who_promotes_meanwhile_is_not_overruled_by_what_the_version_before_failed(world: World) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    verify(world)
+    verify(world)
+    world.stage("3")
+    world.ask("3", Strategy.ALL_AT_ONCE)
+    look = world.watch.look(MODEL, world.spec)
+    assert look is not None
+    assert look.row is None
+    assert world.store.head(MODEL).production == "3"
+
+
+def test_it_holds_off_with_verifications_too(world: World) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    verify(world)
+    verify(world)
+    world.watch.look(MODEL, world.spec)
+    world.stage("3")
+    world.ask("3", Strategy.ALL_AT_ONCE)
+    verify(world)
+    verify(world)
+    look = world.watch.look(MODEL, world.spec)
+    assert look is not None
+    assert "holds off until" in look.said[0]
+    assert world.store.head(MODEL).production == "3"

@@ -5,7 +5,7 @@ Release store, packages, signatures, server and HTTP are real; the time of both 
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -13,10 +13,13 @@ import pytest
 
 from release_platform.adapters.servers import Servers
 from release_platform.domain.ledger import standing_at
+from release_platform.domain.rollback import POLICY
+from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.rollout import RolloutState
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, StepSpec, Strategy
+from release_platform.watch import Look
 from serving.routing import place_of
-from tests.fakes.packages import CANCER_INPUTS, build_linear_classifier, build_onnx_classifier
+from tests.fakes.packages import CANCER_CLASSES, CANCER_INPUTS, build_linear_classifier, build_onnx_classifier
 from tests.fakes.rollout_world import BOUNDS, MODEL, PLAN, SPEC, World
 from tests.fakes.server import running, settings_for, until
 
@@ -40,6 +43,7 @@ class Live:
 
     world: World
     client: httpx.Client
+    unlabelled: list[list[str]] = field(default_factory=list)
 
     def ask(self, key: str) -> httpx.Response:
         return self.client.post(f"/v1/models/{MODEL}/predict", json={"rows": [ROW]}, headers={"x-route-key": key})
@@ -50,7 +54,17 @@ class Live:
         assert {answer.status_code for answer in answers} == {200}, "a client was let down"
         self.client.get("/admin/windows").raise_for_status()  # counts what was put down, before the clock moves
         self.world.clock.pass_s(60)
+        self.unlabelled.append([answer.headers["x-prediction-id"] for answer in answers])
         return Counter(answer.headers["x-model-version"] for answer in answers)
+
+    def label(self, truth: str, other: str) -> None:
+        """Tells what would have been right of the predictions of the minute before the last; of each tenth `other`."""
+        if len(self.unlabelled) < 2:
+            return
+        ids = self.unlabelled.pop(0)
+        told = [{"prediction_id": one, "label": truth if n % 10 else other} for n, one in enumerate(ids)]
+        said = self.client.post("/v1/outcomes", json=told).json()
+        assert said["counted"] == N_KEYS, said
 
     def shows(self, version: str | None, weight: float | None = None) -> bool:
         """Whether the server has this version as its canary, with this weight."""
@@ -74,6 +88,7 @@ class Live:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
     root = tmp_path_factory.mktemp("packages")
     good = {(MODEL, n): build_linear_classifier(root / n, model=MODEL, n_rows=300 + int(n)) for n in ("1", "2")}
+    good[MODEL, "4"] = build_linear_classifier(root / "4", model=MODEL, contrary=True)
     return good | {(MODEL, "3"): build_onnx_classifier(root / "3", model=MODEL)}  # it does not take what clients send
 
 
@@ -121,5 +136,70 @@ def test_a_bad_version_loses_its_traffic_and_no_client_saw_an_error(live: Live) 
     assert rollout.state is RolloutState.ABORTED
     assert "errors: 1 of" in rollout.reason
     assert {version for counts in answered for version in counts} == {"1"}
+    assert live.minute() == Counter({"1": N_KEYS})
+    assert world.wrong() == []
+
+
+# Labels that come later
+
+
+LABELS = (LiveGateSpec(metric=LiveMetric.LABEL_QUALITY, margin=0.2),)
+
+
+def truths(live: Live) -> tuple[str, str]:
+    """Returns what version 1 says of the row, which is right, and the other label."""
+    said = live.ask("anybody").json()["predictions"][0]
+    return (said, next(label for label in CANCER_CLASSES if label != said))
+
+
+@pytest.mark.timeout(600)
+def test_labels_that_come_later_show_that_a_version_is_worse_and_it_is_taken_back(live: Live) -> None:
+    world = live.world
+    world.spec = replace(SPEC, rollback_policy=RollbackSpec(gates=LABELS, record_minutes=5))
+    truth, other = truths(live)
+
+    def minute() -> Look:
+        live.label(truth, other)
+        live.minute()
+        found = world.watch.look(MODEL, world.spec)
+        assert found is not None
+        return found
+
+    for _ in range(7):
+        minute()
+    world.stage("4")
+    world.ask("4", Strategy.ALL_AT_ONCE)
+    until(lambda: live.ask("anybody").headers["x-model-version"] == "4")
+    looks = [minute()]
+    while looks[-1].row is None and len(looks) < LONGEST:
+        looks.append(minute())
+    row = looks[-1].row
+    assert row is not None, looks[-1].said
+    assert (row.version, row.move, row.actor) == ("1", "rolled_back", POLICY)
+    assert row.reason.startswith("label_quality: 0.9 of ")
+    assert "0.1 of " in row.reason
+    assert len(looks) > 2, "of the first minutes nobody knew what would have been right"
+    assert live.minute() == Counter({"1": N_KEYS})
+    assert world.wrong() == []
+
+
+@pytest.mark.timeout(600)
+def test_labels_that_come_later_join_both_arms_of_a_canary_and_end_it(live: Live) -> None:
+    world = live.world
+    world.spec = replace(SPEC, rollout=replace(CANARY, gates=LABELS))
+    truth, other = truths(live)
+    world.stage("4")
+    world.ask("4")
+    until(lambda: live.shows("4", WEIGHTS[0]))
+
+    def look() -> None:
+        world.step()
+        live.label(truth, other)
+
+    answered = live.until_over(look)
+    rollout = world.rollouts.get(MODEL).rollout
+    assert (rollout.state, rollout.stage) == (RolloutState.ABORTED, 0)
+    assert rollout.reason.startswith("label_quality: 1 of 40 bad against 0.1667 of 60 stable")
+    assert all(counts["4"] and counts["1"] for counts in answered)
     assert live.minute() == Counter({"1": N_KEYS})
     assert world.wrong() == []

@@ -14,11 +14,14 @@ from release_platform.adapters.api_keys import ApiKeyFile
 from release_platform.adapters.mlflow_registry import MlflowRegistry
 from release_platform.audit import observe, with_servers
 from release_platform.definitions import definitions_of
+from release_platform.defs.resources import Platform
 from release_platform.defs.verification import served_check, verify_model
 from release_platform.domain.api_keys import Scope
+from release_platform.domain.rollback import POLICY
+from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.services import Services
 from tests.fakes.server import running, settings_for, until
-from tests.integration.homes import Command, Home, example, free_port, open_home, warm_release, why
+from tests.integration.homes import Command, Home, changed, example, free_port, open_home, warm_release, why
 
 MODEL = "diabetes"
 PROJECT = example(MODEL)
@@ -253,3 +256,44 @@ def test_what_is_wrong_at_the_first_look_only_was_a_move_under_way(world: World)
         roll_back(world.home, "2")
     assert found.failure is None
     assert found.expected.version == "1"
+
+
+# What the rollback policy makes of it; it comes last of all, for it leaves another version in Production
+
+
+def test_a_promotion_that_a_server_does_not_take_is_verified_and_taken_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, project = world.home, changed(PROJECT, rollback_policy=RollbackSpec(gates=()))
+    promote(home, "third")
+    monkeypatch.setenv("RELEASE_SERVING_URL", world.late)
+    sensor = definitions_of({MODEL: project}).resolve_sensor_def("verification_sensor")
+
+    def due() -> list[dg.RunRequest]:
+        with dg.build_sensor_context(home.instance, resources={"platform": Platform()}) as context:
+            return list(sensor.evaluate_tick(context).run_requests or [])
+
+    until(due, within_s=20)
+    (request,) = due()
+    assert request.run_key == f"verify {MODEL} {home.services.store.head(MODEL).epoch} 0"
+    watch, store = services(world, world.late).watch, home.services.store
+    look = watch.look(MODEL, project.spec)
+    assert look is not None
+    assert look.row is None
+    for _ in range(2):
+        job = definitions_of({MODEL: project}).resolve_job_def("verify")
+        assert not job.execute_in_process(request.run_config, home.instance, raise_on_error=False).success
+    look = watch.look(MODEL, project.spec)
+    assert look is not None
+    assert look.row is not None
+    assert (look.row.version, look.row.actor) == ("2", POLICY)
+    assert f": {world.late}, rows, " in look.row.reason
+    assert "the answer names version 2, but it should be 3" in look.row.reason
+    assert store.verifications.since(MODEL, "")[-1].verification_id in look.row.reason
+    assert due() == []
+
+
+def test_what_an_address_answers_that_somebody_gave_is_no_evidence(world: World) -> None:
+    kept = world.home.services.store.verifications.since(MODEL, "")
+    verify_model(services(world, world.late), MODEL, [world.fresh], second_look_s=0)
+    assert world.home.services.store.verifications.since(MODEL, "") == kept

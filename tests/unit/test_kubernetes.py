@@ -42,6 +42,7 @@ SECRETS = {
     "stamp-secret",
     "trusted-keys",
     "api-keys",
+    "notify",
 }
 
 
@@ -131,7 +132,16 @@ def test_secrets_are_named_and_never_written() -> None:
     used.add(VALUES["global"]["postgresqlSecretName"])
     assert used == SECRETS
     assert "kind: Secret" not in text
-    for word in ("PASSWORD", "SECRET_KEY", "STAMP_SECRET", "SIGNING_KEY", "STORE_URL", "BACKEND_STORE_URI"):
+    for word in (
+        "PASSWORD",
+        "SECRET_KEY",
+        "STAMP_SECRET",
+        "NOTIFY_URL",
+        "NOTIFY_SECRET",
+        "SIGNING_KEY",
+        "STORE_URL",
+        "BACKEND_STORE_URI",
+    ):
         assert not re.search(rf"{word}: \S|{word}, value", text), word
 
 
@@ -312,6 +322,16 @@ def test_what_serving_reads_passes_and_a_write_does_not() -> None:
         server.shutdown()
 
 
+def test_who_sends_messages_gets_receivers_and_their_secret_from_a_secret_as_in_the_stack() -> None:
+    page = (ROOT / "docs" / "operate.md").read_text()
+    (made,) = re.findall(r"create secret generic notify +(.*)", page)
+    names = set(re.findall(r"--from-literal=(\w+)=", made))
+    assert names == {name for name in COMPOSE["dagster-code"]["environment"] if name.startswith("RELEASE_NOTIFY")}
+    (location,) = VALUES["dagster-user-deployments"]["deployments"]
+    assert {"name": "notify"} in location["envSecrets"]
+    assert "notify" not in str([VALUES["dagsterWebserver"], VALUES["dagsterDaemon"], CONTAINERS, SERVING])
+
+
 # Dagster's chart
 
 
@@ -323,7 +343,7 @@ def test_dagster_runs_our_image_with_the_settings_and_secrets_of_who_releases() 
     api = CONTAINERS["Deployment/api/api"]
     assert {one["name"] for one in location["envSecrets"]} == {
         one["secretRef"]["name"] for one in api["envFrom"] if "secretRef" in one
-    }
+    } | {"notify"}
     assert location["volumeMounts"] == [one for one in api["volumeMounts"] if one["name"] != "tmp"]
     assert location["includeConfigInLaunchedRuns"] == {"enabled": True}
     command = COMPOSE["dagster-code"]["command"]

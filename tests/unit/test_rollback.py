@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,10 +11,11 @@ import pytest
 from release_platform.domain.drill import Half, drill_move_id
 from release_platform.domain.ledger import LedgerRow, fold, genesis, sealed
 from release_platform.domain.lifecycle import Head, Move, advance
-from release_platform.domain.rollback import POLICY, Taken, Watched, find_watched, judge_watched
+from release_platform.domain.rollback import POLICY, Taken, Watched, find_watched, judge_verified, judge_watched
 from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric
-from release_platform.domain.windows import Route, Window, WindowKey
+from release_platform.domain.verified import COUNTS_S, Found, Verified, is_due
+from release_platform.domain.windows import Route, Window, WindowKey, number_bucket
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE = int(START.timestamp() // 60)
@@ -176,10 +177,12 @@ def test_of_50_versions_that_fail_five_times_as_often_all_are_taken_back() -> No
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"gates": ()}, "no blocking rollback gate"),
+        ({"gates": (), "failed_verifications": 0}, "no blocking rollback gate"),
         ({"gates": SPEC.gates * 2}, "two rollback gates judge 'errors'"),
         ({"gates": (*SPEC.gates, LiveGateSpec(metric=LiveMetric.DISAGREEMENT))}, "has no pairs"),
         ({"record_minutes": 4}, "5 to 1440"),
+        ({"failed_verifications": 11}, "0 to 10"),
+        ({"failed_verifications": -1}, "0 to 10"),
         ({"watch_s": 0}, "watch_s is above 0"),
         ({"hold_off_s": float("nan")}, "hold_off_s 0 or more"),
         ({"false_rollback": 0.2}, "up to 0.1"),
@@ -197,3 +200,142 @@ def test_a_drill_is_no_decision_of_a_person_and_is_left_alone() -> None:
     found = watched(*PROMOTED, there, back)
     assert isinstance(found, Watched)
     assert (found.row.version, found.before) == ("2", "1")
+
+
+# Labels that come later
+
+
+LABELS = replace(SPEC, gates=(LiveGateSpec(metric=LiveMetric.LABEL_QUALITY, margin=0.05),), record_minutes=5)
+
+
+def labelled(version: str, minute: int, wrong: int, of: int = 200, requests: int = 0) -> Window:
+    """A minute in which labels came of earlier predictions."""
+    counts = {number_bucket(0.0): of - wrong, number_bucket(1.0): wrong}
+    outcomes = {"label": {bucket: n for bucket, n in counts.items() if n}}
+    return replace(window(version, minute, requests=requests), outcomes=outcomes)
+
+
+def quiet_minutes(version: str, first: int, last: int) -> list[Window]:
+    """Minutes with requests of which nobody knows yet what would have been right."""
+    return [window(version, minute) for minute in range(first, last)]
+
+
+def test_labels_that_come_once_a_day_are_held_against_labels_that_came_so() -> None:
+    before = [labelled("1", -120, 10), labelled("1", -119, 10), *quiet_minutes("1", -118, -2)]
+    good, bad = ([labelled("2", m, wrong) for m in (150, 151)] for wrong in (10, 100))
+    since = quiet_minutes("2", 1, 150)
+    assert isinstance(judged([*before, *since, *bad], spec=LABELS), Taken)
+    assert not isinstance(judged([*before, *since, *good], spec=LABELS), Taken)
+
+
+def test_labels_of_the_version_before_that_come_after_it_change_nothing() -> None:
+    before = [labelled("1", -minute, 10) for minute in range(3, 8)]
+    late = [labelled("1", minute, 200) for minute in range(1, 20)]
+    assert isinstance(judged([*before, *late, labelled("2", 20, 150), labelled("2", 21, 150)], spec=LABELS), Taken)
+    assert not isinstance(judged([*before, *late, *quiet_minutes("2", 1, 20)], spec=LABELS), Taken)
+
+
+@pytest.mark.parametrize("before", [[], quiet_minutes("1", -60, -2)])
+def test_without_labels_in_the_record_labels_take_nothing_back(before: list[Window]) -> None:
+    found = judged([*before, *(labelled("2", minute, 150) for minute in range(1, 20))], spec=LABELS)
+    assert found == ("label_quality: no minute of version 1 was measured",)
+
+
+# Verifications of the live servers
+
+
+def verified(found: Found, after_s: float, version: str = "2", epoch: int = 2) -> Verified:
+    at = (START + timedelta(seconds=after_s)).isoformat()
+    problems = (
+        ("http://one, rows: it is version 1", "http://two, rows: it is version 1") if found is Found.FAILED else ()
+    )
+    of = {"model": "m", "digest": "sha256:d", "servers": ("http://one", "http://two"), "problems": problems}
+    return Verified(version=version, epoch=epoch, at=at, found=found, **of)  # type: ignore[arg-type]
+
+
+def by_verification(*kept: Verified, after_s: float = 300, spec: RollbackSpec = SPEC) -> Taken | tuple[str, ...]:
+    assert isinstance(WATCHED, Watched)
+    return judge_verified(spec, WATCHED, kept, START + timedelta(seconds=after_s))
+
+
+FAILED, PASSED, UNANSWERED = Found.FAILED, Found.PASSED, Found.UNANSWERED
+
+
+def test_two_verifications_in_a_row_that_failed_take_a_version_back_and_say_what_was_wrong() -> None:
+    last = verified(FAILED, 60)
+    found = by_verification(last, verified(FAILED, 20))
+    assert isinstance(found, Taken)
+    assert found.watched.before == "1"
+    assert found.reason == (
+        "verification: 2 in a row failed, 2026-03-01T12:00:20+00:00 to 2026-03-01T12:01:00+00:00: "
+        f"http://one, rows: it is version 1 (and 1 more) ({last.verification_id})"
+    )
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        (),
+        (verified(FAILED, 20),),
+        (verified(PASSED, 20), verified(FAILED, 60)),
+        (verified(FAILED, 20), verified(PASSED, 40), verified(FAILED, 60)),
+        (verified(FAILED, 20), verified(FAILED, 60), verified(PASSED, 90)),
+        (verified(UNANSWERED, 20), verified(UNANSWERED, 60)),
+        (verified(FAILED, 9.9), verified(FAILED, 60)),  # a move was under way
+        (verified(FAILED, 20, version="1"), verified(FAILED, 60)),
+        (verified(FAILED, 20, epoch=1), verified(FAILED, 60)),
+    ],
+)
+def test_less_than_that_takes_nothing_back(kept: tuple[Verified, ...]) -> None:
+    assert not isinstance(by_verification(*kept), Taken)
+
+
+def test_a_verification_that_nobody_answered_does_not_hide_one_that_failed() -> None:
+    kept = (verified(FAILED, 20), verified(UNANSWERED, 40), verified(FAILED, 60))
+    assert isinstance(by_verification(*kept), Taken)
+
+
+@pytest.mark.parametrize(("after_s", "taken"), [(60 + COUNTS_S, True), (60 + COUNTS_S + 1, False)])
+def test_a_verification_that_is_old_is_no_evidence(after_s: float, taken: bool) -> None:
+    assert isinstance(by_verification(verified(FAILED, 20), verified(FAILED, 60), after_s=after_s), Taken) is taken
+
+
+def test_one_that_failed_is_told_while_it_takes_nothing_back() -> None:
+    (said,) = cast(tuple[str, ...], by_verification(verified(FAILED, 20)))
+    assert said.startswith("verification: failed at 2026-03-01T12:00:20+00:00: http://one, rows: it is version 1")
+    assert said.endswith("2 in a row take it back")
+
+
+def test_a_policy_may_ask_for_more_or_leave_verifications_out() -> None:
+    kept = [verified(FAILED, seconds) for seconds in (20, 60, 90)]
+    assert isinstance(by_verification(*kept, spec=replace(SPEC, failed_verifications=3)), Taken)
+    assert not isinstance(by_verification(*kept, spec=replace(SPEC, failed_verifications=4)), Taken)
+    assert by_verification(*kept, spec=replace(SPEC, failed_verifications=0)) == ()
+
+
+def test_a_policy_of_verifications_alone_judges_no_windows() -> None:
+    alone = replace(SPEC, gates=())
+    assert isinstance(by_verification(verified(FAILED, 20), verified(FAILED, 60), spec=alone), Taken)
+    assert judged([*record(), *(window("2", m, errors=50) for m in range(1, 20))], spec=alone) == ()
+
+
+@pytest.mark.parametrize(
+    ("kept", "after_s", "due"),
+    [
+        ((), 9, False),
+        ((), 10, True),
+        ((verified(PASSED, 15),), 1000, False),
+        ((verified(UNANSWERED, 15),), 1000, False),
+        ((verified(FAILED, 15),), 44, False),
+        ((verified(FAILED, 15),), 45, True),
+        ((verified(FAILED, 15), verified(UNANSWERED, 40)), 69, False),
+        ((verified(FAILED, 15), verified(UNANSWERED, 40)), 70, True),
+        ((verified(FAILED, 15), verified(FAILED, 50)), 1000, False),
+        ((verified(FAILED, 5),), 15, True),  # a move was under way
+    ],
+)
+def test_a_promotion_is_verified_once_and_again_after_a_failure(
+    kept: tuple[Verified, ...], after_s: float, due: bool
+) -> None:
+    assert isinstance(WATCHED, Watched)
+    assert is_due(WATCHED.row, kept, START + timedelta(seconds=after_s), wanted=2) is due
