@@ -1,4 +1,4 @@
-"""`release drift`: recorded requests, or a file of rows, against what the Production version was trained on."""
+"""`release drift` holds rows against what the Production version was trained on; `release lift-hold` lifts a hold."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from release_platform.cli import remote
 from release_platform.cli.console import err, out, show_json, show_table
-from release_platform.cli.options import Json, Model
+from release_platform.cli.options import Actor, Json, Model, Reason
 from release_platform.domain.errors import NotFound
 
 if TYPE_CHECKING:
@@ -108,6 +109,28 @@ def drift(
         show_json(report.to_json())
     else:
         _show(report, html)
+
+
+def lift_hold(model: Model, reason: Reason, actor: Actor = None, json: Json = False) -> None:
+    """Let promotions go on although a drift alarm holds them; it is of the day that alarmed, not of later ones.
+
+    Example:
+
+        release lift-hold churn --reason "the new shop is known; version 4 was trained with its rows"
+    """
+    if (api := remote.find_api(actor)) is not None:
+        found = remote.lift_hold(api, model, reason)
+    else:
+        from release_platform.cli import running
+        from release_platform.standing import drift_status
+
+        running.project(model)
+        lifted = running.services().releases.lift_hold(model, actor=running.operator(actor), reason=reason)
+        found = drift_status(lifted)
+    if json:
+        show_json(found)
+    else:
+        out.print(f"{model}: {found['said']}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(report: "DriftReport", html: Path | None) -> None:

@@ -24,6 +24,7 @@ from release_platform.domain.alarms import Budget, Detector
 from release_platform.domain.errors import IntegrityError, NotFound
 from release_platform.domain.json_form import exactly
 from release_platform.pipeline.drift import DriftReport, run
+from release_platform.pipeline.drift_days import drift_days
 from release_platform.pipeline.drift_reference import Known, build_reference
 from release_platform.pipeline.drift_report import markdown, render_drift
 from release_platform.pipeline.drift_rows import AT
@@ -133,11 +134,13 @@ def build_drift_report(project: Project) -> dg.AssetsDefinition:
         with NamedFailures():
             platform.services.settings.check()
             budget = project.spec.drift.promise(budget=config.false_alarms_per_month, smallest=config.smallest)
-            version = load_version(platform.services, project)
-            report, state = monitor(
-                platform.services, version, budget, _state(context.instance, name), now=datetime.now(UTC)
-            )
+            version, now = load_version(platform.services, project), datetime.now(UTC)
+            report, state = monitor(platform.services, version, budget, _state(context.instance, name), now=now)
             page = _write(platform.services, report)
+            run_url = f"{platform.services.settings.dagster_url}/runs/{context.run.run_id}"
+            asked = project.spec.drift.on_alarm
+            for day in drift_days(report, on_alarm=asked, page=str(page), run_url=run_url, at=now):
+                platform.services.store.drift.record(day)
         return dg.MaterializeResult(metadata=_metadata(report, state, page), check_results=[_checked(report)])
 
     return drift_report

@@ -12,7 +12,7 @@ from enum import StrEnum
 from math import inf, isfinite
 from typing import Any, ClassVar
 
-from release_platform.domain.drift_spec import DriftSpec
+from release_platform.domain.drift_spec import DriftSpec, OnAlarm
 from release_platform.domain.features import ColumnType, Derived, FeaturePlan, Input, Operation
 from release_platform.domain.freeze import FreezeWindow
 from release_platform.domain.identity import digest_of
@@ -533,6 +533,8 @@ class ModelSpec:
         self._check_target()
         self._check_metrics()
         self._check_gates()
+        if OnAlarm.ROLL_BACK in self.drift.on_alarm and self.rollback_policy is None:
+            raise ValueError("on_alarm `roll_back` goes through the rollback policy; add a `rollback_policy`")
         _ = self.plan
 
     def _named_columns(self) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from release_platform.domain.policy import Approval, PromotionRequest, RequestSt
 from release_platform.domain.rollout import Order, Ordered, advance
 from release_platform.domain.windows import Window
 from tests.contract.test_rollout_store import KEY, begun_rollout
+from tests.unit.test_drift_day import DRIFTED, LIFT
 from tests.unit.test_policy import REGISTRATION, REQUEST
 
 AT = "2026-03-01T12:00:00+00:00"
@@ -230,6 +231,8 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
     store.outbox.record(posted.message.id, "one", Delivery(n_attempts=1))
     assert store.outbox.settle(posted.message.id, []) is State.UNWANTED
     assert store.outbox.prune(datetime.now(UTC) + timedelta(days=1)) == 1
+    assert store.drift.record(DRIFTED) == store.drift.record(DRIFTED)
+    assert store.drift.lift(DRIFTED, LIFT).lift == LIFT
     assert (store.head("m").production, faults("m", store.ledger("m"))) == ("1", ())
     store.close()
 
@@ -251,6 +254,8 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
         "DELETE FROM rollouts",
         "UPDATE live_windows SET value = '{}'",
         "UPDATE drills SET value = '{}'",
+        "DELETE FROM drift_days",
+        "UPDATE drift_days SET day = '2026-03-02'",
         "SET session_replication_role = replica",
     ],
 )

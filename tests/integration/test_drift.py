@@ -17,12 +17,16 @@ from release_platform.defs.naming import asset_key
 from release_platform.defs.recordings import build_recordings_sensor
 from release_platform.defs.resources import Platform
 from release_platform.domain.api_keys import Scope
+from release_platform.domain.drift_spec import DriftSpec, OnAlarm
+from release_platform.domain.messages import MessageKind
+from release_platform.domain.messages import State as MessageState
 from release_platform.examples.breast_cancer.source import load
+from release_platform.standing import status_of
 from tests.fakes.clock import FakeClock
 from tests.fakes.server import running, settings_for, until
-from tests.integration.homes import Command, Home, example, open_home, warm_release, why
+from tests.integration.homes import Command, Home, changed, example, open_home, warm_release, why
 
-MODEL = example("breast_cancer")
+MODEL = changed(example("breast_cancer"), drift=DriftSpec(on_alarm=(OnAlarm.NOTIFY, OnAlarm.HOLD)))
 NAME = MODEL.spec.name
 TODAY = datetime.now(UTC).date()
 GROWN = "mean_radius"
@@ -121,7 +125,7 @@ def test_the_sensor_keeps_each_request_once_and_says_what_it_did(live: Live) -> 
     assert live.cursor == kept
 
 
-def test_the_report_goes_on_from_day_to_day_and_its_check_names_what_drifted(live: Live) -> None:
+def test_the_report_goes_on_from_day_to_day_and_its_check_names_what_drifted(live: Live, release: Command) -> None:
     home = live.home
     made, check = materialize(home)
     assert check.passed, check.description
@@ -146,6 +150,27 @@ def test_the_report_goes_on_from_day_to_day_and_its_check_names_what_drifted(liv
     assert isinstance(state, dict)
     assert state["last_day"] == (TODAY - timedelta(days=1)).isoformat()
     assert state["detector"]["n_windows"] == 6
+    assert_follows(home, release, str(made.metadata["report"].value))
+
+
+def assert_follows(home: Home, release: Command, page: str) -> None:
+    """The alarm is told once, with its columns and its report, and holds promotions until it is lifted."""
+    materialize(home)  # nothing new
+    (posted,) = home.services.store.outbox.find(MessageState.WAITING)
+    told = posted.message.details
+    assert posted.message.kind is MessageKind.DRIFT_ALARM
+    assert told["day"] == (TODAY - timedelta(days=1)).isoformat()
+    assert told["statistics"][GROWN]["share"] > 0.3
+    assert told["report"] == page
+    assert told["run_url"].startswith(home.services.settings.dagster_url)
+    status = status_of(home.services.releases, MODEL)["drift"]
+    assert status["holds"]
+    assert page in status["said"]
+    assert "this holds promotions" in release(home.folder, "status", NAME).out
+    done = release(home.folder, "lift-hold", NAME, "--reason", "known", "--actor", "ada")
+    assert "lifted by ada: known" in done.out, done.err
+    assert not status_of(home.services.releases, MODEL)["drift"]["holds"]
+    assert "lifted by ada: known" in release(home.folder, "status", NAME).out
 
 
 def test_no_release_materializes_it(home: Home) -> None:

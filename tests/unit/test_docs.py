@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from release_platform.cli.app import app
 from release_platform.cli.gate import GateGroup
 from release_platform.domain import errors, spec
-from release_platform.domain.drift_spec import DriftSpec
+from release_platform.domain.drift_spec import DriftSpec, OnAlarm
 from release_platform.domain.features import ColumnType, Operation
 from release_platform.domain.freeze import FreezeWindow, Weekday, yaml_key
 from release_platform.domain.gates import Verdict
@@ -51,6 +51,7 @@ ENUMS: list[type[StrEnum]] = [
     Direction,
     Strategy,
     LiveMetric,
+    OnAlarm,
 ]
 MODEL_YAML = (ROOT / "docs" / "model-yaml.md").read_text()
 
