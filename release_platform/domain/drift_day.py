@@ -1,4 +1,4 @@
-"""What a drift report said of one day, and what follows from it: a message, a hold of promotions, a rollback.
+"""What a drift report said of one day, and what follows from it: a message, a hold, a retraining, a rollback.
 
 An alarm *stands* while its day is the last one that was reported of the version, and no person lifted it. So the next
 day without an alarm ends it, and so does another version in Production, of which other days are reported.

@@ -13,6 +13,7 @@ class OnAlarm(StrEnum):
 
     NOTIFY = "notify"  # a message
     HOLD = "hold"  # no promotion while the alarm stands
+    RETRAIN = "retrain"  # the release pipeline, up to Staging
     ROLL_BACK = "roll_back"  # through the rollback policy
 
 

@@ -17,6 +17,7 @@ from release_platform.domain.features import ColumnType, Derived, FeaturePlan, I
 from release_platform.domain.freeze import FreezeWindow
 from release_platform.domain.identity import digest_of
 from release_platform.domain.metrics import METRICS, PRIMARY, SEARCHABLE, Task, metrics_for
+from release_platform.domain.retrain_spec import RetrainSpec
 from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.strategy import RolloutSpec
 
@@ -516,6 +517,7 @@ class ModelSpec:
     rollout: RolloutSpec = field(default_factory=RolloutSpec)
     rollback_policy: RollbackSpec | None = None
     drift: DriftSpec = field(default_factory=DriftSpec)
+    retrain: RetrainSpec = field(default_factory=RetrainSpec)
     onnx: Onnx = Onnx.AUTO
     seed: int = 0
 

@@ -20,6 +20,7 @@ from release_platform.domain.features import ColumnType, Operation
 from release_platform.domain.freeze import FreezeWindow, Weekday, yaml_key
 from release_platform.domain.gates import Verdict
 from release_platform.domain.metrics import METRICS, Direction, Task
+from release_platform.domain.retrain_spec import RetrainSpec
 from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, ShadowSpec, StepSpec, Strategy
 from release_platform.project import parse_spec
@@ -41,6 +42,7 @@ SPECS = [
     LiveGateSpec,
     RollbackSpec,
     DriftSpec,
+    RetrainSpec,
 ]
 ENUMS: list[type[StrEnum]] = [
     *(kind for kind in vars(spec).values() if isinstance(kind, type) and kind.__module__ == spec.__name__),
@@ -130,6 +132,7 @@ SECTIONS = {
     "LiveGateSpec": "rollout",
     "RollbackSpec": "rollback_policy",
     "DriftSpec": "drift",
+    "RetrainSpec": "retrain",
 }
 
 
