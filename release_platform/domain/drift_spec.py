@@ -1,6 +1,8 @@
 """What a `defs.yaml` says of drift: what alarms promise, what follows, and how long recorded requests are kept."""
 
+import re
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 from math import inf
 from typing import Any, ClassVar
@@ -27,6 +29,7 @@ class DriftSpec:
         since_days: How far back the command looks when it is not told, in days, 1 to 366.
         keep_days: How many days recorded requests are kept; 32 and up, what a report may need.
         on_alarm: What follows when a day drifted.
+        first_day: The first day of which Dagster shows a partition, `YYYY-MM-DD`.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -35,6 +38,7 @@ class DriftSpec:
     since_days: int = 7
     keep_days: int = 35
     on_alarm: tuple[OnAlarm, ...] = (OnAlarm.NOTIFY,)
+    first_day: str = "2026-01-01"
 
     def __post_init__(self) -> None:
         if not 0 < self.budget < inf or not 0 <= self.smallest < 1:
@@ -45,6 +49,9 @@ class DriftSpec:
             raise ValueError("keep_days is 32 to 3650")
         if len(set(self.on_alarm)) != len(self.on_alarm):
             raise ValueError(f"on_alarm names something twice: {', '.join(self.on_alarm)}")
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", self.first_day) is None:
+            raise ValueError(f"first_day '{self.first_day}' is not a day like 2026-01-01; quote it")
+        date.fromisoformat(self.first_day)
 
     def promise(self, *, budget: float | None = None, smallest: float | None = None) -> Budget:
         """Returns what alarms promise; what is given goes before what the YAML says."""

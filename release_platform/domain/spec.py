@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from release_platform.domain.drift_spec import DriftSpec, OnAlarm
 from release_platform.domain.features import ColumnType, Derived, FeaturePlan, Input, Operation
 from release_platform.domain.freeze import FreezeWindow
+from release_platform.domain.freshness_spec import Aging, FreshnessSpec
 from release_platform.domain.identity import digest_of
 from release_platform.domain.metrics import METRICS, PRIMARY, SEARCHABLE, Task, metrics_for
 from release_platform.domain.retrain_spec import RetrainSpec
@@ -518,6 +519,7 @@ class ModelSpec:
     rollback_policy: RollbackSpec | None = None
     drift: DriftSpec = field(default_factory=DriftSpec)
     retrain: RetrainSpec = field(default_factory=RetrainSpec)
+    freshness: Mapping[Aging, FreshnessSpec] = field(default_factory=dict)
     onnx: Onnx = Onnx.AUTO
     seed: int = 0
 

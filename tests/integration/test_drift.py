@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import httpx
 import pandas as pd
 import pytest
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from release_platform.adapters.api_keys import ApiKeyFile
 from release_platform.adapters.mlflow_registry import MlflowRegistry
@@ -171,6 +173,44 @@ def assert_follows(home: Home, release: Command, page: str) -> None:
     assert "lifted by ada: known" in done.out, done.err
     assert not status_of(home.services.releases, MODEL)["drift"]["holds"]
     assert "lifted by ada: known" in release(home.folder, "status", NAME).out
+
+
+def backfill(home: Home, first: date, last: date) -> dict[date, dict[str, Any]]:
+    """Reports some days as a backfill does, and returns what the partition of each shows."""
+    keys = [first.isoformat(), last.isoformat()]
+    job, of = home.definitions(MODEL).resolve_job_def(f"drift_{NAME}"), asset_key(NAME, STAGE)
+    tags = dict(zip((ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG), keys, strict=True))
+    done = job.execute_in_process(instance=home.instance, tags=tags, raise_on_error=False)
+    assert done.success, why(done)
+    made = [event.step_materialization_data.materialization for event in done.get_asset_materialization_events()]
+    assert {one.asset_key for one in made} == {of}
+    return {
+        date.fromisoformat(str(one.partition)): {name: value.value for name, value in one.metadata.items()}
+        for one in made
+    }
+
+
+def test_days_are_partitions_that_can_be_reported_again(home: Home) -> None:
+    of, store = asset_key(NAME, STAGE), home.services.store
+    days = [TODAY - timedelta(days=ago) for ago in range(6, 0, -1)]
+    assert home.instance.get_materialized_partitions(of) == {day.isoformat() for day in days}
+    before, told = store.drift.days(NAME, "1"), store.outbox.find(MessageState.WAITING)
+    state = home.materialization(MODEL, STAGE).metadata[STATE].value
+
+    (last,) = backfill(home, days[-1], days[-1]).values()
+    assert last[STATE] == state, "the same rows after the same days say the same"
+    assert GROWN in last["columns_that_drifted"]
+    assert last[f"psi/{GROWN}"] > 0.2
+    early = backfill(home, days[0] - timedelta(days=1), days[1])
+    assert early[days[0] - timedelta(days=1)] == {"dagster/row_count": 0}
+    assert [early[day][STATE]["detector"]["n_windows"] for day in days[:2]] == [1, 2]
+
+    assert [(day.day, day.columns, day.lift) for day in store.drift.days(NAME, "1")] == [
+        (day.day, day.columns, day.lift) for day in before
+    ]
+    assert store.outbox.find(MessageState.WAITING) == told, "nothing is told again"
+    _, check = materialize(home)
+    assert "no rows" in str(check.description), "what comes next goes on from the last day, not from what was made last"
 
 
 def test_no_release_materializes_it(home: Home) -> None:

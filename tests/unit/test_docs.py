@@ -18,6 +18,7 @@ from release_platform.domain import errors, spec
 from release_platform.domain.drift_spec import DriftSpec, OnAlarm
 from release_platform.domain.features import ColumnType, Operation
 from release_platform.domain.freeze import FreezeWindow, Weekday, yaml_key
+from release_platform.domain.freshness_spec import Aging, FreshnessSpec
 from release_platform.domain.gates import Verdict
 from release_platform.domain.metrics import METRICS, Direction, Task
 from release_platform.domain.retrain_spec import RetrainSpec
@@ -43,6 +44,7 @@ SPECS = [
     RollbackSpec,
     DriftSpec,
     RetrainSpec,
+    FreshnessSpec,
 ]
 ENUMS: list[type[StrEnum]] = [
     *(kind for kind in vars(spec).values() if isinstance(kind, type) and kind.__module__ == spec.__name__),
@@ -54,6 +56,7 @@ ENUMS: list[type[StrEnum]] = [
     Strategy,
     LiveMetric,
     OnAlarm,
+    Aging,
 ]
 MODEL_YAML = (ROOT / "docs" / "model-yaml.md").read_text()
 
@@ -133,6 +136,7 @@ SECTIONS = {
     "RollbackSpec": "rollback_policy",
     "DriftSpec": "drift",
     "RetrainSpec": "retrain",
+    "FreshnessSpec": "freshness",
 }
 
 
