@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
@@ -33,6 +34,7 @@ from release_platform.pipeline.drift_report import markdown, render_drift
 from release_platform.pipeline.drift_rows import AT
 from release_platform.pipeline.recorded_data import read_recorded
 from release_platform.pipeline.reproduction import recorded_spec
+from release_platform.pipeline.tracking import Labelled, TrackedRows
 from release_platform.project import Project
 from release_platform.services import Services
 
@@ -45,6 +47,7 @@ MOST_DAYS = 31
 """Days that a run without partitions looks at, at most: the newest."""
 RECENT = 1000
 """Materializations in which the evidence of the days before is looked for."""
+ID, TRUTH = "prediction_id", "label"
 _NO_ROWS: dict[str, Any] = {"dagster/row_count": 0}
 
 
@@ -110,6 +113,36 @@ def read_recordings(services: Services, version: MonitoredVersion, *, since: dat
         return found
     at = pd.to_datetime(found[AT], utc=True)
     return found[(at >= since) & (at < until)].reset_index(drop=True)
+
+
+def read_labelled(services: Services, version: MonitoredVersion, *, since: date, until: date) -> Labelled:
+    """Returns the recorded rows of some days whose labels came, whenever they came; of a request its first row.
+
+    Args:
+        services: Where requests and labels are.
+        version: The version.
+        since: The first day of the requests, included.
+        until: The last one, not included.
+
+    Raises:
+        Unavailable: The storage does not answer.
+    """
+    model = version.package.model
+    of, labels = (model, version.version), services.labels
+    came = labels.read(*of, [day for day in labels.days(*of) if day >= since])
+    nothing = Labelled(frame=pd.DataFrame(), labels=np.empty(0, dtype=object))
+    if came.empty:
+        return nothing
+    known = came.drop_duplicates(ID).set_index(ID)[TRUTH]
+    parts = []
+    for day in services.recordings.days(*of):
+        rows = services.recordings.read(*of, [day]) if since <= day < until else pd.DataFrame()
+        if ID in rows:
+            parts.append(rows[rows[ID].isin(known.index)].drop_duplicates(ID))
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if frame.empty:
+        return nothing
+    return Labelled(frame=frame, labels=frame[ID].map(known).to_numpy(dtype=object))
 
 
 def build_drift_report(project: Project) -> dg.AssetsDefinition:
@@ -241,6 +274,7 @@ def monitor(
         at=now,
         source=f"the recorded requests of {model}",
         detector=detector,
+        labelled=read_labelled(services, version, since=now.date() - timedelta(days=MOST_DAYS), until=now.date()),
     )
     return report, _state(report, report.detector, max(days, default=last))
 
@@ -320,7 +354,20 @@ def _day_metadata(report: DriftReport, window: WindowDrift, page: Path) -> dict[
         "report": dg.MetadataValue.path(str(page)),
         STATE: dg.MetadataValue.json(_state(report, window.after, window.begins.date())),
         **numbers({f"psi/{name}": one.psi for name, one in window.found.items()}),
+        **_tracked(next((rows for rows in report.tracked if rows.day == window.begins.date()), None)),
     }
+
+
+def _tracked(rows: TrackedRows | None) -> dict[str, Any]:
+    """Returns what was expected of labelled rows, what came, and the error; nothing without labels."""
+    if rows is None:
+        return {}
+    found: dict[str, float | None] = {"labelled_rows": rows.n_rows}
+    for quality, one in rows.qualities.items():
+        found[f"real_{quality.value}"] = one.real
+        found[f"expected_of_labelled_{quality.value}"] = one.estimate.value
+        found[f"estimate_error_{quality.value}"] = one.error
+    return dict(numbers(found))
 
 
 def _metadata(report: DriftReport, state: dict[str, Any], page: Path) -> dict[str, Any]:
@@ -336,5 +383,6 @@ def _metadata(report: DriftReport, state: dict[str, Any], page: Path) -> dict[st
         "columns": dg.MetadataValue.md(markdown(report)),
         "report": dg.MetadataValue.path(str(page)),
         STATE: dg.MetadataValue.json(state),
+        **_tracked(report.labelled),
         **numbers(psi | quality | {"domain_classifier_auc": report.telling.auc if report.telling else None}),
     }
