@@ -17,6 +17,7 @@ from release_platform.defs.readiness import build_ready_check
 from release_platform.defs.registration import build_registered_version, build_servable_check
 from release_platform.defs.reproduction import build_reproduced_check, check_key
 from release_platform.defs.resources import build_fluent_tracking
+from release_platform.defs.retraining import build_retraining
 from release_platform.defs.rollout import build_rollout_asset
 from release_platform.defs.scoring import build_batch_scores, build_scoring_job
 from release_platform.defs.selftest import build_selftest_check, selftest_key
@@ -94,7 +95,14 @@ class ModelRelease(dg.Component):
 def build_model(project: Project) -> dg.Definitions:
     """Returns everything of one model that no other model shares."""
     name = project.spec.name
-    return dg.Definitions(
+    release = dg.define_asset_job(
+        f"release_{name}",
+        selection=dg.AssetSelection.assets(*(asset_key(name, stage) for stage in STAGES[:-1]))
+        - dg.AssetSelection.checks(check_key(project), selftest_key(project)),
+        description=f"Ingest, train, judge and register {name}, up to Staging.",
+        tags={MODEL_TAG: name},
+    )
+    own = dg.Definitions(
         assets=[
             build_raw_data(project),
             build_features(project),
@@ -119,13 +127,7 @@ def build_model(project: Project) -> dg.Definitions:
             build_selftest_check(project),
         ],
         jobs=[
-            dg.define_asset_job(
-                f"release_{name}",
-                selection=dg.AssetSelection.assets(*(asset_key(name, stage) for stage in STAGES[:-1]))
-                - dg.AssetSelection.checks(check_key(project), selftest_key(project)),
-                description=f"Ingest, train, judge and register {name}, up to Staging.",
-                tags={MODEL_TAG: name},
-            ),
+            release,
             build_scoring_job(project),
             build_drift_job(project),
         ],
@@ -133,3 +135,4 @@ def build_model(project: Project) -> dg.Definitions:
         resources={f"mlflow_{name}": build_fluent_tracking(name, Settings().tracking_uri)},
         metadata={f"{PROJECT_METADATA}/{name}": dg.MetadataValue.path(str(project.folder / "defs.yaml"))},
     )
+    return dg.Definitions.merge(own, build_retraining(project, release))

@@ -18,6 +18,8 @@ from release_platform.adapters.signing import KeyFolder
 from release_platform.delivery import Delivery
 from release_platform.domain.api_keys import holds_key
 from release_platform.domain.attestation import SIGNATURE_TAG, check_version_statement, version_statement
+from release_platform.domain.drift_day import DriftDay, Lift
+from release_platform.domain.drift_spec import OnAlarm
 from release_platform.domain.drill import find_unfinished
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.ledger import LedgerRow, is_of_rollout
@@ -224,10 +226,14 @@ class Releases:
         drill = find_unfinished(self.store.ledger(request.model))
         under_way = "" if drill is None else f"a drill of the rollback to version {drill.version} is under way"
         under_way = under_way if current is None else _under_way(current.rollout, request)
-        return replace(self.facts_alone(request, policy), under_way=under_way)
+        alone = self.facts_alone(request, policy)
+        drift = (
+            None if alone.head.production is None else self.store.drift.find_last(request.model, alone.head.production)
+        )
+        return replace(alone, under_way=under_way, drifting="" if drift is None else drift.hold)
 
     def facts_alone(self, request: PromotionRequest, policy: PolicySpec) -> Facts:
-        """Returns what is known of a request now, whatever rollout is under way."""
+        """Returns what is known of a request now, whatever rollout is under way and whatever drifts."""
         staged = [
             row
             for row in self.store.ledger(request.model)
@@ -350,6 +356,24 @@ class Releases:
         for problem in problems:
             tell(problem)
         return row
+
+    def lift_hold(self, model: str, *, actor: str, reason: str) -> DriftDay:
+        """Lets promotions go on although a day drifted, and returns that day; again changes nothing.
+
+        It is of that day alone: when the next one drifts, promotions are held again. Who was first to lift it stays.
+
+        Raises:
+            Refused: No alarm stands; or no reason was given.
+        """
+        check_words("lifting a hold", actor, reason)
+        version = self.store.head(model).production
+        last = None if version is None else self.store.drift.find_last(model, version)
+        if last is None or OnAlarm.HOLD not in last.on_alarm or not last.alarmed:
+            raise Refused(
+                f"{model}: no drift alarm holds its promotions",
+                remedy=f"`release status {model}` shows what open requests wait for",
+            )
+        return self.store.drift.lift(last, Lift(actor=actor, reason=reason, at=self._clock.now().isoformat()))
 
     def remove(self, model: str, version: str, *, actor: str, reason: str) -> None:
         """Removes a version that nothing reaches, with its files; again carries on where it was cut off.

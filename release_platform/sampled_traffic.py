@@ -1,4 +1,4 @@
-"""The live servers' samples of answered requests are fetched and kept as recordings, each once.
+"""The live servers' samples of answered requests, and their labels, are fetched and kept as recordings, each once.
 
 What a server tells of a minute never changes. So the rows that a process answered in a minute are one file, whose name
 is theirs: a minute that is fetched again finds it there.
@@ -15,11 +15,15 @@ import pandas as pd
 
 from release_platform.adapters.recordings import Recordings
 from release_platform.domain.ports import Servers
-from release_platform.domain.samples import Sample
+from release_platform.domain.samples import Label, Sample
+from release_platform.domain.spec import label_text
 from release_platform.domain.windows import Route
 
 MOST_ROWS = 200
 """Rows of a minute that are kept of each process, model and version, at most: 288,000 a day."""
+
+_Place = tuple[str, str, int, str]
+"""Model, version, minute and process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +33,13 @@ class Collected:
     Attributes:
         seen: The last minute of which each server told all, by its address.
         rows: How many rows are new, by model.
+        labels: How many labels are new, by model.
         problems: A sentence for each server that did not hand in all.
     """
 
     seen: Mapping[str, int]
     rows: Mapping[str, int]
+    labels: Mapping[str, int]
     problems: Sequence[str]
 
 
@@ -42,12 +48,16 @@ class SampledTraffic:
 
     Args:
         recordings: Where it is kept.
+        labels: Where the labels of it are kept, by the day on which they came.
         servers: The servers.
         most_rows: Rows of a minute that are kept of each process, model and version, at most.
     """
 
-    def __init__(self, recordings: Recordings, servers: Servers, *, most_rows: int = MOST_ROWS) -> None:
+    def __init__(
+        self, recordings: Recordings, labels: Recordings, servers: Servers, *, most_rows: int = MOST_ROWS
+    ) -> None:
         self._recordings = recordings
+        self._labels = labels
         self._servers = servers
         self._most_rows = most_rows
 
@@ -61,7 +71,8 @@ class SampledTraffic:
         Raises:
             Unavailable: The storage does not answer, or is full.
         """
-        told, after, problems = defaultdict[tuple[str, str, int, str], list[Sample]](list), dict[str, int](), []
+        told, after, problems = defaultdict[_Place, list[Sample]](list), dict[str, int](), []
+        came = defaultdict[_Place, list[Label]](list)
         for handed in self._servers.samples(seen):
             closed = seen.get(handed.url) if handed.closed is None else handed.closed
             after |= {} if closed is None else {handed.url: closed}
@@ -69,13 +80,31 @@ class SampledTraffic:
             for one in handed.samples:
                 if one.model in models and one.route is not Route.SHADOW:  # no client was told a shadow's answer
                     told[one.model, one.version, one.minute, one.replica].append(one)
+            for label in handed.labels:
+                if label.model in models:
+                    came[label.model, label.version, label.minute, label.replica].append(label)
         rows: dict[str, int] = defaultdict(int)
         for (model, version, minute, replica), samples in sorted(told.items()):
             table = rows_of(chosen(samples, self._most_rows))
             at = datetime.fromtimestamp(minute * 60, UTC)
             if self._recordings.add_new(model, version, at.date(), table, name=f"{minute}-{replica}"):
                 rows[model] += len(table)
-        return Collected(seen=after, rows=dict(rows), problems=tuple(problems))
+        return Collected(seen=after, rows=dict(rows), labels=self._keep_labels(came), problems=tuple(problems))
+
+    def _keep_labels(self, came: Mapping[_Place, Sequence[Label]]) -> dict[str, int]:
+        found: dict[str, int] = defaultdict(int)
+        for (model, version, minute, replica), labels in sorted(came.items()):
+            day = datetime.fromtimestamp(minute * 60, UTC).date()
+            table = labels_of(labels)
+            if self._labels.add_new(model, version, day, table, name=f"{minute}-{replica}"):
+                found[model] += len(table)
+        return dict(found)
+
+
+def labels_of(labels: Sequence[Label]) -> pd.DataFrame:
+    """Returns labels as they are kept: as texts, since a version's classes are texts too."""
+    told = {one.prediction_id: label_text(one.label) for one in labels}
+    return pd.DataFrame({"prediction_id": list(told), "label": list(told.values())}, dtype=object)
 
 
 def chosen(samples: Sequence[Sample], most_rows: int) -> list[Sample]:

@@ -49,6 +49,11 @@ class Services:
         return Recordings(self.settings.recording_root)
 
     @cached_property
+    def labels(self) -> Recordings:
+        """The labels of recorded requests, by the day on which they came."""
+        return Recordings(self.settings.label_root)
+
+    @cached_property
     def keys(self) -> KeyFolder:
         """The keys that sign and that are trusted."""
         return KeyFolder(self.settings.key_folder, self.settings.signing_key.get_secret_value())
@@ -66,7 +71,7 @@ class Services:
     @cached_property
     def sampled_traffic(self) -> SampledTraffic:
         """What the live servers sample of their requests, for the recordings."""
-        return SampledTraffic(self.recordings, self.servers)
+        return SampledTraffic(self.recordings, self.labels, self.servers)
 
     @cached_property
     def rollouts(self) -> Rollouts:

@@ -133,6 +133,11 @@ class Settings(BaseSettings):
         return self.snapshots or _named(self._places.snapshots, "RELEASE_SNAPSHOTS")
 
     @property
+    def label_root(self) -> str:
+        """Where the labels of recorded requests are kept: beside them."""
+        return f"{self.recording_root.removesuffix('recordings')}labels"
+
+    @property
     def recording_root(self) -> str:
         """Where recorded requests are kept: beside the snapshots where these are in a bucket, else in `home`."""
         snapshots = self.snapshot_root

@@ -7,6 +7,7 @@ from time import sleep
 from typing import Any
 
 from release_platform.adapters.release_store import ReleaseStore
+from release_platform.domain.drift_day import DriftDay
 from release_platform.domain.drill import find_unfinished, readiness
 from release_platform.domain.errors import DataError, NotFound
 from release_platform.domain.flips import flip_report
@@ -40,10 +41,12 @@ def status_of(releases: Releases, project: Project) -> dict[str, Any]:
     name, policy = project.spec.name, project.spec.policy
     head = releases.store.head(name)
     freeze = find_freeze(policy.freeze, datetime.now(UTC))
+    drift = None if head.production is None else releases.store.drift.find_last(name, head.production)
     return {
         **head.to_json(),
         "registry_wrong": _lasting_deviations(releases, name) if head.epoch else [],
         "frozen": freeze.said if freeze else None,
+        "drift": None if drift is None else drift_status(drift),
         "rollback": rollback_status(releases, head),
         "messages_given_up": messages_given_up(releases.store, name),
         "requests": [
@@ -56,6 +59,18 @@ def messages_given_up(store: ReleaseStore, model: str) -> list[str]:
     """Returns a sentence for each message of a model that could not be delivered to everybody."""
     given_up = store.outbox.find(MessageState.GIVEN_UP)
     return [sentence(posted.message) for posted in given_up if posted.message.model == model]
+
+
+def drift_status(day: DriftDay) -> dict[str, Any]:
+    """Returns what a report said of a day, whether it holds promotions, and who lifted that."""
+    lifted = f"; lifted by {day.lift.actor}: {day.lift.reason}" if day.lift else ""
+    return {
+        **day.to_json(),
+        "said": (day.hold or day.said) + lifted,
+        "alarmed": day.alarmed,
+        "holds": bool(day.hold),
+        "lift": None if day.lift is None else asdict(day.lift),
+    }
 
 
 def rollback_status(releases: Releases, head: Head) -> dict[str, Any] | None:

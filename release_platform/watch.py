@@ -6,7 +6,7 @@ from release_platform.adapters.clock import SystemClock
 from release_platform.domain.judge import settled_minute
 from release_platform.domain.ledger import LedgerRow, request_of
 from release_platform.domain.ports import Clock, Servers
-from release_platform.domain.rollback import POLICY, Taken, find_watched, judge_verified, judge_watched
+from release_platform.domain.rollback import POLICY, Taken, find_drift, find_watched, judge_verified, judge_watched
 from release_platform.domain.rollout import Order
 from release_platform.domain.spec import ModelSpec
 from release_platform.live_traffic import LiveTraffic
@@ -56,11 +56,16 @@ class Watch:
         watched = find_watched(policy, head, rows, now)
         if isinstance(watched, str):
             return Look(said=(*said, watched))
-        found = judge_verified(policy, watched, self._store.verifications.since(model, watched.row.at), now)
+        found: Taken | tuple[str, ...] | None = find_drift(
+            watched, self._store.drift.find_last(model, watched.row.version)
+        )
+        if found is None:
+            found = judge_verified(policy, watched, self._store.verifications.since(model, watched.row.at), now)
         if not isinstance(found, Taken):
             first = watched.since - RECORD_DAYS * 24 * 60
+            windows = self._store.windows.windows(model, first, settled_minute(now))
             said += found
-            found = judge_watched(policy, watched, self._store.windows.windows(model, first, settled_minute(now)), now)
+            found = judge_watched(policy, watched, windows, now)
         if not isinstance(found, Taken):
             return Look(said=(*said, *found))
         row = self._take_back(model, spec, found, epoch=head.epoch)

@@ -205,7 +205,9 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     app.include_router(build_admin_routes(watcher=watcher, live=live))
     app.include_router(build_observed_routes(observations=observations, samples=samples, siblings=siblings))
     app.include_router(
-        build_outcome_routes(observations=observations, siblings=siblings, body_timeout_s=settings.body_timeout_s)
+        build_outcome_routes(
+            observations=observations, samples=samples, siblings=siblings, body_timeout_s=settings.body_timeout_s
+        )
     )
     app.include_router(
         build_health_routes(
@@ -243,7 +245,7 @@ def _answer_sibling(observations: Observations, samples: Samples, question: dict
         case str(what) if what == SAMPLES:
             return samples.closed_after(question["after"])
         case str(what) if what == OUTCOMES:
-            return observations.take(question["outcomes"]).to_json()
+            return observations.take(question["outcomes"], labelled=samples.label).to_json()
         case other:
             raise ValueError(f"another worker asks for '{other}'")
 

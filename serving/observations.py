@@ -147,8 +147,15 @@ class Observations:
         """Returns what an arm's present minute is counted in; to be changed before anything else happens."""
         return self._tally(arm, max(self.minute, self._open))
 
-    def take(self, outcomes: Iterable[Mapping[str, Any]]) -> Told:
-        """Counts outcomes of predictions of this process, each a `prediction_id`, `name` and `value`."""
+    def take(
+        self, outcomes: Iterable[Mapping[str, Any]], *, labelled: Callable[[Arm, int, Any], None] | None = None
+    ) -> Told:
+        """Counts outcomes of predictions of this process, each a `prediction_id`, `name` and `value`.
+
+        Args:
+            outcomes: The outcomes.
+            labelled: Is given the arm that answered, the prediction's number, and each label that counted.
+        """
         self.count()
         n_counted = 0
         repeated, unknown, refused = [], [], []
@@ -167,6 +174,8 @@ class Observations:
                 repeated.append(prediction_id)
                 continue
             n_counted += 1
+            if labelled is not None and name == LABEL:
+                labelled(buckets[0][0], int(prediction_id.rpartition("-")[2], 16), outcome["value"])
             for arm, bucket in buckets:
                 self.tally(arm).outcomes.setdefault(name, Counter())[bucket] += 1
                 self._metrics.outcome_came(arm.model, arm.version, arm.route, name)

@@ -1,6 +1,7 @@
 """A sample of the requests that were answered, rows and answers, for a candidate to be tried on.
 
-Whether a prediction is in it depends on its number alone, so on nothing that a client or a version does. Nothing is
+Whether a prediction is in it depends on its number alone, so on nothing that a client or a version does. The labels
+that are told later of such predictions are kept too, so that what was answered can be held against them. Nothing is
 kept unless the server is told to, since rows are data of people.
 """
 
@@ -17,6 +18,7 @@ from release_platform.domain.windows import Route
 from serving.metrics import Metrics
 from serving.models import LoadedModel
 from serving.observations import KEPT_MINUTES
+from serving.tallies import Arm
 
 MOST_ROWS = 20_000
 """Most rows that are kept."""
@@ -37,6 +39,15 @@ class _Sample:
     n_rows: int
     inputs: Inputs
     predictions: Predictions
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    minute: int
+    number: int
+    model: str
+    version: str
+    label: str | int | float
 
 
 class Samples:
@@ -63,6 +74,7 @@ class Samples:
         self._metrics = metrics
         self._most_rows = most_rows
         self._kept: deque[_Sample] = deque()
+        self._labels: deque[_Label] = deque(maxlen=most_rows)
         self._n_rows = 0
         self._fetched = -1
 
@@ -87,12 +99,25 @@ class Samples:
         if n_lost:
             self._metrics.samples_lost(n_lost)
 
+    def label(self, arm: Arm, number: int, label: str | int | float) -> None:
+        """Keeps what would have been right of a prediction, if it is in the sample."""
+        if self.takes(number):
+            self._labels.append(_Label(self._minute(), number, arm.model, arm.version, label))
+            while self._labels[0].minute < self._minute() - KEPT_MINUTES:
+                self._labels.popleft()
+
     def closed_after(self, minute: int) -> dict[str, Any]:
-        """Returns, as a JSON value, the sample of the minutes after one that are over."""
+        """Returns, as a JSON value, the sample of the minutes after one that are over, and the labels told in them."""
         closed = self._minute() - 1
         found = [sample for sample in self._kept if minute < sample.minute <= closed]
         self._fetched = max(self._fetched, *(one.minute for one in found)) if found else self._fetched
-        return {"replica": self._replica, "closed": closed, "samples": [self._told(sample) for sample in found]}
+        labels = [self._told_label(one) for one in self._labels if minute < one.minute <= closed]
+        told = [self._told(sample) for sample in found]
+        return {"replica": self._replica, "closed": closed, "samples": told, "labels": labels}
+
+    def _told_label(self, one: _Label) -> dict[str, Any]:
+        of = {"model": one.model, "version": one.version, "minute": one.minute, "label": one.label}
+        return {"prediction_id": f"{self._replica}-{one.number:x}", **of}
 
     def _told(self, sample: _Sample) -> dict[str, Any]:
         return {

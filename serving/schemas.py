@@ -188,12 +188,23 @@ class SampledRequest(BaseModel):
     predictions: list[Label]
 
 
+class ToldLabel(BaseModel):
+    """What would have been right of a prediction of the sample, as it was told."""
+
+    prediction_id: str
+    model: str
+    version: str
+    minute: int = Field(description="When it was told.")
+    label: Label
+
+
 class ReplicaSamples(BaseModel):
     """What one process kept."""
 
     replica: str
     closed: int
     samples: list[SampledRequest]
+    labels: list[ToldLabel]
 
 
 class ObservedSamples(BaseModel):

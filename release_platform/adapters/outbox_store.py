@@ -12,8 +12,17 @@ import sqlalchemy as sa
 
 from release_platform.adapters.store_tables import readable, table
 from release_platform.adapters.store_transactions import Transactions
+from release_platform.domain.drift_day import DriftDay
 from release_platform.domain.ledger import LedgerRow
-from release_platform.domain.messages import Delivery, Message, State, message_of, message_of_abort, state_of
+from release_platform.domain.messages import (
+    Delivery,
+    Message,
+    State,
+    message_of,
+    message_of_abort,
+    message_of_drift,
+    state_of,
+)
 from release_platform.domain.rollout import Rollout
 
 _outbox = table("outbox", "message_id", "model at state", "value deliveries")
@@ -82,10 +91,21 @@ def post_move(connection: sa.Connection, row: LedgerRow) -> None:
 
 def post_abort(connection: sa.Connection, rollout: Rollout, at: datetime) -> None:
     """Puts the message of an aborted rollout into the outbox, within the transaction that aborts it."""
-    query = sa.text("SELECT epoch, hash FROM ledger WHERE model = :model ORDER BY epoch DESC LIMIT 1")
-    last = connection.execute(query, {"model": rollout.model}).first()
-    epoch, ledger_hash = (0, "") if last is None else (last.epoch, last.hash)
+    epoch, ledger_hash = _last_of(connection, rollout.model)
     _post(connection, message_of_abort(rollout, epoch=epoch, ledger_hash=ledger_hash, at=at))
+
+
+def post_drift(connection: sa.Connection, day: DriftDay) -> None:
+    """Puts the message of a day that drifted into the outbox, within the transaction that keeps the day."""
+    epoch, ledger_hash = _last_of(connection, day.model)
+    _post(connection, message_of_drift(day, epoch=epoch, ledger_hash=ledger_hash))
+
+
+def _last_of(connection: sa.Connection, model: str) -> tuple[int, str]:
+    """Returns epoch and hash of the last ledger row of a model; 0 and nothing where there is none."""
+    query = sa.text("SELECT epoch, hash FROM ledger WHERE model = :model ORDER BY epoch DESC LIMIT 1")
+    last = connection.execute(query, {"model": model}).first()
+    return (0, "") if last is None else (last.epoch, last.hash)
 
 
 def _post(connection: sa.Connection, message: Message) -> None:

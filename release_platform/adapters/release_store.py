@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError as DuplicateRow
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.deadlines import PATIENCE_S
+from release_platform.adapters.drift_store import DriftStore
 from release_platform.adapters.drill_store import DrillStore
 from release_platform.adapters.outbox_store import OutboxStore, post_move
 from release_platform.adapters.projection_store import ProjectionStore
@@ -60,6 +61,7 @@ class ReleaseStore:
         rollouts: The rollouts in it.
         windows: The windows of live traffic in it.
         drills: The drills of rollbacks in it.
+        drift: What drift reports said in it, day by day.
         outbox: The messages in it.
         projections: The projections that are under way.
         verifications: What verifications of live servers showed.
@@ -78,6 +80,7 @@ class ReleaseStore:
         self.rollouts = RolloutStore(self._transactions, self._clock)
         self.windows = WindowStore(self._transactions)
         self.drills = DrillStore(self._transactions)
+        self.drift = DriftStore(self._transactions)
         self.outbox = OutboxStore(self._transactions)
         self.projections = ProjectionStore(self._transactions, self._clock)
         self.verifications = VerificationStore(self._transactions)

@@ -54,12 +54,13 @@ class Servers:
     def _samples_of(self, url: str, after: int) -> HandedSamples:
         try:
             with self._client(url) as client:
-                told, closed, n_silent = client.samples(after)
+                told, labels, closed, n_silent = client.samples(after)
         except (Unavailable, VerificationFailed) as error:
             return HandedSamples(url=url, problem=error.problem)
         if n_silent:
-            return HandedSamples(url=url, samples=told, problem=f"{n_silent} of its processes did not answer in time")
-        return HandedSamples(url=url, closed=closed, samples=told)
+            silent = f"{n_silent} of its processes did not answer in time"
+            return HandedSamples(url=url, samples=told, labels=labels, problem=silent)
+        return HandedSamples(url=url, closed=closed, samples=told, labels=labels)
 
     def push(self, push: Push) -> Sequence[Outcome]:
         """See `Servers`."""

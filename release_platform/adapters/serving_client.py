@@ -12,7 +12,7 @@ import httpx
 from release_platform.adapters.loopback import is_loopback
 from release_platform.adapters.serving_protocols import Asked
 from release_platform.domain.errors import Unavailable, VerificationFailed
-from release_platform.domain.samples import Sample
+from release_platform.domain.samples import Label, Sample
 from release_platform.domain.windows import Window
 
 _REFUSED: dict[int, str] = {
@@ -117,8 +117,8 @@ class ServingClient:
         except (ValueError, KeyError, TypeError) as error:
             raise self._failed(f"its windows cannot be read: {error}") from None
 
-    def samples(self, after: int) -> tuple[tuple[Sample, ...], int, int]:
-        """Returns the sample of the minutes after one, the last minute that is over, and how many did not say.
+    def samples(self, after: int) -> tuple[tuple[Sample, ...], tuple[Label, ...], int, int]:
+        """Returns the sample of the minutes after one, labels, the last minute that is over, and how many did not say.
 
         Raises:
             Unavailable: The server does not answer, or asks for an API key of the scope admin.
@@ -127,8 +127,11 @@ class ServingClient:
         said = self._read(self._request("GET", "/admin/samples", params={"after": after}))
         try:
             told = tuple(Sample.from_json(sample) for one in said["replicas"] for sample in one["samples"])
-            return told, int(said["closed"]), int(said["silent"])
-        except (ValueError, KeyError, TypeError) as error:
+            labels = tuple(  # a server of an older version tells none
+                Label.from_json(label) for one in said["replicas"] for label in one.get("labels", [])
+            )
+            return told, labels, int(said["closed"]), int(said["silent"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._failed(f"its samples cannot be read: {error}") from None
 
     def push_certificate(self, model: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, P
 from release_platform.adapters.deadlines import CONNECT, PATIENCE_S, bound_connections
 from release_platform.domain.errors import Refused, SpecError, Unavailable
 
-SCHEMA = "0008"
+SCHEMA = "0009"
 
 SQLITE_WAITS_S = 30
 """Seconds that a transaction waits for another process that writes."""
@@ -34,6 +34,7 @@ _RIGHTS = {
     "outbox": "SELECT, INSERT, DELETE, UPDATE (state, deliveries)",
     "projections": "SELECT, INSERT, DELETE",
     "verifications": "SELECT, INSERT, DELETE",
+    "drift_days": "SELECT, INSERT, UPDATE (value, told, lift)",
     "alembic_version": "SELECT",
 }
 """What the platform needs of each table, and no more."""

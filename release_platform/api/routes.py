@@ -11,6 +11,7 @@ from release_platform.api.schemas import (
     Approving,
     Asking,
     Cancelling,
+    Lifting,
     ModelAnswer,
     Ordering,
     RequestAnswer,
@@ -25,7 +26,15 @@ from release_platform.domain.policy import PromotionRequest, RequestState, Stand
 from release_platform.domain.rollout import Order
 from release_platform.project import Project
 from release_platform.services import Services
-from release_platform.standing import model_status, moment_of, request_status, rollout_status, served_at, status_of
+from release_platform.standing import (
+    drift_status,
+    model_status,
+    moment_of,
+    request_status,
+    rollout_status,
+    served_at,
+    status_of,
+)
 
 Projects = Callable[[], Mapping[str, Project]]
 Model = Annotated[str, Path(description="Name of the model.", max_length=63)]
@@ -47,6 +56,7 @@ def build_routes(services: Services, projects: Projects) -> APIRouter:
     router = APIRouter(prefix="/v1")
     _add_reading(router, services, projects)
     _add_asking(router, services, projects)
+    _add_lifting(router, services, projects)
     _add_moving(router, services, projects)
     return router
 
@@ -117,6 +127,13 @@ def _add_asking(router: APIRouter, services: Services, projects: Projects) -> No
     def cancel(call: Request, request_id: RequestId, cancelling: Cancelling) -> RequestAnswer:
         request = services.releases.cancel(request_id, actor=key_of(call).name, reason=cancelling.reason)
         return _answer(services, _project(projects, request.model), request)
+
+
+def _add_lifting(router: APIRouter, services: Services, projects: Projects) -> None:
+    @router.post("/models/{model}/drift/lift", summary="Lift the hold of a drift alarm", tags=["operators"])
+    def lift(call: Request, model: Model, lifting: Lifting) -> dict[str, Any]:
+        _project(projects, model)
+        return drift_status(services.releases.lift_hold(model, actor=key_of(call).name, reason=lifting.reason))
 
 
 def _add_moving(router: APIRouter, services: Services, projects: Projects) -> None:

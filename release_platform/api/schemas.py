@@ -44,6 +44,12 @@ class Cancelling(_Body):
     reason: Reason = Field(description="Why.", examples=["asked for the wrong version"])
 
 
+class Lifting(_Body):
+    """The lifting of a hold by a drift alarm. Who lifts it is the name of the key."""
+
+    reason: Reason = Field(description="Why.", examples=["the new clients are known; the candidate was tried on them"])
+
+
 class RollingBack(_Body):
     """A rollback. Who rolls back is the name of the key."""
 

@@ -1,4 +1,4 @@
-"""`release drift`: recorded requests, or a file of rows, against what the Production version was trained on."""
+"""`release drift` holds rows against what the Production version was trained on; `release lift-hold` lifts a hold."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from release_platform.cli import remote
 from release_platform.cli.console import err, out, show_json, show_table
-from release_platform.cli.options import Json, Model
+from release_platform.cli.options import Actor, Json, Model, Reason
 from release_platform.domain.errors import NotFound
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ def drift(
     """Compare recorded requests, or the rows of a file, with what the Production version was trained on.
 
     Days without drift alarm at most as often as the budget says, however many columns there are; see docs/drift.md. A
-    file may have the columns at (UTC), prediction and probability; what it lacks is asked of the model. The exit code
-    is 0 whether there is drift or not.
+    file may have the columns at (UTC), prediction and probability; what it lacks is asked of the model. Where labels
+    came, by POST /v1/outcomes or as the column label of the file, the real quality stands beside the expected one. The
+    exit code is 0 whether there is drift or not.
 
     Examples:
 
@@ -71,21 +73,20 @@ def drift(
     """
     from release_platform.adapters.recordings import read_parquet
     from release_platform.cli import running
-    from release_platform.defs.monitoring import load_version, read_recordings
+    from release_platform.defs.monitoring import load_version, read_labelled, read_recordings
     from release_platform.pipeline.drift import run
     from release_platform.pipeline.drift_report import render_drift
+    from release_platform.pipeline.tracking import labelled_rows
 
     project, services, now = running.project(model), running.services(), datetime.now(UTC)
     version = load_version(services, project)
     if data is not None:
         frame, source = read_parquet(str(data)), str(data)
+        labelled = labelled_rows(frame, version.package)
     else:
-        frame, source = (
-            read_recordings(
-                services, version, since=now - (since or timedelta(days=project.spec.drift.since_days)), until=now
-            ),
-            "the recorded requests",
-        )
+        begins, source = now - (since or timedelta(days=project.spec.drift.since_days)), "the recorded requests"
+        frame = read_recordings(services, version, since=begins, until=now)
+        labelled = read_labelled(services, version, since=begins.date(), until=now.date() + timedelta(days=1))
     if frame.empty:
         raise NotFound(
             f"{model}: there are no rows in {source}",
@@ -101,6 +102,7 @@ def drift(
         budget=project.spec.drift.promise(budget=budget, smallest=smallest),
         at=now,
         source=source,
+        labelled=labelled,
     )
     if html is not None:
         html.write_text(render_drift(report), encoding="utf-8")
@@ -108,6 +110,28 @@ def drift(
         show_json(report.to_json())
     else:
         _show(report, html)
+
+
+def lift_hold(model: Model, reason: Reason, actor: Actor = None, json: Json = False) -> None:
+    """Let promotions go on although a drift alarm holds them; it is of the day that alarmed, not of later ones.
+
+    Example:
+
+        release lift-hold churn --reason "the new shop is known; version 4 was trained with its rows"
+    """
+    if (api := remote.find_api(actor)) is not None:
+        found = remote.lift_hold(api, model, reason)
+    else:
+        from release_platform.cli import running
+        from release_platform.standing import drift_status
+
+        running.project(model)
+        lifted = running.services().releases.lift_hold(model, actor=running.operator(actor), reason=reason)
+        found = drift_status(lifted)
+    if json:
+        show_json(found)
+    else:
+        out.print(f"{model}: {found['said']}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(report: "DriftReport", html: Path | None) -> None:
@@ -128,5 +152,22 @@ def _show(report: "DriftReport", html: Path | None) -> None:
         if expected.value is not None:
             ends = f"{expected.lower:.4f} to {expected.upper:.4f}"
             out.print(f"expected {quality.value}, without labels: {expected.value:.4f} ({ends})")
+    _show_tracked(report)
     if html is not None:
         out.print(f"report: {html}", markup=False, soft_wrap=True)
+
+
+def _show_tracked(report: "DriftReport") -> None:
+    if report.labelled is None:
+        return
+    rows = []
+    for quality, one in report.labelled.qualities.items():
+        held = [day.qualities[quality].held for day in report.tracked[1:]]
+        within = f"{held.count(True)} of {len(held) - held.count(None)}" if held else ""
+        rows.append((quality.value, *(_number(n) for n in (one.estimate.value, one.real, one.error)), within))
+    columns = ("quality", "expected", "real", "error", "days within the interval")
+    show_table(f"{report.labelled.n_rows:,} rows whose labels came", columns, rows)
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

@@ -104,6 +104,13 @@ def cancel(api: OperatorsApi, request_id: str, reason: str) -> str:
     return str(api.post(path, {"reason": reason}, once=uuid.uuid4().hex)["outcome"])
 
 
+def lift_hold(api: OperatorsApi, model: str, reason: str) -> dict[str, Any]:
+    """Lifts the hold of a drift alarm, and returns what the last report said."""
+    path = f"/v1/models/{part(model)}/drift/lift"
+    found: dict[str, Any] = api.post(path, {"reason": reason}, once=uuid.uuid4().hex)
+    return found
+
+
 def rollback(api: OperatorsApi, model: str, *, to: str | None, reason: str) -> tuple[LedgerRow, list[str]]:
     """Brings a former version back; returns the ledger row, and what each live server said."""
     answer = api.post(f"/v1/models/{part(model)}/rollback", {"reason": reason, "to": to}, once=uuid.uuid4().hex)

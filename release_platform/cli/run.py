@@ -46,14 +46,14 @@ def run(
 def run_release(model: str, partitions: str | None = None) -> Registration:
     """Runs the release job of a model and returns what it registered."""
     from release_platform.cli import running
+    from release_platform.defs.resources import partition_tags
 
-    running.project(model)
+    months = running.project(model).months(partitions)
     locks = running.services().settings.root / "locks"
     locks.mkdir(exist_ok=True)
-    tags = _partition_tags(model, partitions)
     try:
         with FileLock(locks / f"{model}.lock", timeout=0):
-            run_id, _ = running.run_job(f"release_{model}", tags=tags)
+            run_id, _ = running.run_job(f"release_{model}", tags=partition_tags(months))
     except Timeout:
         raise Refused(f"a release of {model} is running here already", remedy="wait until it has ended") from None
     made = [r for r in running.services().store.registrations(model) if r.dagster_run_id == run_id]
@@ -89,18 +89,4 @@ def _identity(registration: Registration) -> dict[str, Any]:
         "data fingerprint": registration.fingerprint,
         "MLflow run": registration.mlflow_run_id,
         "Dagster run": registration.dagster_run_id,
-    }
-
-
-def _partition_tags(model: str, partitions: str | None) -> dict[str, str]:
-    from release_platform.cli import running
-    from release_platform.defs.resources import PARTITIONS_TAG
-
-    keys = running.project(model).months(partitions)
-    if keys is None:
-        return {}
-    return {
-        "dagster/asset_partition_range_start": keys[0],
-        "dagster/asset_partition_range_end": keys[-1],
-        PARTITIONS_TAG: f"{keys[0]}:{keys[-1]}",
     }

@@ -84,6 +84,9 @@ def _show_status(state: dict[str, Any]) -> None:
         out.print(
             f"  message given up, not everybody was told: {message}", markup=False, highlight=False, soft_wrap=True
         )
+    if state.get("drift"):
+        style = "red" if state["drift"]["alarmed"] and not state["drift"]["lift"] else None
+        out.print(f"  {state['drift']['said']}", markup=False, highlight=False, soft_wrap=True, style=style)
     if state["frozen"]:
         out.print(f"  {state['frozen']}", markup=False, soft_wrap=True)
     for request in state["requests"]:

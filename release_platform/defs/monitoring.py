@@ -1,10 +1,12 @@
 """drift_report: recorded requests against what the Production version was trained on, day by day.
 
-The evidence goes on from run to run: each materialization keeps it with the last day that it saw, and the next one
-takes it up where it is of the same version and promise. So the budget holds however often the asset is materialized.
+A run over partitions looks at their days, one without looks at each finished day since the last report. The evidence
+goes on from day to day: each materialization keeps it with the last day that it saw, and the next one takes up that of
+the last day before its own, where it is of the same version and promise. So the budget holds however often the asset is
+materialized, and a day that is reported again, from the same rows, says the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
@@ -21,14 +24,17 @@ from release_platform.defs.naming import asset_key, numbers, shared
 from release_platform.defs.promotion import NamedFailures
 from release_platform.defs.resources import Platform
 from release_platform.domain.alarms import Budget, Detector
+from release_platform.domain.drift import WindowDrift
 from release_platform.domain.errors import IntegrityError, NotFound
 from release_platform.domain.json_form import exactly
 from release_platform.pipeline.drift import DriftReport, run
+from release_platform.pipeline.drift_days import drift_days
 from release_platform.pipeline.drift_reference import Known, build_reference
 from release_platform.pipeline.drift_report import markdown, render_drift
 from release_platform.pipeline.drift_rows import AT
 from release_platform.pipeline.recorded_data import read_recorded
 from release_platform.pipeline.reproduction import recorded_spec
+from release_platform.pipeline.tracking import Labelled, TrackedRows
 from release_platform.project import Project
 from release_platform.services import Services
 
@@ -38,7 +44,11 @@ STATE = "drift_state"
 DAILY = "23 2 * * *"
 """In UTC: more than the hour later for which servers keep samples."""
 MOST_DAYS = 31
-"""Days that one run looks at, at most: the newest."""
+"""Days that a run without partitions looks at, at most: the newest."""
+RECENT = 1000
+"""Materializations in which the evidence of the days before is looked for."""
+ID, TRUTH = "prediction_id", "label"
+_NO_ROWS: dict[str, Any] = {"dagster/row_count": 0}
 
 
 class DriftForm(dg.Config):
@@ -105,11 +115,42 @@ def read_recordings(services: Services, version: MonitoredVersion, *, since: dat
     return found[(at >= since) & (at < until)].reset_index(drop=True)
 
 
+def read_labelled(services: Services, version: MonitoredVersion, *, since: date, until: date) -> Labelled:
+    """Returns the recorded rows of some days whose labels came, whenever they came; of a request its first row.
+
+    Args:
+        services: Where requests and labels are.
+        version: The version.
+        since: The first day of the requests, included.
+        until: The last one, not included.
+
+    Raises:
+        Unavailable: The storage does not answer.
+    """
+    model = version.package.model
+    of, labels = (model, version.version), services.labels
+    came = labels.read(*of, [day for day in labels.days(*of) if day >= since])
+    nothing = Labelled(frame=pd.DataFrame(), labels=np.empty(0, dtype=object))
+    if came.empty:
+        return nothing
+    known = came.drop_duplicates(ID).set_index(ID)[TRUTH]
+    parts = []
+    for day in services.recordings.days(*of):
+        rows = services.recordings.read(*of, [day]) if since <= day < until else pd.DataFrame()
+        if ID in rows:
+            parts.append(rows[rows[ID].isin(known.index)].drop_duplicates(ID))
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if frame.empty:
+        return nothing
+    return Labelled(frame=frame, labels=frame[ID].map(known).to_numpy(dtype=object))
+
+
 def build_drift_report(project: Project) -> dg.AssetsDefinition:
     """Returns the asset of a model's drift, with its check; no release materializes it."""
     name = project.spec.name
     described = shared(
         project,
+        STAGE,
         kinds={"python"},
         description="Recorded requests of each finished day against the training data of the version in Production.",
     )
@@ -118,6 +159,8 @@ def build_drift_report(project: Project) -> dg.AssetsDefinition:
         name=STAGE,
         key_prefix=name,
         deps=[asset_key(name, "production_version")],
+        partitions_def=dg.DailyPartitionsDefinition(start_date=project.spec.drift.first_day, timezone="UTC"),
+        backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=[
             dg.AssetCheckSpec(
                 CHECK,
@@ -130,17 +173,44 @@ def build_drift_report(project: Project) -> dg.AssetsDefinition:
 
     @decorator
     def drift_report(context: dg.AssetExecutionContext, config: DriftForm, platform: Platform) -> dg.MaterializeResult:  # type: ignore[type-arg] # Dagster takes a result with checks only as it is
+        services, now = platform.services, datetime.now(UTC)
+        chosen = _chosen(context)
         with NamedFailures():
-            platform.services.settings.check()
+            services.settings.check()
             budget = project.spec.drift.promise(budget=config.false_alarms_per_month, smallest=config.smallest)
-            version = load_version(platform.services, project)
-            report, state = monitor(
-                platform.services, version, budget, _state(context.instance, name), now=datetime.now(UTC)
-            )
-            page = _write(platform.services, report)
-        return dg.MaterializeResult(metadata=_metadata(report, state, page), check_results=[_checked(report)])
+            version = load_version(services, project)
+            states = _states(context.instance, name)
+            report, state = monitor(services, version, budget, states, now=now, chosen=chosen)
+            page = _write(services, report)
+            run_url = f"{services.settings.dagster_url}/runs/{context.run.run_id}"
+            asked = project.spec.drift.on_alarm
+            for day in drift_days(report, on_alarm=asked, page=str(page), run_url=run_url, at=now):
+                services.store.drift.record(day)
+        of_days = {window.begins.date(): _day_metadata(report, window, page) for window in report.windows}
+        if chosen is None:
+            for found in dated(context.asset_key, of_days):
+                context.log_event(found)
+            return dg.MaterializeResult(metadata=_metadata(report, state, page), check_results=[_checked(report)])
+        for wanted in chosen:
+            context.add_asset_metadata(of_days.get(wanted, _NO_ROWS), context.asset_key, wanted.isoformat())
+        return dg.MaterializeResult(check_results=[_checked(report)])
 
     return drift_report
+
+
+def _chosen(context: dg.AssetExecutionContext) -> list[date] | None:
+    """Returns the days that a run is over; None for those since the last report."""
+    if context.has_partition_key or context.has_partition_key_range:
+        return [date.fromisoformat(key) for key in context.partition_keys]
+    return None
+
+
+def dated(key: dg.AssetKey, of_days: Mapping[date, dict[str, Any]]) -> list[dg.AssetMaterialization]:
+    """Returns a materialization for each day, so that Dagster shows which days were reported."""
+    return [
+        dg.AssetMaterialization(asset_key=key, partition=day.isoformat(), metadata=of)
+        for day, of in sorted(of_days.items())
+    ]
 
 
 def build_drift_job(project: Project) -> Any:
@@ -166,60 +236,92 @@ def build_drift_schedule(project: Project) -> dg.ScheduleDefinition:
 
 
 def monitor(
-    services: Services, version: MonitoredVersion, budget: Budget, state: object, *, now: datetime
+    services: Services,
+    version: MonitoredVersion,
+    budget: Budget,
+    states: Sequence[object],
+    *,
+    now: datetime,
+    chosen: Sequence[date] | None = None,
 ) -> tuple[DriftReport, dict[str, Any]]:
-    """Returns what the finished days after the last report show, and what the next report goes on from.
+    """Returns what finished days show, and what the next report goes on from.
 
     Args:
         services: Where the recorded requests are.
         version: The version in Production.
         budget: What is promised.
-        state: What the last report left; None for none. That of another version or promise counts as none.
+        states: What reports left, the newest first. Those of another version or promise count for nothing.
         now: The time; its day is not finished.
+        chosen: The days, in order; None: those after the last that was reported.
 
     Raises:
         Unavailable: The storage does not answer.
     """
-    names = list(version.known.reference.every)
-    detector, last = _continued(state, version.version, budget, names)
-    first = max(last + timedelta(days=1), now.date() - timedelta(days=MOST_DAYS))
-    model = version.package.model
-    days = [day for day in services.recordings.days(model, version.version) if first <= day < now.date()]
-    frame = services.recordings.read(model, version.version, days)
+    names, model = list(version.known.reference.every), version.package.model
+    detector, last = _continued(states, version.version, budget, names, before=chosen[0] if chosen else None)
+    days = [day for day in services.recordings.days(model, version.version) if day < now.date()]
+    if chosen is None:
+        first = max(last + timedelta(days=1), now.date() - timedelta(days=MOST_DAYS))
+        days = [day for day in days if day >= first]
+    else:
+        days = [day for day in days if day in chosen]
     report = run(
         version.known,
         version.package,
-        frame,
+        services.recordings.read(model, version.version, days),
         positive=version.positive,
         budget=budget,
         at=now,
         source=f"the recorded requests of {model}",
         detector=detector,
+        labelled=read_labelled(services, version, since=now.date() - timedelta(days=MOST_DAYS), until=now.date()),
     )
-    seen = max(days, default=last)
-    return report, {
-        "version": version.version,
-        "budget": budget.per_month,
-        "smallest": budget.smallest,
-        "last_day": seen.isoformat(),
-        "detector": report.detector.to_json(),
+    return report, _state(report, report.detector, max(days, default=last))
+
+
+def _state(report: DriftReport, detector: Detector, last_day: date) -> dict[str, Any]:
+    return {
+        "version": report.reference.version,
+        "budget": detector.budget.per_month,
+        "smallest": detector.budget.smallest,
+        "last_day": last_day.isoformat(),
+        "detector": detector.to_json(),
     }
 
 
-def _continued(state: object, version: str, budget: Budget, names: list[str]) -> tuple[Detector, date]:
-    if state is not None:
-        of = exactly(
-            state, "state", version=str, budget=(float, int), smallest=(float, int), last_day=str, detector=dict
-        )
-        if (of["version"], of["budget"], of["smallest"]) == (version, budget.per_month, budget.smallest):
-            return Detector.from_json(of["detector"], names, budget), date.fromisoformat(of["last_day"])
-    return Detector.of(names, budget), date.min
+def _continued(
+    states: Sequence[object], version: str, budget: Budget, names: list[str], *, before: date | None
+) -> tuple[Detector, date]:
+    """Returns the evidence of the last day that was reported, of this version and promise, and that day.
+
+    Args:
+        states: What reports left, the newest first: of a day that was reported again the newest holds.
+        version: The version.
+        budget: The promise.
+        names: What is watched.
+        before: Only days before this one count; None for all.
+    """
+    known = [
+        exactly(state, "state", version=str, budget=(float, int), smallest=(float, int), last_day=str, detector=dict)
+        for state in states
+    ]
+    mine = [
+        of
+        for of in known
+        if (of["version"], of["budget"], of["smallest"]) == (version, budget.per_month, budget.smallest)
+        and (before is None or of["last_day"] < before.isoformat())
+    ]
+    if not mine:
+        return Detector.of(names, budget), date.min
+    last = max(mine, key=lambda of: of["last_day"])
+    return Detector.from_json(last["detector"], names, budget), date.fromisoformat(last["last_day"])
 
 
-def _state(instance: dg.DagsterInstance, model: str) -> object:
-    event = instance.get_latest_materialization_event(asset_key(model, STAGE))
-    made = None if event is None else event.asset_materialization
-    return None if made is None or STATE not in made.metadata else made.metadata[STATE].value
+def _states(instance: dg.DagsterInstance, model: str) -> list[object]:
+    """Returns what the reports of a model left, the newest first."""
+    wanted = dg.AssetRecordsFilter(asset_key=asset_key(model, STAGE))
+    made = [one.asset_materialization for one in instance.fetch_materializations(wanted, limit=RECENT).records]
+    return [one.metadata[STATE].value for one in made if one is not None and STATE in one.metadata]
 
 
 def _write(services: Services, report: DriftReport) -> Path:
@@ -241,6 +343,33 @@ def _checked(report: DriftReport) -> dg.AssetCheckResult:
     )
 
 
+def _day_metadata(report: DriftReport, window: WindowDrift, page: Path) -> dict[str, Any]:
+    """Returns what the partition of a day shows; the evidence after it is for the day that comes next."""
+    return {
+        "version": report.reference.version,
+        "dagster/row_count": window.n_rows,
+        "alarms": int(window.drifted),
+        "columns_that_drifted": ", ".join(window.alarm.columns if window.alarm else ()) or "none",
+        "schema": "; ".join(window.schema) or "as it was",
+        "report": dg.MetadataValue.path(str(page)),
+        STATE: dg.MetadataValue.json(_state(report, window.after, window.begins.date())),
+        **numbers({f"psi/{name}": one.psi for name, one in window.found.items()}),
+        **_tracked(next((rows for rows in report.tracked if rows.day == window.begins.date()), None)),
+    }
+
+
+def _tracked(rows: TrackedRows | None) -> dict[str, Any]:
+    """Returns what was expected of labelled rows, what came, and the error; nothing without labels."""
+    if rows is None:
+        return {}
+    found: dict[str, float | None] = {"labelled_rows": rows.n_rows}
+    for quality, one in rows.qualities.items():
+        found[f"real_{quality.value}"] = one.real
+        found[f"expected_of_labelled_{quality.value}"] = one.estimate.value
+        found[f"estimate_error_{quality.value}"] = one.error
+    return dict(numbers(found))
+
+
 def _metadata(report: DriftReport, state: dict[str, Any], page: Path) -> dict[str, Any]:
     quality = {f"expected_{quality.value}": one.value for quality, one in report.quality.items()}
     psi = {f"psi/{name}": one.psi for name, one in report.altogether.items()}
@@ -254,5 +383,6 @@ def _metadata(report: DriftReport, state: dict[str, Any], page: Path) -> dict[st
         "columns": dg.MetadataValue.md(markdown(report)),
         "report": dg.MetadataValue.path(str(page)),
         STATE: dg.MetadataValue.json(state),
+        **_tracked(report.labelled),
         **numbers(psi | quality | {"domain_classifier_auc": report.telling.auc if report.telling else None}),
     }

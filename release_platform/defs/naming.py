@@ -1,10 +1,12 @@
 """Keys, groups, tags and code versions that all stages share."""
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
+from release_platform.domain.freshness_spec import FreshnessSpec
 from release_platform.domain.identity import digest_of
 from release_platform.pipeline.environment import code_digest, folder_digest, lock_digest
 from release_platform.project import Project
@@ -44,22 +46,29 @@ def stage_asset(
         key_prefix=project.spec.name,
         code_version=code_version(project, modules, attributes),
         io_manager_key="records",
-        **shared(project, kinds=kinds, description=description),
+        **shared(project, stage, kinds=kinds, description=description),
         **more,
     )
     return decorator
 
 
-def shared(project: Project, *, kinds: set[str], description: str) -> dict[str, Any]:
+def shared(project: Project, stage: str, *, kinds: set[str], description: str) -> dict[str, Any]:
     """Returns the arguments that every asset of a model has, production_version too."""
     spec = project.spec
+    fresh = next((rule for asset, rule in spec.freshness.items() if asset == stage), None)
     return {
         "group_name": spec.name,
         "owners": [spec.owner],
         "kinds": kinds,
         "description": description,
         "tags": {MODEL_TAG: spec.name},
+        "freshness_policy": None if fresh is None else _policy(fresh),
     }
+
+
+def _policy(fresh: FreshnessSpec) -> dg.FreshnessPolicy:
+    warn = None if fresh.warn_s is None else timedelta(seconds=fresh.warn_s)
+    return dg.FreshnessPolicy.time_window(fail_window=timedelta(seconds=fresh.fail_s), warn_window=warn)
 
 
 def code_version(project: Project, modules: tuple[str, ...], attributes: tuple[str, ...]) -> str:

@@ -89,7 +89,12 @@ def get_project(projects: Projects, model: str) -> Project:
 
 def build_production_version(project: Project) -> dg.AssetSpec:
     """Returns the asset that promotions and rollbacks materialize; it cannot be materialized by hand."""
-    of = shared(project, kinds={"mlflow"}, description="What is in Production. Launch request_promotion to move it.")
+    of = shared(
+        project,
+        "production_version",
+        kinds={"mlflow"},
+        description="What is in Production. Launch request_promotion to move it.",
+    )
     return dg.AssetSpec(
         asset_key(project.spec.name, "production_version"),
         deps=[asset_key(project.spec.name, "registered_version")],

@@ -44,8 +44,10 @@ def build_recordings_sensor(projects: Projects) -> dg.SensorDefinition:
 
 
 def _told(found: Collected) -> list[str]:
-    if found.rows:
-        return [f"{model}: {n:,} rows more are recorded" for model, n in found.rows.items()]
+    rows = [f"{model}: {n:,} rows more are recorded" for model, n in found.rows.items()]
+    labels = [f"{model}: {n:,} labels of recorded rows came" for model, n in found.labels.items()]
+    if rows or labels:
+        return rows + labels
     if found.problems:
         return []
     return ["no server has a new sample; servers keep one when SERVING_SAMPLE_SHARE is above 0"]
@@ -58,7 +60,8 @@ def _drop_old(projects: Projects, services: Services, cursor: dict[str, Any]) ->
         return []
     said = []
     for name, project in projects.items():
-        n = services.recordings.drop_before(name, today - timedelta(days=project.spec.drift.keep_days))
+        first = today - timedelta(days=project.spec.drift.keep_days)
+        n = services.recordings.drop_before(name, first) + services.labels.drop_before(name, first)
         said += [f"{name}: recorded requests were too old: {n:,} file(s) are removed"] if n else []
     cursor[_DROPPED] = today.isoformat()
     return said

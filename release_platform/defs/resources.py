@@ -1,7 +1,7 @@
 """What assets and jobs are given: the platform's services, records between assets, and dagster-mlflow's resource."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -108,6 +108,17 @@ def latest_record(
     if not found or found[0].asset_materialization is None:
         raise _never_materialized(key)
     return decode(found[0].asset_materialization), found[0].storage_id
+
+
+def partition_tags(months: Sequence[str] | None) -> dict[str, str]:
+    """Returns the tags of a run over these partitions, in order; none for a model without partitions."""
+    if months is None:
+        return {}
+    return {
+        "dagster/asset_partition_range_start": months[0],
+        "dagster/asset_partition_range_end": months[-1],
+        PARTITIONS_TAG: f"{months[0]}:{months[-1]}",
+    }
 
 
 def decode(made: dg.AssetMaterialization) -> Any:

@@ -46,7 +46,7 @@ RECENT = 20
 
 def build_rollout_asset(project: Project) -> dg.AssetSpec:
     """Returns the asset that shows a model's rollouts; it cannot be materialized by hand."""
-    of = shared(project, kinds={"release"}, description="How a version comes into Production, step by step.")
+    of = shared(project, ASSET, kinds={"release"}, description="How a version comes into Production, step by step.")
     registered = asset_key(project.spec.name, "registered_version")
     return dg.AssetSpec(asset_key(project.spec.name, ASSET), deps=[registered], **of)
 

@@ -35,6 +35,7 @@ def build_batch_scores(project: Project) -> dg.AssetsDefinition:
 
     described = shared(
         project,
+        STAGE,
         kinds={"parquet"},
         description="A Parquet data set, scored partition by partition by the rules of the server; each output "
         "names model, version, digest and epoch. Launched again, it goes on where it was.",

@@ -25,6 +25,7 @@ class WindowDrift:
         found: The difference of each column that could be compared.
         schema: What columns are missing or of another kind, in a sentence each.
         alarm: What it raised; None for nothing.
+        after: The evidence after it.
     """
 
     begins: datetime
@@ -33,6 +34,7 @@ class WindowDrift:
     found: Mapping[str, Difference]
     schema: tuple[str, ...]
     alarm: Alarm | None
+    after: Detector
 
     @property
     def drifted(self) -> bool:
@@ -89,7 +91,7 @@ def watch(reference: Reference, detector: Detector, rows: Rows) -> tuple[Detecto
         else (detector, None)
     )
     return after, WindowDrift(
-        begins=rows.begins, ends=rows.ends, n_rows=rows.n_rows, found=found, schema=schema, alarm=alarm
+        begins=rows.begins, ends=rows.ends, n_rows=rows.n_rows, found=found, schema=schema, alarm=alarm, after=after
     )
 
 

@@ -1,13 +1,14 @@
-"""Messages: what is told to the outside of a rollback and of an abort, how it is signed, and when it is sent again."""
+"""Messages: what is told to the outside of rollbacks, aborts and drift, how it is signed, and when it is sent again."""
 
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, assert_never
 
+from release_platform.domain.drift_day import DriftDay
 from release_platform.domain.drill import find_drill
 from release_platform.domain.identity import canonical_json, digest_of
 from release_platform.domain.ledger import LedgerRow
@@ -21,6 +22,9 @@ KEPT = timedelta(days=7)
 FIRST_WAIT_S = 15.0
 LONGEST_WAIT_S = 3600.0
 SIGNATURE_VERSION = "v1"
+REPORTER = "drift_report"
+"""The actor of a drift alarm."""
+_TOLD_OF_DRIFT = ("day", "n_rows", "columns", "schema", "statistics", "report", "run_url")
 
 
 class MessageKind(StrEnum):
@@ -29,6 +33,7 @@ class MessageKind(StrEnum):
     ROLLED_BACK = "rolled_back"
     ROLLED_BACK_AUTOMATICALLY = "rolled_back_automatically"
     ROLLOUT_ABORTED = "rollout_aborted"
+    DRIFT_ALARM = "drift_alarm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +44,14 @@ class Message:
         id: Its identity: the same however often it is sent.
         kind: What happened.
         model: The model's name.
-        version_before: The version that lost the traffic; None where there was none.
+        version_before: The version that lost the traffic; None where there was none, and for drift.
         version_after: The version that has it now; None for the aborted first release.
-        epoch: The epoch of the ledger row; of an abort, that of the last row when it was decided.
+        epoch: The epoch of the ledger row; of an abort or drift, that of the last row when it was decided.
         ledger_hash: The hash of that row; empty where there is none.
         actor: Who did it.
         reason: Why.
         at: When it was committed: ISO 8601, UTC.
+        details: Of drift the day, its columns, their measures and where the report is; empty for all others.
     """
 
     id: str
@@ -58,10 +64,12 @@ class Message:
     actor: str
     reason: str
     at: str
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the message as a JSON value."""
-        return {"format": FORMAT, **asdict(self), "kind": self.kind.value}
+        """Returns the message as a JSON value; one without details has none."""
+        told = {"format": FORMAT, **asdict(self), "kind": self.kind.value}
+        return told if self.details else {name: value for name, value in told.items() if name != "details"}
 
     @property
     def body(self) -> bytes:
@@ -123,6 +131,30 @@ def message_of_abort(rollout: Rollout, *, epoch: int, ledger_hash: str, at: date
     )
 
 
+def message_of_drift(day: DriftDay, *, epoch: int, ledger_hash: str) -> Message:
+    """Returns the message of a day that drifted: however often the day is reported, the same one.
+
+    Args:
+        day: The day.
+        epoch: The epoch of the last ledger row of its model.
+        ledger_hash: The hash of that row.
+    """
+    told = day.to_json()
+    return Message(
+        id=_id("drift", f"{day.model}/{day.version}/{day.day}"),
+        kind=MessageKind.DRIFT_ALARM,
+        model=day.model,
+        version_before=None,
+        version_after=day.version,
+        epoch=epoch,
+        ledger_hash=ledger_hash,
+        actor=REPORTER,
+        reason=day.said,
+        at=day.at,
+        details={name: told[name] for name in _TOLD_OF_DRIFT},
+    )
+
+
 def sentence(message: Message) -> str:
     """Returns the message as a sentence for people."""
     match message.kind:
@@ -131,6 +163,9 @@ def sentence(message: Message) -> str:
         case MessageKind.ROLLOUT_ABORTED:
             stays = f"; version {message.version_after} has the traffic" if message.version_after else ""
             what = f"the rollout of version {message.version_before} was aborted{stays}"
+        case MessageKind.DRIFT_ALARM:
+            at = message.details["run_url"] or message.details["report"]
+            return f"{message.model}: {message.reason}. The report: {at} ({message.at})"
         case _:
             assert_never(message.kind)
     return f"{message.model}: {what}. By {message.actor}: {message.reason} (epoch {message.epoch}, {message.at})"

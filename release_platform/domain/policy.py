@@ -132,6 +132,7 @@ class Facts:
         approvals: All approvals of the request.
         now: The present moment.
         under_way: What is said of the model's rollout, if there is one; it holds every request.
+        drifting: What is said of a drift alarm that holds promotions; empty while none does.
     """
 
     request: PromotionRequest
@@ -143,6 +144,7 @@ class Facts:
     approvals: Sequence[Approval]
     now: datetime
     under_way: str = ""
+    drifting: str = ""
 
 
 def missing_of(decision: Decision) -> tuple[str, ...]:
@@ -185,6 +187,8 @@ def _missing(facts: Facts) -> tuple[str, ...]:
     assert facts.staged_at is not None
     if facts.under_way:
         found.append(facts.under_way)
+    if facts.drifting:
+        found.append(facts.drifting)
     if policy.current_baseline and facts.head.production not in {registration.baseline, None}:
         compared = f"version {registration.baseline}" if registration.baseline else "no Production version"
         found.append(

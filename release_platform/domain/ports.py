@@ -9,7 +9,7 @@ from typing import Protocol
 from release_platform.domain.identity import Manifest
 from release_platform.domain.projection import Shown
 from release_platform.domain.push import Outcome, Push
-from release_platform.domain.samples import Sample
+from release_platform.domain.samples import Label, Sample
 from release_platform.domain.windows import Window
 
 
@@ -120,12 +120,14 @@ class HandedSamples:
         url: The server's address.
         closed: The last minute, since 1970, of which all was told; None when that is not known.
         samples: Those of minutes that are over, of every model; what was told once never changes.
+        labels: The labels that came in minutes that are over, of predictions of the sample; likewise.
         problem: Why not all is handed in; empty when all is.
     """
 
     url: str
     closed: int | None = None
     samples: Sequence[Sample] = ()
+    labels: Sequence[Label] = ()
     problem: str = ""
 
 

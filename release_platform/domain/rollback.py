@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil, log, pi
 
+from release_platform.domain.drift_day import DriftDay
+from release_platform.domain.drift_spec import OnAlarm
 from release_platform.domain.drill import find_drill, find_unfinished
 from release_platform.domain.judge import evidence_over_time, settled_minute
 from release_platform.domain.ledger import LedgerRow, moves_production
@@ -101,6 +103,18 @@ def judge_verified(
     if len(failed) >= spec.failed_verifications:
         return Taken(watched=watched, reason=sentence_of(failed))
     return (f"{sentence_of(failed)}; {spec.failed_verifications} in a row take it back",)
+
+
+def find_drift(watched: Watched, day: DriftDay | None) -> Taken | None:
+    """Returns that the version is to be taken back because it drifted, where the model's YAML asks for it, or None.
+
+    Args:
+        watched: What the policy watches; so whatever keeps the policy from acting keeps drift from it too.
+        day: The last day that was reported of the version; None for none.
+    """
+    if day is None or day.version != watched.row.version or not day.asks_for(OnAlarm.ROLL_BACK):
+        return None
+    return Taken(watched=watched, reason=day.said)
 
 
 def judge_watched(

@@ -1,4 +1,4 @@
-"""A sampled request: the rows that a server answered, and what it answered."""
+"""A sampled request: the rows that a server answered and what it answered; and what would have been right."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -75,3 +75,44 @@ class Sample:
             raise ValueError(f"the columns of the sample {of['prediction_id']} are no lists")
         kept = {name: of[name] for name in ("prediction_id", "model", "version", "minute", "columns", "predictions")}
         return Sample(route=Route(of["route"]), **kept)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What would have been right of a prediction of the sample, as a client told it later.
+
+    Attributes:
+        prediction_id: The prediction's id.
+        model: The model's name.
+        version: The version that answered.
+        minute: When it was told, in minutes since 1970.
+        label: The label, or a regression's number.
+    """
+
+    prediction_id: str
+    model: str
+    version: str
+    minute: int
+    label: str | int | float
+
+    def __post_init__(self) -> None:
+        said = ((_MODEL, self.model), (_VERSION, self.version), (_PREDICTION, self.prediction_id))
+        if not all(pattern.fullmatch(text) for pattern, text in said):  # they become names of files
+            raise ValueError(
+                f"the label of {self.prediction_id!r} of {self.model!r} {self.version!r} has no sane names"
+            )
+
+    @property
+    def replica(self) -> str:
+        """The name of the process that answered."""
+        return self.prediction_id.rpartition("-")[0]
+
+    @staticmethod
+    def from_json(value: object) -> "Label":
+        """Returns the label that a server tells.
+
+        Raises:
+            ValueError: It is none.
+        """
+        kinds = (str, int, float, bool)
+        return Label(**exactly(value, "label", prediction_id=str, model=str, version=str, minute=int, label=kinds))

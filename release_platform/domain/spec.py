@@ -12,11 +12,13 @@ from enum import StrEnum
 from math import inf, isfinite
 from typing import Any, ClassVar
 
-from release_platform.domain.drift_spec import DriftSpec
+from release_platform.domain.drift_spec import DriftSpec, OnAlarm
 from release_platform.domain.features import ColumnType, Derived, FeaturePlan, Input, Operation
 from release_platform.domain.freeze import FreezeWindow
+from release_platform.domain.freshness_spec import Aging, FreshnessSpec
 from release_platform.domain.identity import digest_of
 from release_platform.domain.metrics import METRICS, PRIMARY, SEARCHABLE, Task, metrics_for
+from release_platform.domain.retrain_spec import RetrainSpec
 from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.strategy import RolloutSpec
 
@@ -516,6 +518,8 @@ class ModelSpec:
     rollout: RolloutSpec = field(default_factory=RolloutSpec)
     rollback_policy: RollbackSpec | None = None
     drift: DriftSpec = field(default_factory=DriftSpec)
+    retrain: RetrainSpec = field(default_factory=RetrainSpec)
+    freshness: Mapping[Aging, FreshnessSpec] = field(default_factory=dict)
     onnx: Onnx = Onnx.AUTO
     seed: int = 0
 
@@ -533,6 +537,8 @@ class ModelSpec:
         self._check_target()
         self._check_metrics()
         self._check_gates()
+        if OnAlarm.ROLL_BACK in self.drift.on_alarm and self.rollback_policy is None:
+            raise ValueError("on_alarm `roll_back` goes through the rollback policy; add a `rollback_policy`")
         _ = self.plan
 
     def _named_columns(self) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from release_platform.domain.reference import Reference, Summary, summarised
 from release_platform.pipeline.domain_classifier import Telling, tell_apart
 from release_platform.pipeline.drift_reference import Known
 from release_platform.pipeline.drift_rows import SCORE, Recorded, read_rows
+from release_platform.pipeline.tracking import Labelled, TrackedRows, track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class DriftReport:
         telling: Whether a classifier tells the rows from training rows; None where they are too few.
         quality: The quality that is to be expected without labels; empty where it cannot be known.
         n_rows: All rows.
+        tracked: Of rows whose labels came what was expected beside what came: all of them, then by day.
     """
 
     reference: Reference
@@ -42,6 +44,12 @@ class DriftReport:
     telling: Telling | None
     quality: Mapping[Quality, Estimate]
     n_rows: int
+    tracked: tuple[TrackedRows, ...] = ()
+
+    @property
+    def labelled(self) -> TrackedRows | None:
+        """All rows whose labels came; None where they are too few."""
+        return self.tracked[0] if self.tracked else None
 
     @property
     def alarms(self) -> tuple[WindowDrift, ...]:
@@ -83,6 +91,7 @@ class DriftReport:
             "altogether": {name: _difference_json(one) for name, one in self.altogether.items()},
             "telling": None if self.telling is None else asdict(self.telling),
             "quality_without_labels": {quality.value: asdict(one) for quality, one in self.quality.items()},
+            "with_labels": [rows.to_json() for rows in self.tracked],
         }
 
 
@@ -96,6 +105,7 @@ def run(
     at: datetime,
     source: str,
     detector: Detector | None = None,
+    labelled: Labelled | None = None,
 ) -> DriftReport:
     """Returns what recorded rows show.
 
@@ -108,6 +118,7 @@ def run(
         at: Where the window of rows without a time ends.
         source: Where the rows come from, for messages.
         detector: The evidence of the days before; None for none.
+        labelled: Rows whose labels came, of these and of earlier days; None for none.
 
     Raises:
         SourceError: The rows' times cannot be read.
@@ -129,6 +140,7 @@ def run(
         telling=tell_apart(known.sample, recorded.features, smallest=budget.smallest),
         quality=expected_quality(recorded, known.calibration, is_binary=positive is not None),
         n_rows=recorded.n_rows,
+        tracked=track(labelled, package, known.calibration, positive=positive, source=source) if labelled else (),
     )
 
 

@@ -1,14 +1,17 @@
-"""Distributions of a column before and now, side by side, as PNG."""
+"""Distributions of a column before and now, side by side, and quality by day, as PNG."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 import numpy.typing as npt
 
+from release_platform.domain.estimation import Quality
 from release_platform.domain.reference import Categories, Numbers, Summary
 from release_platform.pipeline.plots import png
+from release_platform.pipeline.tracking import TrackedRows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +22,7 @@ BINS = 30
 BARS = 12
 _BEFORE, _NOW = "#8a8f98", "#1f5fa8"
 _MOST_VALUES = 15
+_LEAST_DAYS = 2
 
 
 def draw_distributions(name: str, before: Summary, now: Summary) -> bytes:
@@ -39,6 +43,32 @@ def draw_distributions(name: str, before: Summary, now: Summary) -> bytes:
             return _bars(name, *_of_texts(before, now))
         case _:
             assert_never(before)
+
+
+def draw_tracked(days: Sequence[TrackedRows]) -> bytes | None:
+    """Returns expected and real quality by day: of the area under the ROC curve, or of the accuracy; None for few days.
+
+    Args:
+        days: Labelled rows, day by day.
+    """
+    quality = Quality.ROC_AUC if days and Quality.ROC_AUC in days[0].qualities else Quality.ACCURACY
+    known = [(rows.day, rows.qualities[quality]) for rows in days if rows.qualities[quality].error is not None]
+    if len(known) < _LEAST_DAYS:
+        return None
+    ends = [(one.estimate.lower, one.estimate.upper) for _, one in known]
+    lower, upper = (np.array(side, dtype=np.float64) for side in zip(*ends, strict=True))
+    places = np.arange(len(known))
+
+    def paint(axes: Axes) -> None:
+        axes.fill_between(places, lower, upper, color=_NOW, alpha=0.15, label="95 % interval")
+        axes.plot(places, [one.estimate.value or 0.0 for _, one in known], color=_NOW, marker="o", label="expected")
+        axes.plot(places, [one.real or 0.0 for _, one in known], color="#b3261e", marker="s", label="real")
+        shown = places[:: max(1, len(places) // 8)]
+        axes.set_xticks(shown, labels=[f"{known[place][0]}" for place in shown], fontsize=8)
+        axes.set_ylabel(quality.value)
+        axes.legend(loc="best", frameon=False, fontsize=8)
+
+    return png("expected without labels, and real", paint, height=3.0)
 
 
 def _histogram(name: str, before: Numbers, now: Numbers) -> bytes:

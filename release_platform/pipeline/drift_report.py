@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from release_platform.domain.distances import Difference
 from release_platform.pipeline.drift import DriftReport
-from release_platform.pipeline.drift_plots import draw_distributions
+from release_platform.pipeline.drift_plots import draw_distributions, draw_tracked
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -16,7 +16,7 @@ MOST_PLOTS = 40
 
 
 def render_drift(report: DriftReport) -> str:
-    """Returns the page: what alarmed when, each column's measures, and distributions side by side.
+    """Returns the page: what alarmed when, each column's measures, distributions side by side, and what labels say.
 
     Styles and images are inside; it loads nothing and runs no script. All text from data is escaped. The columns that
     alarmed come first, then those with the largest PSI; the first `MOST_PLOTS` have a plot.
@@ -26,7 +26,19 @@ def render_drift(report: DriftReport) -> str:
         name: b64encode(draw_distributions(name, report.reference.every[name], report.now[name])).decode()
         for name in names[:MOST_PLOTS]
     }
-    return _template().render(report=report, names=names, plots=plots, budget=report.detector.budget)
+    drawn = draw_tracked(report.tracked[1:])
+    return _template().render(
+        report=report,
+        names=names,
+        plots=plots,
+        budget=report.detector.budget,
+        number=_number,
+        tracked_plot=b64encode(drawn).decode() if drawn else "",
+    )
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
 
 
 def ordered_columns(report: DriftReport) -> list[str]:

@@ -16,6 +16,7 @@ from serving.forms import kind
 from serving.observations import Observations
 from serving.outcomes import Told, is_name
 from serving.parsing import parse
+from serving.samples import Samples
 from serving.schemas import OUTCOMES_BODY, OutcomesTold, answers
 from serving.siblings import Siblings
 
@@ -26,7 +27,9 @@ _ID = re.compile(r"([0-9a-f]{16})-[0-9a-f]{1,16}")
 _VALUES = (str, int, float)  # a truth is an int
 
 
-def build_outcome_routes(*, observations: Observations, siblings: Siblings, body_timeout_s: float) -> APIRouter:
+def build_outcome_routes(
+    *, observations: Observations, samples: Samples, siblings: Siblings, body_timeout_s: float
+) -> APIRouter:
     """Returns `/v1/outcomes`."""
     router = APIRouter(prefix="/v1", tags=["models"])
 
@@ -46,16 +49,18 @@ def build_outcome_routes(*, observations: Observations, siblings: Siblings, body
             by_replica["" if named is None else named[1]].append(outcome)
         told = Told()
         for replica, several in by_replica.items():
-            told = told.and_(await _told(observations, siblings, replica, several))
+            told = told.and_(await _told(observations, samples, siblings, replica, several))
         return Response(orjson.dumps(told.to_json()), media_type="application/json")
 
     return router
 
 
-async def _told(observations: Observations, siblings: Siblings, replica: str, several: list[dict[str, Any]]) -> Told:
+async def _told(
+    observations: Observations, samples: Samples, siblings: Siblings, replica: str, several: list[dict[str, Any]]
+) -> Told:
     """Returns what the process that made some predictions says of their outcomes."""
     if replica == observations.replica:
-        return observations.take(several)
+        return observations.take(several, labelled=samples.label)
     ids = tuple(dict.fromkeys(outcome["prediction_id"] for outcome in several))
     if replica and siblings.has(replica):
         try:

@@ -22,6 +22,7 @@ from release_platform.domain.rollout import Order, Ordered, advance
 from release_platform.domain.windows import Window
 from tests.contract.test_rollout_store import KEY, begun_rollout
 from tests.contract.test_verification_store import VERIFIED
+from tests.unit.test_drift_day import DRIFTED, LIFT
 from tests.unit.test_policy import REGISTRATION, REQUEST
 
 AT = "2026-03-01T12:00:00+00:00"
@@ -233,6 +234,8 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
     assert store.outbox.prune(datetime.now(UTC) + timedelta(days=1)) == 1
     store.verifications.record(VERIFIED)
     assert store.verifications.drop_before("2026-03-02") == 1
+    assert store.drift.record(DRIFTED) == store.drift.record(DRIFTED)
+    assert store.drift.lift(DRIFTED, LIFT).lift == LIFT
     assert (store.head("m").production, faults("m", store.ledger("m"))) == ("1", ())
     store.close()
 
@@ -255,6 +258,8 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
         "UPDATE live_windows SET value = '{}'",
         "UPDATE drills SET value = '{}'",
         "UPDATE verifications SET value = '{}'",
+        "DELETE FROM drift_days",
+        "UPDATE drift_days SET day = '2026-03-02'",
         "SET session_replication_role = replica",
     ],
 )

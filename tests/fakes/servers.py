@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from release_platform.domain.ports import HandedIn, HandedSamples
 from release_platform.domain.push import Accepted, Outcome, Push, Unanswered
-from release_platform.domain.samples import Sample
+from release_platform.domain.samples import Label, Sample
 from release_platform.domain.windows import Window
 
 
@@ -19,6 +19,7 @@ class FakeServers:
     Attributes:
         counted: What each server counted of its traffic, by address. It may be changed at any time.
         sampled: What each server sampled of it, by address; all minutes up to `closed` are over.
+        labelled: The labels that it was told of that sample, by address.
     """
 
     def __init__(self, *urls: str, down: Sequence[str] = (), broken: Exception | None = None) -> None:
@@ -28,6 +29,7 @@ class FakeServers:
         self.pushed: list[Push] = []
         self.counted: dict[str, list[Window]] = {url: [] for url in urls}
         self.sampled: dict[str, list[Sample]] = {url: [] for url in urls}
+        self.labelled: dict[str, list[Label]] = {url: [] for url in urls}
         self.closed = 0
 
     def push(self, push: Push) -> Sequence[Outcome]:
@@ -49,7 +51,8 @@ class FakeServers:
         if url in self.down:
             return HandedSamples(url=url, problem="down")
         told = [sample for sample in self.sampled[url] if after < sample.minute <= self.closed]
-        return HandedSamples(url=url, closed=self.closed, samples=told)
+        labels = [label for label in self.labelled[url] if after < label.minute <= self.closed]
+        return HandedSamples(url=url, closed=self.closed, samples=told, labels=labels)
 
     def _hand_in(self, url: str, after: int) -> HandedIn:
         if url in self.down:

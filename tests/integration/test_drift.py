@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import httpx
 import pandas as pd
 import pytest
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from release_platform.adapters.api_keys import ApiKeyFile
 from release_platform.adapters.mlflow_registry import MlflowRegistry
@@ -17,15 +19,20 @@ from release_platform.defs.naming import asset_key
 from release_platform.defs.recordings import build_recordings_sensor
 from release_platform.defs.resources import Platform
 from release_platform.domain.api_keys import Scope
+from release_platform.domain.drift_spec import DriftSpec, OnAlarm
+from release_platform.domain.messages import MessageKind
+from release_platform.domain.messages import State as MessageState
 from release_platform.examples.breast_cancer.source import load
+from release_platform.standing import status_of
 from tests.fakes.clock import FakeClock
 from tests.fakes.server import running, settings_for, until
-from tests.integration.homes import Command, Home, example, open_home, warm_release, why
+from tests.integration.homes import Command, Home, changed, example, open_home, warm_release, why
 
-MODEL = example("breast_cancer")
+MODEL = changed(example("breast_cancer"), drift=DriftSpec(on_alarm=(OnAlarm.NOTIFY, OnAlarm.HOLD)))
 NAME = MODEL.spec.name
 TODAY = datetime.now(UTC).date()
 GROWN = "mean_radius"
+LABELS = 60
 
 
 class Live:
@@ -34,17 +41,29 @@ class Live:
     def __init__(self, home: Home, client: httpx.Client, clock: FakeClock) -> None:
         self.home, self.client, self.clock = home, client, clock
         self.cursor: str | None = None
-        self.said = ""
+        self.said = self.first_said = ""
 
-    def serve_day(self, *, times: float = 1.0) -> None:
-        """Asks 200 rows in one minute, goes on to the next, and lets the sensor look; then a day is over."""
-        table = rows(self.clock.now().day, times=times)
+    def serve_day(self, *, times: float = 1.0, labelled: int = 0) -> None:
+        """Asks 200 rows in one minute, goes on to the next, and lets the sensor look; then a day is over.
+
+        Beside that so many requests of one row are asked, and their labels are told.
+        """
+        for number in range(labelled):
+            row = load().iloc[[number * 7]]
+            inputs = row[[column.name for column in MODEL.spec.plan.inputs]].to_dict("list")
+            answer = self.client.post(f"/v1/models/{NAME}/predict", json={"columns": inputs}).json()
+            label = row[MODEL.spec.target.column].iloc[0]
+            told = [{"prediction_id": answer["prediction_id"], "label": label}]
+            assert self.client.post("/v1/outcomes", json=told).json()["counted"] == 1
+        began = self.clock.now()
+        self.clock.pass_s(60)  # of one minute no more than 200 rows are kept
+        table = rows(began.day, times=times)
         for half in (table[:100], table[100:]):
             asked = self.client.post(f"/v1/models/{NAME}/predict", json={"columns": half.to_dict("list")})
             assert asked.status_code == 200, asked.text
         self.clock.pass_s(60)
         self.tick()
-        self.clock.pass_s(86_400 - 60)
+        self.clock.pass_s(86_400 - 120)
 
     def tick(self) -> None:
         context = dg.build_sensor_context(
@@ -54,6 +73,7 @@ class Live:
         assert isinstance(done, dg.SensorResult)
         assert isinstance(done.skip_reason, dg.SkipReason)
         self.cursor, self.said = done.cursor, str(done.skip_reason.skip_message)
+        self.first_said = self.first_said or self.said
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +100,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         environment.setenv("RELEASE_SERVING_URL", url)
         environment.setenv("RELEASE_SERVING_ADMIN_KEY", admin)
         made = Live(home, client, clock)
-        for _ in range(5):
-            made.serve_day()
+        for number in range(5):
+            made.serve_day(labelled=0 if number else LABELS)
         yield made
 
 
@@ -112,6 +132,10 @@ def materialize(home: Home) -> tuple[dg.AssetMaterialization, dg.AssetCheckEvalu
 def test_the_sensor_keeps_each_request_once_and_says_what_it_did(live: Live) -> None:
     before = live.said
     assert before == f"{NAME}: 200 rows more are recorded"
+    assert (
+        live.first_said
+        == f"{NAME}: {200 + LABELS} rows more are recorded\n{NAME}: {LABELS} labels of recorded rows came"
+    )
     live.tick()
     assert "no server has a new sample" in live.said
 
@@ -121,11 +145,12 @@ def test_the_sensor_keeps_each_request_once_and_says_what_it_did(live: Live) -> 
     assert live.cursor == kept
 
 
-def test_the_report_goes_on_from_day_to_day_and_its_check_names_what_drifted(live: Live) -> None:
+def test_the_report_goes_on_from_day_to_day_and_its_check_names_what_drifted(live: Live, release: Command) -> None:
     home = live.home
     made, check = materialize(home)
     assert check.passed, check.description
-    assert made.metadata["dagster/row_count"].value == 1000
+    assert made.metadata["dagster/row_count"].value == 1000 + LABELS
+    assert_tracked(made)
     assert made.metadata["days"].value == 5
     assert made.metadata[f"psi/{GROWN}"].value < 0.2
     assert Path(str(made.metadata["report"].value)).read_text().startswith("<!DOCTYPE html>")
@@ -146,6 +171,78 @@ def test_the_report_goes_on_from_day_to_day_and_its_check_names_what_drifted(liv
     assert isinstance(state, dict)
     assert state["last_day"] == (TODAY - timedelta(days=1)).isoformat()
     assert state["detector"]["n_windows"] == 6
+    assert_follows(home, release, str(made.metadata["report"].value))
+
+
+def assert_tracked(made: dg.AssetMaterialization) -> None:
+    """The quality that was expected stands beside the one that labels showed."""
+    of = {name: value.value for name, value in made.metadata.items()}
+    assert of["labelled_rows"] == LABELS
+    real, expected, error = (of[f"{what}_roc_auc"] for what in ("real", "expected_of_labelled", "estimate_error"))
+    assert isinstance(real, float)
+    assert isinstance(expected, float)
+    assert real > 0.9
+    assert error == pytest.approx(expected - real)
+    assert "Expected and real quality" in Path(str(of["report"])).read_text()
+
+
+def assert_follows(home: Home, release: Command, page: str) -> None:
+    """The alarm is told once, with its columns and its report, and holds promotions until it is lifted."""
+    materialize(home)  # nothing new
+    (posted,) = home.services.store.outbox.find(MessageState.WAITING)
+    told = posted.message.details
+    assert posted.message.kind is MessageKind.DRIFT_ALARM
+    assert told["day"] == (TODAY - timedelta(days=1)).isoformat()
+    assert told["statistics"][GROWN]["share"] > 0.3
+    assert told["report"] == page
+    assert told["run_url"].startswith(home.services.settings.dagster_url)
+    status = status_of(home.services.releases, MODEL)["drift"]
+    assert status["holds"]
+    assert page in status["said"]
+    assert "this holds promotions" in release(home.folder, "status", NAME).out
+    done = release(home.folder, "lift-hold", NAME, "--reason", "known", "--actor", "ada")
+    assert "lifted by ada: known" in done.out, done.err
+    assert not status_of(home.services.releases, MODEL)["drift"]["holds"]
+    assert "lifted by ada: known" in release(home.folder, "status", NAME).out
+
+
+def backfill(home: Home, first: date, last: date) -> dict[date, dict[str, Any]]:
+    """Reports some days as a backfill does, and returns what the partition of each shows."""
+    keys = [first.isoformat(), last.isoformat()]
+    job, of = home.definitions(MODEL).resolve_job_def(f"drift_{NAME}"), asset_key(NAME, STAGE)
+    tags = dict(zip((ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG), keys, strict=True))
+    done = job.execute_in_process(instance=home.instance, tags=tags, raise_on_error=False)
+    assert done.success, why(done)
+    made = [event.step_materialization_data.materialization for event in done.get_asset_materialization_events()]
+    assert {one.asset_key for one in made} == {of}
+    return {
+        date.fromisoformat(str(one.partition)): {name: value.value for name, value in one.metadata.items()}
+        for one in made
+    }
+
+
+def test_days_are_partitions_that_can_be_reported_again(home: Home) -> None:
+    of, store = asset_key(NAME, STAGE), home.services.store
+    days = [TODAY - timedelta(days=ago) for ago in range(6, 0, -1)]
+    assert home.instance.get_materialized_partitions(of) == {day.isoformat() for day in days}
+    before, told = store.drift.days(NAME, "1"), store.outbox.find(MessageState.WAITING)
+    state = home.materialization(MODEL, STAGE).metadata[STATE].value
+
+    (last,) = backfill(home, days[-1], days[-1]).values()
+    assert last[STATE] == state, "the same rows after the same days say the same"
+    assert GROWN in last["columns_that_drifted"]
+    assert last[f"psi/{GROWN}"] > 0.2
+    early = backfill(home, days[0] - timedelta(days=1), days[1])
+    assert early[days[0] - timedelta(days=1)] == {"dagster/row_count": 0}
+    assert [early[day][STATE]["detector"]["n_windows"] for day in days[:2]] == [1, 2]
+    assert early[days[0]]["labelled_rows"] == LABELS
+
+    assert [(day.day, day.columns, day.lift) for day in store.drift.days(NAME, "1")] == [
+        (day.day, day.columns, day.lift) for day in before
+    ]
+    assert store.outbox.find(MessageState.WAITING) == told, "nothing is told again"
+    _, check = materialize(home)
+    assert "no rows" in str(check.description), "what comes next goes on from the last day, not from what was made last"
 
 
 def test_no_release_materializes_it(home: Home) -> None:
@@ -172,7 +269,10 @@ def test_the_command_finds_the_days_on_which_recorded_requests_shifted(home: Hom
     assert done.exit_code == 0, done.err
     days = {window["begins"][:10]: window for window in done.json["windows"]}
     shifted = (TODAY - timedelta(days=1)).isoformat()
-    assert all(window["rows"] == 200 for window in days.values())
+    assert sorted({window["rows"] for window in days.values()}) == [200, 200 + LABELS]
+    every, day = done.json["with_labels"]
+    assert (every["rows"], day["rows"], day["day"]) == (LABELS, LABELS, (TODAY - timedelta(days=6)).isoformat())
+    assert day["qualities"]["roc_auc"]["real"] > 0.9
     assert GROWN in days.pop(shifted)["alarm"]
     days.pop(TODAY.isoformat(), None)  # its rows are of noon, which may be to come
     assert len(days) == 5

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from release_platform.project import read_projects
 from release_platform.rollouts import Rollouts
 from tests.fakes.operators import MODEL, POLICY, Operators, client_of, running_api
 from tests.fakes.packages import build_linear_classifier
+from tests.unit.test_drift_day import DRIFTED
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +225,26 @@ def test_what_was_promoted_cannot_be_cancelled(operators: Operators, ada: httpx.
     answer = ada.post(f"/v1/requests/{request.request_id}/cancellation", json={"reason": "too late"})
     assert (answer.status_code, operators.production) == (409, "1")
     assert "release rollback" in answer.json()["remedy"]
+
+
+# Drift
+
+
+def test_a_hold_is_lifted_in_the_name_of_the_key(operators: Operators, ada: httpx.Client) -> None:
+    operators.promote("1")
+    path = f"/v1/models/{MODEL}/drift/lift"
+    nothing = ada.post(path, json={"reason": "known"})
+    assert (nothing.status_code, nothing.json()["detail"]) == (409, f"{MODEL}: no drift alarm holds its promotions")
+    operators.releases.store.drift.record(replace(DRIFTED, model=MODEL, version="1"))
+    operators.stage("2")
+    assert "this holds promotions" in ask(ada).json()["missing"][0]
+    assert ada.get(f"/v1/models/{MODEL}").json()["drift"]["holds"] is True
+    with client_of(operators, "reader") as reader:
+        assert reader.post(path, json={"reason": "known"}).status_code == 403
+    for _ in range(2):
+        lifted = ada.post(path, json={"reason": "known"}).json()
+        assert (lifted["holds"], lifted["lift"]["actor"], lifted["lift"]["reason"]) == (False, "ada", "known")
+    assert "holds promotions" not in "".join(ask(ada).json()["missing"])
 
 
 # Reading

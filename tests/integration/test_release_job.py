@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from release_platform.definitions import EXAMPLES, build_definitions
 from release_platform.defs.naming import STAGES, asset_key
+from release_platform.domain.freshness_spec import Aging, FreshnessSpec
 from release_platform.domain.gates import Verdict
 from tests.integration.homes import Home, changed, example, open_home, why, with_gate
 
@@ -102,6 +104,23 @@ def test_the_code_version_changes_with_the_part_of_the_yaml_that_makes_the_asset
     assert before["raw_data"] == after["raw_data"]
     assert before["features"] != after["features"]
     assert before["trained_model"] != after["trained_model"]
+
+
+def test_an_asset_that_the_yaml_gives_an_age_has_a_freshness_policy(home: Home) -> None:
+    fresh = {
+        Aging.REGISTERED_VERSION: FreshnessSpec(fail_s=7 * 86400, warn_s=86400),
+        Aging.DRIFT_REPORT: FreshnessSpec(fail_s=86400),
+        Aging.PRODUCTION_VERSION: FreshnessSpec(fail_s=86400),
+        Aging.RAW_DATA: FreshnessSpec(fail_s=86400),
+        Aging.BATCH_SCORES: FreshnessSpec(fail_s=86400),
+    }
+    assert set(fresh) == set(Aging)
+    graph = home.definitions(changed(CANCER, freshness=fresh)).resolve_asset_graph()
+    for stage, rule in fresh.items():
+        policy = graph.get(asset_key("breast_cancer", stage.value)).freshness_policy_or_from_metadata
+        warn = None if rule.warn_s is None else timedelta(seconds=rule.warn_s)
+        assert policy == dg.FreshnessPolicy.time_window(fail_window=timedelta(seconds=rule.fail_s), warn_window=warn)
+    assert graph.get(asset_key("breast_cancer", "features")).freshness_policy_or_from_metadata is None
 
 
 # The first release

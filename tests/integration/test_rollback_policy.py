@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from release_platform.domain.errors import StaleEpoch
+from release_platform.domain.drift_spec import DriftSpec, OnAlarm
+from release_platform.domain.errors import Refused, StaleEpoch
 from release_platform.domain.ledger import moves_production
 from release_platform.domain.rollback import POLICY
 from release_platform.domain.rollback_spec import RollbackSpec
@@ -15,6 +17,7 @@ from release_platform.domain.strategy import LiveGateSpec, LiveMetric, Strategy
 from release_platform.domain.verified import Found, Verified
 from tests.fakes.packages import build_linear_classifier
 from tests.fakes.rollout_world import MODEL, PLAN, SPEC, URL, World
+from tests.unit.test_drift_day import DRIFTED, QUIET
 
 WATCHED = RollbackSpec(gates=(LiveGateSpec(metric=LiveMetric.ERRORS, margin=0.02),), hold_off_s=3600)
 
@@ -185,3 +188,69 @@ def test_it_holds_off_with_verifications_too(world: World) -> None:
     assert look is not None
     assert "holds off until" in look.said[0]
     assert world.store.head(MODEL).production == "3"
+
+
+def drifts(world: World, version: str) -> None:
+    world.spec = replace(world.spec, drift=DriftSpec(on_alarm=(OnAlarm.ROLL_BACK, OnAlarm.HOLD)))
+    day = world.clock.now().date()
+    asked = world.spec.drift.on_alarm
+    world.store.drift.record(replace(DRIFTED, model=MODEL, version=version, day=day, on_alarm=asked))
+
+
+def test_a_version_that_drifted_is_taken_back_where_the_yaml_asks_for_it(world: World) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    drifts(world, "2")
+    world.serve_minutes(1)
+    row = world.store.ledger(MODEL)[-1]
+    assert (row.move, row.version, row.actor) == ("rolled_back", "1", POLICY)
+    assert row.reason.startswith("drift on 2026-03-01")
+    drifts(world, "1")
+    *_, last = world.serve_minutes(2)
+    assert last is not None
+    assert "a person decides what comes next" in last.said[0]
+    assert world.store.head(MODEL).production == "1"
+    assert world.wrong() == []
+
+
+def test_what_a_person_promoted_back_or_lifted_is_not_taken_back_for_drift(world: World) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    drifts(world, "2")
+    world.releases.lift_hold(MODEL, actor="grace", reason="the new shop")
+    world.serve_minutes(2)
+    assert world.store.head(MODEL).production == "2"
+    world.releases.rollback(MODEL, to="1", actor="grace", reason="no")
+    drifts(world, "1")
+    world.serve_minutes(2)
+    assert world.store.ledger(MODEL)[-1].actor == "grace"
+
+
+def test_a_hold_stops_promotions_until_it_is_lifted_and_never_a_rollback(world: World) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    drifts(world, "2")
+    world.stage("3")
+    with pytest.raises(Refused, match=r"drift on .* holds promotions .* `release lift-hold churn`"):
+        world.ask("3")
+    with pytest.raises(Refused, match="version 3 is not promoted: drift on"):
+        world.releases.promote("q3", world.spec.policy)
+    world.releases.rollback(MODEL, to="1", actor="grace", reason="no")
+    assert world.store.head(MODEL).production == "1"
+    assert world.releases.missing(world.releases.facts(world.store.get_request("q3"), world.spec.policy)) == ()
+
+    drifts(world, "1")
+    with pytest.raises(Refused, match="needs an actor and a reason"):
+        world.releases.lift_hold(MODEL, actor="ada", reason=" ")
+    day = world.releases.lift_hold(MODEL, actor="ada", reason="known")
+    assert day.lift is not None
+    assert (day.lift.actor, day.hold) == ("ada", "")
+    world.releases.promote("q3", world.spec.policy)
+    assert world.store.head(MODEL).production == "3"
+    with pytest.raises(Refused, match="no drift alarm holds"):
+        world.releases.lift_hold(MODEL, actor="ada", reason="known")
+
+
+def test_a_day_without_an_alarm_ends_the_hold(world: World) -> None:
+    drifts(world, "1")
+    later = world.clock.now().date() + timedelta(days=1)
+    world.store.drift.record(replace(QUIET, model=MODEL, version="1", day=later))
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    assert world.store.head(MODEL).production == "2"

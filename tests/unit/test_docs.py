@@ -15,11 +15,13 @@ from typer.core import TyperCommand, TyperGroup
 from release_platform.cli.app import app
 from release_platform.cli.gate import GateGroup
 from release_platform.domain import errors, spec
-from release_platform.domain.drift_spec import DriftSpec
+from release_platform.domain.drift_spec import DriftSpec, OnAlarm
 from release_platform.domain.features import ColumnType, Operation
 from release_platform.domain.freeze import FreezeWindow, Weekday, yaml_key
+from release_platform.domain.freshness_spec import Aging, FreshnessSpec
 from release_platform.domain.gates import Verdict
 from release_platform.domain.metrics import METRICS, Direction, Task
+from release_platform.domain.retrain_spec import RetrainSpec
 from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, ShadowSpec, StepSpec, Strategy
 from release_platform.project import parse_spec
@@ -41,6 +43,8 @@ SPECS = [
     LiveGateSpec,
     RollbackSpec,
     DriftSpec,
+    RetrainSpec,
+    FreshnessSpec,
 ]
 ENUMS: list[type[StrEnum]] = [
     *(kind for kind in vars(spec).values() if isinstance(kind, type) and kind.__module__ == spec.__name__),
@@ -51,6 +55,8 @@ ENUMS: list[type[StrEnum]] = [
     Direction,
     Strategy,
     LiveMetric,
+    OnAlarm,
+    Aging,
 ]
 MODEL_YAML = (ROOT / "docs" / "model-yaml.md").read_text()
 
@@ -129,6 +135,8 @@ SECTIONS = {
     "LiveGateSpec": "rollout",
     "RollbackSpec": "rollback_policy",
     "DriftSpec": "drift",
+    "RetrainSpec": "retrain",
+    "FreshnessSpec": "freshness",
 }
 
 

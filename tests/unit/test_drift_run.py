@@ -20,6 +20,7 @@ from release_platform.pipeline.drift_report import markdown, render_drift
 from release_platform.pipeline.drift_rows import LABEL, SCORE, read_rows
 from release_platform.pipeline.features import build_feature_table, golden_inputs, read_features
 from release_platform.pipeline.packaging import write_package
+from release_platform.pipeline.tracking import Labelled, labelled_rows, track
 from release_platform.pipeline.training import fit
 from release_platform.project import parse_spec
 
@@ -180,6 +181,53 @@ class TestRun:
         assert found["drifted"] is True
         assert found["columns"][0] in {"amount", SCORE, LABEL}
         assert len(found["windows"]) == 2
+
+
+def labelled(frame: pd.DataFrame, package: ModelPackage) -> Labelled:
+    found = labelled_rows(recorded(frame).assign(label=frame["late"]), package)
+    assert found is not None
+    return found
+
+
+class TestLabels:
+    def test_the_real_quality_stands_beside_what_was_expected_of_the_same_rows(self, known, package):
+        frame = orders(3, 7, first="2026-03-01")
+        report = run(
+            known, package, recorded(frame), positive="yes", budget=Budget(), at=NOW, source="rows",
+            labelled=labelled(frame, package),
+        )  # fmt: skip
+        every, *days = report.tracked
+
+        assert (every.day, every.n_rows) == (None, 1050)
+        assert [day.day for day in days] == [date(2026, 3, day) for day in range(1, 8)]
+        of_all = every.qualities[Quality.ROC_AUC]
+        assert abs(of_all.error) < 0.03
+        assert of_all.held
+        assert sum(day.qualities[Quality.ROC_AUC].held for day in days) >= 6
+        assert "Expected and real quality by day" in render_drift(report)
+        assert report.to_json()["with_labels"][1]["day"] == "2026-03-01"
+
+    def test_a_world_that_changed_is_seen_when_labels_come_and_not_before(self, known, package):
+        frame = orders(3, 7, first="2026-03-01").assign(late=lambda f: np.where(f["late"] == "yes", "no", "yes"))
+        report = run(
+            known, package, recorded(frame), positive="yes", budget=Budget(), at=NOW, source="rows",
+            labelled=labelled(frame, package),
+        )  # fmt: skip
+        found = report.tracked[0].qualities[Quality.ROC_AUC]
+
+        assert report.said.startswith("no drift")
+        assert found.estimate.value > 0.75
+        assert found.real < 0.25
+        assert found.held is False
+
+    def test_few_labels_and_rows_without_one_say_nothing(self, known, package):
+        frame = orders(3, 1)
+        some = recorded(frame).assign(label=np.where(np.arange(150) < 29, frame["late"], None))
+        of = {"positive": "yes", "source": "rows"}
+
+        assert track(labelled_rows(some, package), package, known.calibration, **of) == ()
+        assert track(labelled(frame, package), package, None, **of) == ()
+        assert labelled_rows(recorded(frame), package) is None
 
 
 class TestReference:

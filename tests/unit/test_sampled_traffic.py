@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from release_platform.adapters.recordings import Recordings
-from release_platform.domain.samples import Sample
+from release_platform.domain.samples import Label, Sample
 from release_platform.domain.windows import Route
 from release_platform.sampled_traffic import SampledTraffic
 from tests.fakes.servers import FakeServers
@@ -43,7 +43,7 @@ def kept(recordings: Recordings, version: str = "3") -> pd.DataFrame:
 
 def test_rows_are_kept_by_version_and_day_with_what_was_answered(servers: FakeServers, recordings: Recordings) -> None:
     servers.sampled[ONE] = [sample(1, n_rows=2), sample(2, version="4", route=Route.CANARY)]
-    found = SampledTraffic(recordings, servers).collect({"churn"}, {})
+    found = SampledTraffic(recordings, recordings, servers).collect({"churn"}, {})
 
     assert (found.rows, found.problems, found.seen) == ({"churn": 3}, (), {ONE: MINUTE, TWO: MINUTE})
     assert recordings.days("churn", "3") == (DAY,)
@@ -55,7 +55,7 @@ def test_rows_are_kept_by_version_and_day_with_what_was_answered(servers: FakeSe
 
 def test_what_is_fetched_again_is_kept_once(servers: FakeServers, recordings: Recordings) -> None:
     servers.sampled[ONE], servers.sampled[TWO] = [sample(1)], [sample(1, replica="b")]
-    traffic = SampledTraffic(recordings, servers)
+    traffic = SampledTraffic(recordings, recordings, servers)
     seen = traffic.collect({"churn"}, {}).seen
 
     assert traffic.collect({"churn"}, {}).rows == {}, "a cursor that was lost"
@@ -70,7 +70,7 @@ def test_a_server_that_is_down_is_named_and_asked_for_the_same_minutes_later(
 ) -> None:
     servers.sampled[ONE], servers.sampled[TWO] = [sample(1)], [sample(1, replica="b")]
     servers.down = {TWO}
-    traffic = SampledTraffic(recordings, servers)
+    traffic = SampledTraffic(recordings, recordings, servers)
     found = traffic.collect({"churn"}, {})
     assert found.problems == (f"{TWO} does not hand in all samples: down",)
     assert found.seen == {ONE: MINUTE}
@@ -82,17 +82,41 @@ def test_a_server_that_is_down_is_named_and_asked_for_the_same_minutes_later(
 def test_shadows_and_models_of_somebody_else_are_left(servers: FakeServers, recordings: Recordings) -> None:
     servers.sampled[ONE] = [sample(1, route=Route.SHADOW), sample(2, model="other")]
 
-    assert SampledTraffic(recordings, servers).collect({"churn"}, {}).rows == {}
+    assert SampledTraffic(recordings, recordings, servers).collect({"churn"}, {}).rows == {}
     assert recordings.days("churn", "3") == recordings.days("other", "3") == ()
 
 
 def test_a_busy_minute_is_thinned_to_the_bound_whatever_is_in_it(servers: FakeServers, recordings: Recordings) -> None:
     servers.sampled[ONE] = [sample(number, n_rows=7) for number in range(100)]
-    found = SampledTraffic(recordings, servers, most_rows=50).collect({"churn"}, {})
+    found = SampledTraffic(recordings, recordings, servers, most_rows=50).collect({"churn"}, {})
 
     assert found.rows == {"churn": 49}
     numbers = kept(recordings)["age"].unique()
     assert numbers.min() < 50 <= numbers.max(), "not only the first of the minute"
+
+
+def test_labels_are_kept_by_the_day_on_which_they_came_each_once(
+    servers: FakeServers, recordings: Recordings, tmp_path: Path
+) -> None:
+    labels = Recordings(str(tmp_path / "labels"))
+    of = {"model": "churn", "version": "3", "minute": MINUTE}
+    told = [Label(prediction_id=f"a-{n}", label=label, **of) for n, label in ((1, "no"), (1, "no"), (2, True))]  # type: ignore[arg-type]
+    servers.labelled[ONE] = [*told, Label(prediction_id="a-3", label="no", **of | {"model": "other"})]  # type: ignore[arg-type]
+    traffic = SampledTraffic(recordings, labels, servers)
+
+    assert traffic.collect({"churn"}, {}).labels == {"churn": 2}
+    assert traffic.collect({"churn"}, {}).labels == {}
+    assert labels.days("churn", "3") == (DAY,)
+    assert labels.read("churn", "3", [DAY]).values.tolist() == [["a-1", "no"], ["a-2", "true"]]
+    assert labels.days("other", "3") == ()
+
+
+@pytest.mark.parametrize("wrong", [{"model": "../x"}, {"version": "one"}, {"prediction_id": "a"}, {"label": None}])
+def test_a_label_without_sane_names_is_none(wrong: dict[str, Any]) -> None:
+    of = {"prediction_id": "a-1", "model": "churn", "version": "3", "minute": MINUTE, "label": "no"}
+    assert Label.from_json(of).replica == "a"
+    with pytest.raises(ValueError, match="label"):
+        Label.from_json(of | wrong)
 
 
 def test_a_missing_value_and_an_input_with_a_name_of_ours_are_kept(
@@ -102,7 +126,7 @@ def test_a_missing_value_and_an_input_with_a_name_of_ours_are_kept(
         sample(1, columns={"at": [5], "age": [None]}),
         sample(2, columns={"at": [6], "age": [4]}, minute=MINUTE - 1),
     ]
-    SampledTraffic(recordings, servers).collect({"churn"}, {})
+    SampledTraffic(recordings, recordings, servers).collect({"churn"}, {})
 
     assert kept(recordings)["at"].tolist() == [6, 5]
     assert kept(recordings)["age"].isna().tolist() == [False, True]

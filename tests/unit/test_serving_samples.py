@@ -16,6 +16,7 @@ from serving.metrics import Metrics
 from serving.models import Live, LoadedModel, Origin
 from serving.observations import KEPT_MINUTES
 from serving.samples import MOST_OF_ONE, Samples, columns_of
+from serving.tallies import Arm
 from tests.fakes.packages import build_typed_classifier, manifest_of
 
 ANSWER = Predictions(values=np.array(["low"], dtype=object))
@@ -104,6 +105,26 @@ def test_only_later_minutes_are_told_and_they_are_kept_for_an_hour(loaded):
     assert minutes.lost() == 0  # they were fetched
     minutes.now += 1
     assert [sample["minute"] for sample in minutes.told()] == [minutes.now - 1]
+
+
+def test_labels_of_the_sample_are_told_in_the_minute_in_which_they_came_and_kept_for_an_hour(loaded):
+    minutes = Minutes(share=0.5)
+    arm = Arm("typed", "1", Route.CANARY, loaded.package.task, loaded.package.classes)
+    taken = [number for number in range(1, 20) if minutes.kept.takes(number)]
+    for number in range(1, 20):
+        minutes.kept.label(arm, number, "low")
+    assert minutes.kept.closed_after(-1)["labels"] == []
+    minutes.now += 1
+    told = minutes.kept.closed_after(99)["labels"]
+    assert [int(label["prediction_id"].removeprefix("r-"), 16) for label in told] == taken
+    assert told[0] == {"model": "typed", "version": "1", "minute": 100, "label": "low"} | {
+        "prediction_id": told[0]["prediction_id"]
+    }
+    assert minutes.kept.closed_after(100)["labels"] == []
+    minutes.now += KEPT_MINUTES + 1
+    minutes.kept.label(arm, taken[0], "low")
+    minutes.now += 1
+    assert len(minutes.kept.closed_after(-1)["labels"]) == 1
 
 
 def test_there_are_never_more_rows_than_so_many_and_few_of_one_request(loaded):

@@ -301,3 +301,22 @@ def test_drift_promises_one_false_alarm_a_month_until_the_yaml_says_otherwise() 
     assert "drift: keep_days is 32 to 3650" in problem(drift={"keep_days": 31})
     assert "drift: since_days is 1 to 366" in problem(drift={"since_days": 0})
     assert "drift.bugdet: there is no such key" in problem(drift={"bugdet": 1})
+
+
+@pytest.mark.parametrize(
+    ("freshness", "said"),
+    [
+        ({"raw_data": {"fail_s": 59}}, "fail_s is 60 or more"),
+        ({"raw_data": {"fail_s": 120, "warn_s": 120}}, "below fail_s"),
+        ({"raw_dta": {"fail_s": 120}}, "raw_data"),
+    ],
+)
+def test_how_old_an_asset_may_become_is_a_time_of_an_asset_that_there_is(freshness: Any, said: str) -> None:
+    assert said in problem(freshness=freshness)
+    assert spec(freshness={"raw_data": {"fail_s": 60}}).freshness
+
+
+@pytest.mark.parametrize("day", ["2026-13-01", "soon", "2026-1-1"])
+def test_the_first_day_of_drift_is_a_day(day: str) -> None:
+    assert "drift" in problem(drift={"first_day": day})
+    assert spec(drift={"first_day": "2025-06-30"}).drift.first_day == "2025-06-30"

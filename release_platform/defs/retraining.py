@@ -1,0 +1,181 @@
+"""retrain_<model>: a sensor by which drift and new data start the release pipeline, within the bounds of the YAML.
+
+It reads no data. Where new data is to start a run, it launches `ingest_<model>` from time to time, which keeps
+a snapshot of the source as a release does; when that is of other data than the newest features, data is new. What a
+run was started for is its tag and its run key, so a tick that is repeated starts nothing.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from release_platform.defs.naming import MODEL_TAG, asset_key
+from release_platform.defs.resources import Platform, latest_record, partition_tags
+from release_platform.domain.drift_spec import OnAlarm
+from release_platform.domain.errors import Refused, ReleaseError
+from release_platform.domain.records import FeatureTable, RawData
+from release_platform.domain.retraining import (
+    PastRun,
+    Start,
+    Wait,
+    Wanted,
+    decide_retraining,
+    find_wanted_by_drift,
+)
+from release_platform.project import Project
+from release_platform.services import Services
+
+RETRAIN_TAG = "release/retrained_for"
+"""Names what a run of the release pipeline was started for; a run of a person has none."""
+WHY_TAG = "release/retrained_because"
+SENSOR_INTERVAL_S = 60
+RECENT = 100
+_RETRY_TAG, _PARENT_TAG = "dagster/retry_number", "dagster/parent_run_id"
+
+
+def build_retraining(project: Project, release: Any) -> dg.Definitions:
+    """Returns what starts a model's release pipeline by itself; nothing where its YAML does not ask for it.
+
+    Args:
+        project: The model.
+        release: Its release job.
+    """
+    if not retrains(project):
+        return dg.Definitions()
+    ingest = [_build_ingest_job(project)] if project.spec.retrain.new_data else []
+    return dg.Definitions(jobs=ingest, sensors=[_build_sensor(project, [release, *ingest])])
+
+
+def _build_ingest_job(project: Project) -> Any:
+    name = project.spec.name
+    return dg.define_asset_job(
+        f"ingest_{name}",
+        selection=dg.AssetSelection.assets(asset_key(name, "raw_data")),
+        description=f"Read the source of {name}, so that new data is seen.",
+        tags={MODEL_TAG: name},
+    )
+
+
+def _build_sensor(project: Project, jobs: list[Any]) -> dg.SensorDefinition:
+    name = project.spec.name
+
+    @dg.sensor(
+        name=f"retrain_{name}",
+        jobs=jobs,
+        minimum_interval_seconds=SENSOR_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Starts release_{name}, up to Staging, for drift and new data; says what it waits for.",
+    )
+    def retrain(context: dg.SensorEvaluationContext, platform: Platform) -> dg.RunRequest | dg.SkipReason:
+        try:
+            found = look(project, platform.services, context.instance, now=datetime.now(UTC))
+        except ReleaseError as error:
+            return dg.SkipReason(f"waits for an outside system: {error.problem}")
+        if isinstance(found, dg.RunRequest):
+            context.log.info(f"{found.job_name}: {found.tags.get(WHY_TAG, 'looks at the source')}")
+            return found
+        return dg.SkipReason("\n".join(found))
+
+    return retrain
+
+
+def retrains(project: Project) -> bool:
+    """Whether a model's YAML lets anything start its release pipeline."""
+    return project.spec.retrain.new_data or OnAlarm.RETRAIN in project.spec.drift.on_alarm
+
+
+def look(
+    project: Project, services: Services, instance: dg.DagsterInstance, *, now: datetime
+) -> dg.RunRequest | list[str]:
+    """Returns the run that is to be launched for a model now, or a sentence for each thing that waits.
+
+    Raises:
+        Unavailable: The release store does not answer.
+    """
+    name, spec = project.spec.name, project.spec.retrain
+    head = services.store.head(name)
+    day = None if head.production is None else services.store.drift.find_last(name, head.production)
+    by_drift = find_wanted_by_drift(day, head)
+    by_data = _find_new_data(project, instance) if spec.new_data else None
+    wanted = [one for one in (by_drift, by_data) if isinstance(one, Wanted)]
+    waits = [one.reason for one in (by_drift, by_data) if isinstance(one, Wait)]
+    runs = past_runs(instance, name)
+    found = decide_retraining(spec, wanted, runs, now)
+    if isinstance(found, Start):
+        return _release_run(project, found.wanted)
+    if spec.new_data and not isinstance(by_data, Wait) and _is_due(project, instance, runs, now):
+        return _ingest_run(project, now)
+    return [*waits, found.reason]
+
+
+def past_runs(instance: dg.DagsterInstance, model: str) -> list[PastRun]:
+    """Returns the last runs of a model's release pipeline, the newest first."""
+    records = instance.get_run_records(dg.RunsFilter(job_name=f"release_{model}"), limit=RECENT)
+    return [
+        PastRun(
+            at=record.create_timestamp.astimezone(UTC),
+            ended=record.dagster_run.is_finished,
+            succeeded=record.dagster_run.is_success,
+            key="" if _is_by_hand(record.dagster_run) else record.dagster_run.tags[RETRAIN_TAG],
+        )
+        for record in records
+    ]
+
+
+def _is_by_hand(run: dg.DagsterRun) -> bool:
+    """Whether a person started a run: whoever re-executes one in Dagster's interface copies its tags."""
+    copied = _PARENT_TAG in run.tags and _RETRY_TAG not in run.tags
+    return copied or RETRAIN_TAG not in run.tags
+
+
+def _find_new_data(project: Project, instance: dg.DagsterInstance) -> Wanted | Wait | None:
+    """Returns that the source holds other data than the newest features are of, or why nothing can be said."""
+    name = project.spec.name
+    try:
+        features: FeatureTable = latest_record(instance, asset_key(name, "features"))[0]
+    except Refused:
+        return Wait(reason=f"it was never released: the first release is a person's, `release run {name}`")
+    raw = _raw_data(project, instance)
+    if raw is None or raw.fingerprint == features.raw_fingerprint:
+        return None
+    before, now = (text.rpartition(":")[2][:16] for text in (features.raw_fingerprint, raw.fingerprint))
+    return Wanted(key=f"data-{before}-{now}", why=f"the source holds other data ({raw.n_rows:,} rows)")
+
+
+def _raw_data(project: Project, instance: dg.DagsterInstance) -> RawData | None:
+    """Returns the newest snapshots of a model's source, of all partitions; None while one was never made."""
+    key, months = asset_key(project.spec.name, "raw_data"), project.months(None)
+    try:
+        found: list[RawData] = [latest_record(instance, key, partition=month)[0] for month in months or (None,)]
+    except Refused:
+        return None
+    return RawData(snapshots={part: snapshot for raw in found for part, snapshot in raw.snapshots.items()})
+
+
+def _is_due(project: Project, instance: dg.DagsterInstance, runs: list[PastRun], now: datetime) -> bool:
+    """Whether the source is to be looked at: not while anything of the model runs, and not before its time."""
+    looks = instance.get_run_records(dg.RunsFilter(job_name=f"ingest_{project.spec.name}"), limit=1)
+    if any(not record.dagster_run.is_finished for record in looks) or any(not run.ended for run in runs):
+        return False
+    last = [record.create_timestamp.astimezone(UTC) for record in looks] + [run.at for run in runs[:1]]
+    return not last or (now - max(last)).total_seconds() >= project.spec.retrain.look_every_s
+
+
+def _ingest_run(project: Project, now: datetime) -> dg.RunRequest:
+    name = project.spec.name
+    slot = int(now.timestamp() // project.spec.retrain.look_every_s)
+    return dg.RunRequest(
+        run_key=f"ingest-{name}-{project.spec.retrain.look_every_s:g}-{slot}",
+        job_name=f"ingest_{name}",
+        tags={MODEL_TAG: name, **partition_tags(project.months(None))},
+    )
+
+
+def _release_run(project: Project, wanted: Wanted) -> dg.RunRequest:
+    name = project.spec.name
+    return dg.RunRequest(
+        run_key=f"retrain-{name}-{wanted.key}",
+        job_name=f"release_{name}",
+        tags={MODEL_TAG: name, RETRAIN_TAG: wanted.key, WHY_TAG: wanted.why, **partition_tags(project.months(None))},
+    )
