@@ -124,8 +124,8 @@ soak: install-dev ## 200 swaps of Production under 1,000,000 requests, each answ
 bench: install ## The platform's overhead against a plain script, side by side
 	@$(BIN)/python benchmarks/pipeline.py
 
-bench-install: install-dev ## The servers that ours is compared with, each in its own .bench/<peer>
-	@for peer in mlflow mlserver bentoml litserve kserve ray; do \
+bench-install: install-dev ## What ours is compared with, servers and Evidently, each in its own .bench/<peer>
+	@for peer in mlflow mlserver bentoml litserve kserve ray evidently; do \
 	  echo "installing $$peer ..."; \
 	  { $(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .bench/$$peer && \
 	    $(BIN)/uv pip sync --quiet --require-hashes --python .bench/$$peer/bin/python requirements/bench/$$peer.txt; } \
@@ -153,7 +153,7 @@ lock: install-dev ## Compile requirements/*.txt anew from pyproject.toml
 	    --no-emit-find-links --no-strip-extras --no-annotate --no-header --constraint requirements/dev.txt \
 	    requirements/$$image.in --output-file requirements/$$image.txt || exit 1; \
 	done
-	@for peer in mlflow mlserver bentoml litserve kserve ray; do \
+	@for peer in mlflow mlserver bentoml litserve kserve ray evidently; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --no-strip-extras --no-annotate --no-header requirements/bench/$$peer.in \
 	    --output-file requirements/bench/$$peer.txt || exit 1; \
