@@ -137,6 +137,7 @@ bench-serving: install ## Our server against its peers and against no-op servers
 
 bench-judge: install ## How often the judge of live traffic is wrong, and how soon right, beside other rules
 	@$(BIN)/python benchmarks/judge.py
+	@$(BIN)/python benchmarks/judge_rollouts.py
 
 bench-drift: install ## How often drift alarms are false, and how soon they come, beside other rules; 2013 replayed
 	@$(BIN)/python benchmarks/drift.py
