@@ -124,8 +124,8 @@ soak: install-dev ## 200 swaps of Production under 1,000,000 requests, each answ
 bench: install ## The platform's overhead against a plain script, side by side
 	@$(BIN)/python benchmarks/pipeline.py
 
-bench-install: install-dev ## The servers that ours is compared with, each in its own .bench/<peer>
-	@for peer in mlflow mlserver bentoml litserve kserve ray; do \
+bench-install: install-dev ## What ours is compared with, servers and Evidently, each in its own .bench/<peer>
+	@for peer in mlflow mlserver bentoml litserve kserve ray evidently; do \
 	  echo "installing $$peer ..."; \
 	  { $(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .bench/$$peer && \
 	    $(BIN)/uv pip sync --quiet --require-hashes --python .bench/$$peer/bin/python requirements/bench/$$peer.txt; } \
@@ -137,6 +137,7 @@ bench-serving: install ## Our server against its peers and against no-op servers
 
 bench-judge: install ## How often the judge of live traffic is wrong, and how soon right, beside other rules
 	@$(BIN)/python benchmarks/judge.py
+	@$(BIN)/python benchmarks/judge_rollouts.py
 
 bench-drift: install ## How often drift alarms are false, and how soon they come, beside other rules; 2013 replayed
 	@$(BIN)/python benchmarks/drift.py
@@ -153,7 +154,7 @@ lock: install-dev ## Compile requirements/*.txt anew from pyproject.toml
 	    --no-emit-find-links --no-strip-extras --no-annotate --no-header --constraint requirements/dev.txt \
 	    requirements/$$image.in --output-file requirements/$$image.txt || exit 1; \
 	done
-	@for peer in mlflow mlserver bentoml litserve kserve ray; do \
+	@for peer in mlflow mlserver bentoml litserve kserve ray evidently; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --no-strip-extras --no-annotate --no-header requirements/bench/$$peer.in \
 	    --output-file requirements/bench/$$peer.txt || exit 1; \

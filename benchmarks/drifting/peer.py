@@ -1,6 +1,6 @@
 """The rule that stands for Evidently here, beside Evidently itself: do both name the same columns?
 
-Evidently lives in an environment of its own, `.bench/evidently` (`uv venv`, `uv pip install evidently 'pandas<3'`).
+Evidently lives in an environment of its own, `.bench/evidently`, which `make bench-install` makes.
 """
 
 import json
