@@ -251,6 +251,7 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
         "DELETE FROM rollouts",
         "UPDATE live_windows SET value = '{}'",
         "UPDATE drills SET value = '{}'",
+        "UPDATE replays SET value = '{}'",
         "SET session_replication_role = replica",
     ],
 )

@@ -20,6 +20,7 @@ from release_platform.domain.features import ColumnType, Operation
 from release_platform.domain.freeze import FreezeWindow, Weekday, yaml_key
 from release_platform.domain.gates import Verdict
 from release_platform.domain.metrics import METRICS, Direction, Task
+from release_platform.domain.replay_spec import ReplaySpec
 from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, ShadowSpec, StepSpec, Strategy
 from release_platform.project import parse_spec
@@ -40,6 +41,7 @@ SPECS = [
     StepSpec,
     LiveGateSpec,
     RollbackSpec,
+    ReplaySpec,
     DriftSpec,
 ]
 ENUMS: list[type[StrEnum]] = [
@@ -128,6 +130,7 @@ SECTIONS = {
     "StepSpec": "rollout",
     "LiveGateSpec": "rollout",
     "RollbackSpec": "rollback_policy",
+    "ReplaySpec": "replay",
     "DriftSpec": "drift",
 }
 
