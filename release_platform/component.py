@@ -15,6 +15,7 @@ from release_platform.defs.naming import MODEL_TAG, STAGES, asset_key
 from release_platform.defs.promotion import build_production_version, build_registry_check
 from release_platform.defs.readiness import build_ready_check
 from release_platform.defs.registration import build_registered_version, build_servable_check
+from release_platform.defs.replay import build_replay_check, replay_key
 from release_platform.defs.reproduction import build_reproduced_check, check_key
 from release_platform.defs.resources import build_fluent_tracking
 from release_platform.defs.retraining import build_retraining
@@ -98,7 +99,7 @@ def build_model(project: Project) -> dg.Definitions:
     release = dg.define_asset_job(
         f"release_{name}",
         selection=dg.AssetSelection.assets(*(asset_key(name, stage) for stage in STAGES[:-1]))
-        - dg.AssetSelection.checks(check_key(project), selftest_key(project)),
+        - dg.AssetSelection.checks(*_left_out(project)),
         description=f"Ingest, train, judge and register {name}, up to Staging.",
         tags={MODEL_TAG: name},
     )
@@ -125,6 +126,7 @@ def build_model(project: Project) -> dg.Definitions:
             build_drill_check(project),
             build_reproduced_check(project),
             build_selftest_check(project),
+            build_replay_check(project),
         ],
         jobs=[
             release,
@@ -136,3 +138,9 @@ def build_model(project: Project) -> dg.Definitions:
         metadata={f"{PROJECT_METADATA}/{name}": dg.MetadataValue.path(str(project.folder / "defs.yaml"))},
     )
     return dg.Definitions.merge(own, build_retraining(project, release))
+
+
+def _left_out(project: Project) -> list[dg.AssetCheckKey]:
+    """Returns the checks that a release does not run; it replays a new version only where a promotion asks for it."""
+    always = [check_key(project), selftest_key(project)]
+    return always if project.spec.policy.replay is not None else [*always, replay_key(project)]

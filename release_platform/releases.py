@@ -248,6 +248,7 @@ class Releases:
             staged_at=_moment(staged[-1]) if staged else None,
             approvals=self.store.approvals(request.request_id),
             now=self._clock.now(),
+            replay=self.store.replays.find_last(request.model, request.version) if policy.replay else None,
         )
 
     def missing(self, facts: Facts) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from release_platform.adapters.servers import Servers
 from release_platform.adapters.signing import KeyFolder
 from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.releases import Releases
+from release_platform.replays import Replays
 from release_platform.rollouts import Rollouts
 from release_platform.sampled_traffic import SampledTraffic
 from release_platform.settings import Settings
@@ -72,6 +73,11 @@ class Services:
     def sampled_traffic(self) -> SampledTraffic:
         """What the live servers sample of their requests, for the recordings."""
         return SampledTraffic(self.recordings, self.labels, self.servers)
+
+    @cached_property
+    def replays(self) -> Replays:
+        """Recorded requests, answered by Production and by a candidate."""
+        return Replays(self.releases, self.recordings)
 
     @cached_property
     def rollouts(self) -> Rollouts:

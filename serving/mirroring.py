@@ -18,13 +18,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import BinaryIO
 
-import numpy as np
-
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.trust import Proof
-from release_platform.domain.features import ColumnType, Inputs
 from release_platform.domain.identity import Manifest
 from release_platform.domain.prediction import Predictions
+from release_platform.domain.slices import slices_of
 from serving.computing import check, predict
 from serving.doors import Door
 from serving.errors import Problem
@@ -37,7 +35,6 @@ LENGTH = struct.Struct("!I")
 NICE = 10
 """How much the process stands back behind others. The most, 19, would let it starve on a machine that is busy."""
 _KEPT = 2
-_SLICED = frozenset({ColumnType.CATEGORY, ColumnType.BOOLEAN})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +84,7 @@ class Mirror:
             kind = error_kind(problem) or INPUT_REFUSED
             return Reflection(ms=(perf_counter() - begun) * 1000, error=kind)
         ms = (perf_counter() - begun) * 1000
-        return Reflection(ms=ms, first=_first(predictions), slices=slices_of(loaded, inputs))
+        return Reflection(ms=ms, first=_first(predictions), slices=slices_of(loaded.package.plan, inputs))
 
     def _version(self, asked: Mirrored) -> LoadedModel:
         loaded = self._loaded.get(asked.manifest.digest)
@@ -104,20 +101,6 @@ class Mirror:
             )
             self._loaded = dict([*self._loaded.items(), (loaded.digest, loaded)][-_KEPT:])
         return loaded
-
-
-def slices_of(loaded: LoadedModel, inputs: Inputs) -> tuple[str, ...]:
-    """Returns the slices that the first row of a request is in: of each text and each truth, which one it is."""
-    if isinstance(inputs, np.ndarray):
-        return ()
-    found = []
-    for column in loaded.package.plan.inputs:
-        if column.type in _SLICED:
-            value = inputs[column.name][0]
-            if column.type is ColumnType.BOOLEAN and not np.isnan(value):
-                value = "true" if value else "false"
-            found.append(f"{column.name}={value:.60}" if isinstance(value, str) else f"{column.name}=(missing)")
-    return tuple(found)
 
 
 def _first(predictions: Predictions) -> Predictions:

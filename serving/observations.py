@@ -20,12 +20,13 @@ import numpy as np
 
 from release_platform.domain.ports import Clock
 from release_platform.domain.prediction import Predictions
+from release_platform.domain.slices import Slices
 from release_platform.domain.windows import EVERY_SLICE, LABEL, NOT_FINITE, Route, Window, find_flip
 from serving.errors import NonFinitePrediction, Problem, Stopping
 from serving.metrics import Metrics
 from serving.models import Live, LoadedModel
 from serving.outcomes import MOST_NAMES, Memory, Remembered, Told, bucket_of
-from serving.tallies import Arm, Slices, Tally, first_answer, number_buckets, prediction_buckets, said
+from serving.tallies import Arm, Tally, first_answer, number_buckets, prediction_buckets, said
 
 KEPT_MINUTES = 60
 MOST_WINDOWS = 20_000

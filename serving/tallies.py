@@ -78,33 +78,6 @@ def _add(counts: Counter[int], buckets: npt.NDArray[np.int64]) -> None:
         counts[bucket] += count
 
 
-class Slices:
-    """Chooses the slices that are counted: of each model the first few columns that have few values.
-
-    A column with more values than that is given up for good.
-    """
-
-    def __init__(self, *, most_columns: int = 8, most_values: int = 20) -> None:
-        self._most_columns = most_columns
-        self._most_values = most_values
-        self._values: dict[str, dict[str, set[str]]] = {}
-
-    def counted(self, model: str, slices: Iterable[str]) -> list[str]:
-        """Returns, of the slices `column=value` that a row is in, those that are counted."""
-        columns = self._values.setdefault(model, {})
-        found = []
-        for name in slices:
-            column = name.partition("=")[0]
-            if column not in columns and len(columns) >= self._most_columns:
-                continue
-            values = columns.setdefault(column, set())
-            if len(values) <= self._most_values:
-                values.add(name)
-            if len(values) <= self._most_values:
-                found.append(name)
-        return found
-
-
 def said(arm: Arm, predictions: Predictions) -> str | float:
     """Returns the answer to the first row as it is compared with another version's: a label is a text."""
     value = predictions.values.item(0)

@@ -10,7 +10,7 @@ one. A file appears whole or not at all, and is never changed.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import date, datetime
 
 import pandas as pd
 import pyarrow as pa
@@ -19,6 +19,8 @@ from release_platform.adapters.datasets import list_parquet, normal, parquet_fil
 from release_platform.domain.scoring import SUFFIX
 
 _FILES_AT_ONCE = 8
+AT = "at"
+PREDICTION_ID = "prediction_id"
 
 
 def read_parquet(address: str) -> pd.DataFrame:
@@ -91,6 +93,20 @@ class Recordings:
         """
         wanted = set(days)
         return _rows([file for file in self._files(model, version) if _day_of(file) in wanted])
+
+    def read_period(self, model: str, version: str, *, since: datetime, until: datetime) -> pd.DataFrame:
+        """Returns the rows of a period, its beginning included and its end not; an empty table for none.
+
+        Raises:
+            SourceError: A file is no Parquet.
+            Unavailable: The storage does not answer.
+        """
+        days = [day for day in self.days(model, version) if since.date() <= day <= until.date()]
+        found = self.read(model, version, days)
+        if AT not in found:
+            return found
+        at = pd.to_datetime(found[AT], utc=True)
+        return found[(at >= since) & (at < until)].reset_index(drop=True)
 
     def _folder(self, model: str, version: str) -> str:
         return f"{self._root}/{model}/{version}"

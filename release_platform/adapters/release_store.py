@@ -18,6 +18,7 @@ from release_platform.adapters.drift_store import DriftStore
 from release_platform.adapters.drill_store import DrillStore
 from release_platform.adapters.outbox_store import OutboxStore, post_move
 from release_platform.adapters.projection_store import ProjectionStore
+from release_platform.adapters.replay_store import ReplayStore
 from release_platform.adapters.rollout_store import RolloutStore
 from release_platform.adapters.store_database import grant, is_current, migrate, open_engine, store_url
 from release_platform.adapters.store_tables import columns_of, damaged, read_json, readable, table
@@ -62,6 +63,7 @@ class ReleaseStore:
         windows: The windows of live traffic in it.
         drills: The drills of rollbacks in it.
         drift: What drift reports said in it, day by day.
+        replays: The replays of candidates in it.
         outbox: The messages in it.
         projections: The projections that are under way.
         verifications: What verifications of live servers showed.
@@ -81,6 +83,7 @@ class ReleaseStore:
         self.windows = WindowStore(self._transactions)
         self.drills = DrillStore(self._transactions)
         self.drift = DriftStore(self._transactions)
+        self.replays = ReplayStore(self._transactions)
         self.outbox = OutboxStore(self._transactions)
         self.projections = ProjectionStore(self._transactions, self._clock)
         self.verifications = VerificationStore(self._transactions)

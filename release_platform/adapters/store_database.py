@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, P
 from release_platform.adapters.deadlines import CONNECT, PATIENCE_S, bound_connections
 from release_platform.domain.errors import Refused, SpecError, Unavailable
 
-SCHEMA = "0009"
+SCHEMA = "0010"
 
 SQLITE_WAITS_S = 30
 """Seconds that a transaction waits for another process that writes."""
@@ -31,6 +31,7 @@ _RIGHTS = {
     "rollouts": "SELECT, INSERT, UPDATE (state, settled, revision, value)",
     "live_windows": "SELECT, INSERT, DELETE",
     "drills": "SELECT, INSERT",
+    "replays": "SELECT, INSERT",
     "outbox": "SELECT, INSERT, DELETE, UPDATE (state, deliveries)",
     "projections": "SELECT, INSERT, DELETE",
     "verifications": "SELECT, INSERT, DELETE",

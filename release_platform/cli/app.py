@@ -21,6 +21,7 @@ from release_platform.cli import (
     lineage,
     new,
     promotion,
+    replay,
     reproduce,
     rollout,
     run,
@@ -58,6 +59,7 @@ app.command("audit")(audit.audit)
 app.command("serve")(serving.serve)
 app.command("verify")(serving.verify)
 app.command("score")(score.score)
+app.command("replay")(replay.replay)
 app.command("drift")(drift.drift)
 app.command("lift-hold")(drift.lift_hold)
 app.command("history")(show.history)

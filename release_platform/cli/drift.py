@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 SHOWN = 15
 
 
-def _since(text: str) -> timedelta:
+def parse_since(text: str) -> timedelta:
+    """Returns how far back a text such as `7d` is; what it is not is wrong usage."""
     found = re.fullmatch(r"([1-9]\d{0,3})([hdw])", text)
     if found is None:
         raise typer.BadParameter(f"'{text}' is no time; write e.g. 24h, 7d or 4w")
@@ -29,7 +30,7 @@ Since = Annotated[
     timedelta | None,
     typer.Option(
         "--since",
-        parser=_since,
+        parser=parse_since,
         metavar="TIME",
         help="How far back, e.g. 24h, 7d, 4w; default: the model's since_days.",
     ),

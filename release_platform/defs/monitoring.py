@@ -31,7 +31,6 @@ from release_platform.pipeline.drift import DriftReport, run
 from release_platform.pipeline.drift_days import drift_days
 from release_platform.pipeline.drift_reference import Known, build_reference
 from release_platform.pipeline.drift_report import markdown, render_drift
-from release_platform.pipeline.drift_rows import AT
 from release_platform.pipeline.recorded_data import read_recorded
 from release_platform.pipeline.reproduction import recorded_spec
 from release_platform.pipeline.tracking import Labelled, TrackedRows
@@ -106,13 +105,7 @@ def read_recordings(services: Services, version: MonitoredVersion, *, since: dat
     Raises:
         Unavailable: The storage does not answer.
     """
-    model = version.package.model
-    days = [day for day in services.recordings.days(model, version.version) if since.date() <= day <= until.date()]
-    found = services.recordings.read(model, version.version, days)
-    if AT not in found:
-        return found
-    at = pd.to_datetime(found[AT], utc=True)
-    return found[(at >= since) & (at < until)].reset_index(drop=True)
+    return services.recordings.read_period(version.package.model, version.version, since=since, until=until)
 
 
 def read_labelled(services: Services, version: MonitoredVersion, *, since: date, until: date) -> Labelled:

@@ -12,6 +12,7 @@ from release_platform.domain.freeze import find_freeze, moment_text
 from release_platform.domain.gates import GateResult
 from release_platform.domain.identity import digest_of
 from release_platform.domain.lifecycle import Head
+from release_platform.domain.replay import Replay, unmet_replay
 from release_platform.domain.selftest import STOPPED
 from release_platform.domain.spec import PolicySpec, Selftest
 
@@ -131,6 +132,7 @@ class Facts:
         staged_at: When it came to Staging; None: never.
         approvals: All approvals of the request.
         now: The present moment.
+        replay: What the last replay of the version over recorded requests showed; None: there was none.
         under_way: What is said of the model's rollout, if there is one; it holds every request.
         drifting: What is said of a drift alarm that holds promotions; empty while none does.
     """
@@ -143,6 +145,7 @@ class Facts:
     staged_at: datetime | None
     approvals: Sequence[Approval]
     now: datetime
+    replay: Replay | None = None
     under_way: str = ""
     drifting: str = ""
 
@@ -199,6 +202,15 @@ def _missing(facts: Facts) -> tuple[str, ...]:
         found.append(
             f"its gates were not proven to stop spoilt models when it was registered: run `release gate selftest "
             f"{facts.request.model}`, then `release run {facts.request.model}`"
+        )
+    if policy.replay is not None:
+        found += unmet_replay(
+            facts.replay,
+            policy.replay,
+            model=facts.request.model,
+            version=facts.request.version,
+            digest=registration.digest,
+            production=facts.head.production,
         )
     freeze = find_freeze(policy.freeze, facts.now)
     if freeze is not None:

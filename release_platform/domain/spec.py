@@ -18,6 +18,7 @@ from release_platform.domain.freeze import FreezeWindow
 from release_platform.domain.freshness_spec import Aging, FreshnessSpec
 from release_platform.domain.identity import digest_of
 from release_platform.domain.metrics import METRICS, PRIMARY, SEARCHABLE, Task, metrics_for
+from release_platform.domain.replay_spec import ReplaySpec
 from release_platform.domain.retrain_spec import RetrainSpec
 from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.strategy import RolloutSpec
@@ -426,6 +427,7 @@ class PolicySpec:
         freeze: Times in which nothing is promoted.
         tampering: What happens to aliases and tags that were changed behind the platform's back.
         selftest: Whether a version is registered and promoted only with the proof that its gates stop spoilt models.
+        replay: What a replay over recorded requests must show before a promotion; None: none is asked for.
         keep_versions: How many of the newest versions garbage collection keeps, whatever their age.
         keep_days: How long garbage collection keeps every version after its registration, in days.
     """
@@ -438,6 +440,7 @@ class PolicySpec:
     freeze: tuple[FreezeWindow, ...] = ()
     tampering: Tampering = Tampering.UNDO
     selftest: Selftest = Selftest.OPTIONAL
+    replay: ReplaySpec | None = None
     keep_versions: int = 10
     keep_days: float = 30.0
 
@@ -453,28 +456,32 @@ class PolicySpec:
     def digest(self) -> str:
         """The digest that approvals are bound to: of what an approval is about, and of nothing else.
 
-        It covers approvals, their expiry, soak, baseline, freeze and a required selftest. `tampering`, `keep_versions`
-        and `keep_days` decide nothing about a promotion, so a change of them leaves approvals as they are.
+        It covers approvals, their expiry, soak, baseline, freeze, a required selftest and a demanded replay.
+        `tampering`, `keep_versions` and `keep_days` decide nothing about a promotion, so a change of them leaves
+        approvals as they are.
         """
         return digest_of(self.terms)
 
     @property
     def terms(self) -> dict[str, Any]:
         """What the digest is of, as a JSON value; the release store keeps it of each policy that was applied."""
-        return {
+        demanded: dict[str, Any] = {"selftest": self.selftest.value} if self.selftest is Selftest.REQUIRED else {}
+        demanded |= {"replay": self.replay.to_json()} if self.replay is not None else {}
+        return demanded | {
             "approvals": self.approvals,
             "approvals_expire_s": self.approvals_expire_s,
             "minimum_soak_s": self.minimum_soak_s,
             "current_baseline": self.current_baseline,
             "freeze": [asdict(window) for window in self.freeze],
-        } | ({"selftest": self.selftest.value} if self.selftest is Selftest.REQUIRED else {})
+        }
 
     @staticmethod
     def from_terms(terms: Mapping[str, Any]) -> "PolicySpec":
         """Returns a policy with these terms; what they do not cover is the default."""
         freeze = tuple(FreezeWindow(**window) for window in terms["freeze"])
         selftest = Selftest(terms.get("selftest", Selftest.OPTIONAL))
-        return PolicySpec(**{**terms, "freeze": freeze, "selftest": selftest})
+        replay = ReplaySpec(**terms["replay"]) if "replay" in terms else None
+        return PolicySpec(**{**terms, "freeze": freeze, "selftest": selftest, "replay": replay})
 
 
 class Onnx(StrEnum):

@@ -260,6 +260,7 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
         "UPDATE verifications SET value = '{}'",
         "DELETE FROM drift_days",
         "UPDATE drift_days SET day = '2026-03-02'",
+        "UPDATE replays SET value = '{}'",
         "SET session_replication_role = replica",
     ],
 )

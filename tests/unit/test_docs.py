@@ -21,6 +21,7 @@ from release_platform.domain.freeze import FreezeWindow, Weekday, yaml_key
 from release_platform.domain.freshness_spec import Aging, FreshnessSpec
 from release_platform.domain.gates import Verdict
 from release_platform.domain.metrics import METRICS, Direction, Task
+from release_platform.domain.replay_spec import ReplaySpec
 from release_platform.domain.retrain_spec import RetrainSpec
 from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, ShadowSpec, StepSpec, Strategy
@@ -42,6 +43,7 @@ SPECS = [
     StepSpec,
     LiveGateSpec,
     RollbackSpec,
+    ReplaySpec,
     DriftSpec,
     RetrainSpec,
     FreshnessSpec,
@@ -134,6 +136,7 @@ SECTIONS = {
     "StepSpec": "rollout",
     "LiveGateSpec": "rollout",
     "RollbackSpec": "rollback_policy",
+    "ReplaySpec": "replay",
     "DriftSpec": "drift",
     "RetrainSpec": "retrain",
     "FreshnessSpec": "freshness",

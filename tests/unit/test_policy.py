@@ -22,6 +22,7 @@ from release_platform.domain.policy import (
     decide,
     judged_approvals,
 )
+from release_platform.domain.replay_spec import ReplaySpec
 from release_platform.domain.selftest import STOPPED
 from release_platform.domain.spec import PolicySpec, Selftest, Tampering
 
@@ -213,6 +214,7 @@ def test_what_is_missing_reads_the_same_as_long_as_nothing_changes() -> None:
         ({"current_baseline": False}, False),
         ({"freeze": (HOLIDAYS,)}, False),
         ({"selftest": Selftest.REQUIRED}, False),
+        ({"replay": ReplaySpec()}, False),
         ({"tampering": Tampering.REPORT}, True),
         ({"keep_versions": 1}, True),
         ({"keep_days": 1.0}, True),
@@ -223,7 +225,7 @@ def test_a_change_of_what_approvals_are_about_and_of_nothing_else_voids_them(cha
 
 
 def test_every_field_of_the_policy_is_either_approved_or_not() -> None:
-    told = {"approvals", "approvals_expire_s", "minimum_soak_s", "current_baseline", "freeze", "selftest"}
+    told = {"approvals", "approvals_expire_s", "minimum_soak_s", "current_baseline", "freeze", "selftest", "replay"}
     assert {field.name for field in fields(PolicySpec)} == told | {"tampering", "keep_versions", "keep_days"}
 
 
@@ -237,11 +239,19 @@ def test_one_person_counts_once() -> None:
 
 def test_a_policy_of_its_terms_has_the_same_digest() -> None:
     weekly = FreezeWindow(days=(Weekday.FRI,), from_="16:00", until="08:00", timezone="Europe/Berlin", reason="weekend")
-    policy = PolicySpec(approvals=2, approvals_expire_s=60.0, minimum_soak_s=5.0, freeze=(weekly,))
+    policy = PolicySpec(
+        approvals=2, approvals_expire_s=60.0, minimum_soak_s=5.0, freeze=(weekly,), replay=ReplaySpec(minimum_rows=7)
+    )
     again = PolicySpec.from_terms(json.loads(json.dumps(policy.terms)))
     assert again.digest == policy.digest
+    assert again.replay == policy.replay
     friday = datetime(2026, 11, 20, 20, tzinfo=UTC)
     assert find_freeze(again.freeze, friday) == find_freeze(policy.freeze, friday) is not None
+
+
+def test_a_demanded_replay_holds_the_request_until_there_is_one() -> None:
+    found = decide(replace(FACTS, policy=PolicySpec(replay=ReplaySpec())))
+    assert found == Hold(reasons=("it was not replayed over recorded requests: run `release replay m --version 2`",))
 
 
 class TestSelftest:

@@ -7,13 +7,13 @@ from typing import Any, cast
 import pytest
 
 from release_platform.adapters.trust import Proof
+from release_platform.domain.slices import Slices
 from serving.cache import PackageCache
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.models import Beside, Live, LoadedModel, Origin
 from serving.observations import Observations
 from serving.shadow import MOST_BYTES, Offered, Shadows
-from serving.tallies import Slices
 from tests.fakes.clock import FakeClock
 
 SHADOW = LoadedModel(

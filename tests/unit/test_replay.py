@@ -1,0 +1,145 @@
+"""A replay's gates hold refused rows, changed answers and times to their limits; its digest knows no time."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from release_platform.domain.flips import SliceFlips
+from release_platform.domain.gates import Verdict
+from release_platform.domain.replay import FLIPS, LATENCY, REFUSED, Replay, Side, judge_replay, unmet_replay
+from release_platform.domain.replay_spec import ReplaySpec
+
+LIMITS = ReplaySpec(max_refused_share=0.01, max_flip_share=0.1, max_latency_ratio=2.0, minimum_rows=100)
+
+
+def side(version: str, *, p95: float = 1.0, **refused: int) -> Side:
+    times = {"p50": p95 / 2, "p95": p95, "p99": p95 * 2}
+    return Side(version=version, digest=f"sha256:{version}", refused=refused, latency_ms=times)
+
+
+def replay(*, answered: int = 200, refused: int = 0, flips: int = 0, p95: float = 1.0, pairs: int = 200) -> Replay:
+    every = SliceFlips(slice="", pairs=pairs, share=flips / pairs, flips=(("no -> yes", flips),) if flips else ())
+    return Replay(
+        model="m",
+        stable=side("1"),
+        candidate=side("2", p95=p95),
+        rows_digest="sha256:rows",
+        n_recorded=1000,
+        n_rows=200,
+        n_answered=answered,
+        n_refused=refused,
+        flips=(every, replace(every, slice="sex=f")),
+        since="2026-01-01T00:00:00.000000+00:00",
+        at="2026-01-08T00:00:00.000000+00:00",
+    )
+
+
+def verdicts(found: Replay, limits: ReplaySpec = LIMITS) -> dict[str, Verdict]:
+    return {one.gate: one.verdict for one in judge_replay(found, limits)}
+
+
+class TestGates:
+    @pytest.mark.parametrize(
+        ("at_the_limit", "beyond", "gate"),
+        [
+            (replay(refused=2), replay(refused=3), REFUSED),
+            (replay(flips=20), replay(flips=21), FLIPS),
+            (replay(p95=2.0), replay(p95=2.001), LATENCY),
+        ],
+    )
+    def test_each_passes_up_to_its_limit_and_fails_beyond(
+        self, at_the_limit: Replay, beyond: Replay, gate: str
+    ) -> None:
+        assert set(verdicts(at_the_limit).values()) == {Verdict.PASSED}
+        others = set(verdicts(beyond)) - {gate}
+        assert verdicts(beyond)[gate] is Verdict.FAILED
+        assert {verdicts(beyond)[name] for name in others} == {Verdict.PASSED}
+
+    def test_one_row_too_few_passes_nothing_and_says_what_to_do(self) -> None:
+        assert set(verdicts(replay(answered=100)).values()) == {Verdict.PASSED}
+        found = judge_replay(replay(answered=99, refused=99, flips=99), LIMITS)
+        assert {one.verdict for one in found} == {Verdict.INCONCLUSIVE}
+        assert found[0].reason == (
+            "version 1 answered 99 recorded row(s), 100 are needed: let the servers record more "
+            "(SERVING_SAMPLE_SHARE), or look further back with `release replay m --since`"
+        )
+
+    def test_where_the_candidate_answers_no_row_changes_and_times_are_not_measured(self) -> None:
+        found = replace(replay(refused=200), flips=(), candidate=replace(side("2"), latency_ms={}))
+        assert verdicts(found) == {
+            REFUSED: Verdict.FAILED,
+            FLIPS: Verdict.INCONCLUSIVE,
+            LATENCY: Verdict.INCONCLUSIVE,
+        }
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"max_refused_share": -0.1},
+            {"max_flip_share": 1.1},
+            {"max_flip_share": float("nan")},
+            {"max_latency_ratio": 0.0},
+            {"max_latency_ratio": float("inf")},
+            {"minimum_rows": 0},
+        ],
+    )
+    def test_no_limit_is_without_sense(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            ReplaySpec(**wrong)
+
+
+class TestDigest:
+    def test_times_and_moments_do_not_count(self) -> None:
+        later = replace(replay(p95=9.0), at="2027", since="2026")
+        assert later.digest == replay().digest
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            replay(flips=1),
+            replay(refused=1),
+            replace(replay(), rows_digest="sha256:other"),
+            replace(replay(), candidate=replace(side("2"), digest="sha256:x")),
+            replace(replay(), candidate=side("2", absent=1)),
+            replace(replay(), n_recorded=1001),
+        ],
+    )
+    def test_everything_else_does(self, other: Replay) -> None:
+        assert other.digest != replay().digest
+
+    def test_a_report_is_read_as_it_was_written_and_refused_when_it_was_changed(self) -> None:
+        written = json.loads(json.dumps(replay(flips=3, refused=1).to_json()))
+        assert Replay.from_json(written) == replay(flips=3, refused=1)
+        with pytest.raises(ValueError, match="its digest is not"):
+            Replay.from_json({**written, "n_refused": 0})
+
+    def test_counts_that_cannot_be_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="each part of the next"):
+            replay(answered=1, refused=2)
+
+
+class TestDemand:
+    def unmet(self, found: Replay | None, *, digest: str = "sha256:2", production: str | None = "1") -> tuple[str, ...]:
+        return unmet_replay(found, LIMITS, model="m", version="2", digest=digest, production=production)
+
+    def test_a_replay_within_the_limits_is_enough(self) -> None:
+        assert self.unmet(replay()) == ()
+
+    def test_none_of_other_files_and_beside_another_version_are_not(self) -> None:
+        again = "run `release replay m --version 2`"
+        assert self.unmet(None) == (f"it was not replayed over recorded requests: {again}",)
+        assert self.unmet(replay(), production="3") == (
+            f"it was replayed beside version 1, but Production is version 3 now: {again}",
+        )
+        (other,) = self.unmet(replay(), digest="sha256:x")
+        assert "other files than the registered ones" in other
+
+    def test_what_is_beyond_a_limit_is_named(self) -> None:
+        (found,) = self.unmet(replay(flips=21))
+        assert found.startswith("replay_flips failed: the share of answers that it changes is 0.105, above the maximum")
+        assert len(self.unmet(replay(answered=3))) == 3
+
+    def test_the_first_promotion_needs_none_because_nothing_was_asked_yet(self) -> None:
+        assert self.unmet(None, production=None) == ()
