@@ -6,7 +6,7 @@ from typing import assert_never
 
 from release_platform.adapters.rollout_store import KeptRollout
 from release_platform.domain.freeze import find_freeze
-from release_platform.domain.ledger import LedgerRow, moves_production, request_of, rollout_move_id
+from release_platform.domain.ledger import LedgerRow, moves_production, request_of, rollout_move_id, standing
 from release_platform.domain.lifecycle import Head, Move
 from release_platform.domain.policy import PromotionRequest, RequestState, decide, missing_of
 from release_platform.domain.ports import Clock
@@ -22,6 +22,8 @@ from release_platform.domain.rollout import (
 )
 from release_platform.domain.spec import PolicySpec
 from release_platform.releases import Releases
+
+_SHARES = frozenset({Move.CANARY_SET, Move.SHADOW_SET})
 
 
 class Effects:
@@ -47,7 +49,7 @@ class Effects:
                 case InProduction(version=version):
                     waits = self._in_production(kept, version, policy, said)
                 case Traffic():
-                    waits = self._traffic(kept, effect, policy)
+                    waits = self._traffic(kept, effect, policy, said)
                 case KeptWarm():  # the alias `previous` names it, and servers keep what it names in memory
                     waits = ""
                 case Ended():
@@ -84,7 +86,7 @@ class Effects:
             self._releases.finish(row, said.append)
         return waits
 
-    def _traffic(self, kept: KeptRollout, effect: Traffic, policy: PolicySpec) -> str:
+    def _traffic(self, kept: KeptRollout, effect: Traffic, policy: PolicySpec, said: list[str]) -> str:
         rollout = kept.rollout
         for move, weight in ((Move.CANARY_SET, effect.canary), (Move.SHADOW_SET, effect.shadow)):
             head = self._store.head(rollout.model)
@@ -100,7 +102,7 @@ class Effects:
             what = f"{route}-{rollout.stage}" if weight > 0 else f"{route}-off"
             move_id = rollout_move_id(rollout.rollout_id, what)
             self._commit(rollout, head, move, request, request_id=move_id, reason=rollout.reason, weight=weight)
-        self._project(rollout.model)
+        self._project(rollout.model, said)
         return ""
 
     def _ended(self, kept: KeptRollout) -> str:
@@ -155,9 +157,21 @@ class Effects:
         if row is not None and request.state is RequestState.OPEN:
             self._releases.finish(row)
 
-    def _project(self, model: str) -> None:
-        if self._store.projected_epoch(model) < self._store.head(model).epoch:
-            self._releases.projection.project(model)
+    def _project(self, model: str, said: list[str]) -> None:
+        """Moves the aliases, and tells the servers: of what is taken away before, since the registry may be away.
+
+        Of what is given they are told afterwards: a server that looks at the registry meanwhile finds it there.
+        """
+        projected = self._store.projected_epoch(model)
+        if projected >= self._store.head(model).epoch:
+            return
+        rows = self._store.ledger(model)
+        last = {row.move: row for row in rows if row.epoch > projected and row.move in _SHARES}
+        for row in (row for row in last.values() if not row.weight):
+            self._releases.deliver_beside(row, said.append)
+        self._releases.projection.project(model)
+        for row in (row for row in last.values() if row in standing(rows)):
+            self._releases.deliver_beside(row, said.append)
 
 
 def find_other_move(kept: KeptRollout, rows: Iterable[LedgerRow]) -> LedgerRow | None:

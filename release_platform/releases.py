@@ -433,6 +433,11 @@ class Releases:
         for sentence in self._delivery.deliver(model) if self._delivery is not None else ():
             tell(sentence)
 
+    def deliver_beside(self, row: LedgerRow, tell: Tell = keep_quiet) -> None:
+        """Tells the live servers of a share of the traffic that was given or taken; again changes nothing."""
+        for sentence in self._delivery.deliver_beside(row) if self._delivery is not None else ():
+            tell(sentence)
+
     def finish(self, row: LedgerRow, tell: Tell = keep_quiet) -> LedgerRow:
         """Carries a promotion that is committed to its end, and returns its row; again changes nothing."""
         self._deliver(row.model, tell)

@@ -200,7 +200,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     app.include_router(build_inference_routes(live=live, configured=settings.models))
     app.include_router(build_model_routes(live=live))
     app.include_router(build_scoring_routes(live=live, configured=settings.models))
-    pushes = Pushes(source=source, live=live, settle=watcher.settle)
+    pushes = Pushes(source=source, live=live, watcher=watcher)
     app.include_router(build_move_routes(pushes=pushes, settings=settings))
     app.include_router(build_admin_routes(watcher=watcher, live=live))
     app.include_router(build_observed_routes(observations=observations, samples=samples, siblings=siblings))

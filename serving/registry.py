@@ -250,9 +250,9 @@ class ModelSource:
         return self._loaded(package, certificate, proof, origin)
 
     def authorise(
-        self, proof: Proof, manifest: Manifest, model: str, version: str | None = None, *, alias: str = ALIAS
+        self, proof: Proof, manifest: Manifest, model: str, version: str | None = None, *, alias: str | None = ALIAS
     ) -> Certificate:
-        """Returns the certificate by which these files stand behind an alias; of any version where none is given.
+        """Returns the certificate by which these files stand behind an alias; None: whichever version or alias it is.
 
         Raises:
             IntegrityError: A key is not trusted, a signature is wrong, or it is of something else.

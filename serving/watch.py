@@ -38,7 +38,7 @@ class Watcher:
         follow_s: float | None = None,
     ) -> None:
         self._source = source
-        self._beside = BesideSource(source)
+        self.beside = BesideSource(source)
         self._live = live
         self._metrics = metrics
         self._refresh_s = refresh_s
@@ -95,11 +95,19 @@ class Watcher:
             self._apply(event)
 
     async def _look_beside(self, model: str) -> None:
-        for event in await call_in_daemon(partial(self._beside.look, model, self._live.table)):
-            before = self._live.table
-            self._apply(event)
-            if isinstance(event, StoodBeside) and self._live.table is not before:
-                self._tell_beside(event)
+        began = self._live.table
+        for event in await call_in_daemon(partial(self.beside.look, model, began)):
+            if not isinstance(event, StoodBeside):
+                self._apply(event)
+            elif not self.beside.is_overtaken(event, began, self._live.table):
+                self.stand_beside(event)
+
+    def stand_beside(self, event: StoodBeside) -> None:
+        """Takes into the table who stands beside Production."""
+        before = self._live.table
+        self._apply(event)
+        if self._live.table is not before:
+            self._tell_beside(event)
 
     def _tell_beside(self, event: StoodBeside) -> None:
         if event.refusal is not None:

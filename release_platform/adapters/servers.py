@@ -93,4 +93,4 @@ def _outcome(url: str, push: Push, status: int, said: Mapping[str, object]) -> O
         return Declined(url=url, reason=str(said.get("detail") or f"it answers with status {status}"))
     if (said.get("version"), said.get("epoch")) != (push.version, push.epoch):
         return Declined(url=url, reason=f"it serves version {said.get('version')} of epoch {said.get('epoch')}")
-    return Accepted(url=url, version=push.version, epoch=push.epoch)
+    return Accepted(url=url, version=push.version, epoch=push.epoch, done=push.done)

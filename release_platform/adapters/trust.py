@@ -75,7 +75,7 @@ class Trust:
         return Trust(KeyFolder(folder).trusted)
 
     def authorise(
-        self, proof: Proof, manifest: Manifest, *, model: str, version: str | None, alias: str
+        self, proof: Proof, manifest: Manifest, *, model: str, version: str | None, alias: str | None
     ) -> Certificate:
         """Returns the certificate by which exactly these files, as this version, stand behind an alias.
 
@@ -84,7 +84,7 @@ class Trust:
             manifest: The files.
             model: The model's name.
             version: The version's number; None for the one that the certificate names.
-            alias: The alias.
+            alias: The alias; None for the one that the certificate names.
 
         Raises:
             IntegrityError: A key is not trusted, a signature is wrong, or it is of something else.
@@ -92,6 +92,7 @@ class Trust:
         keys = self._keys()
         certificate = Certificate.from_statement(keys.verify(proof.certificate))
         version = certificate.version if version is None else version
+        alias = certificate.alias if alias is None else alias
         check_version_statement(keys.verify(proof.signature), manifest, model=model, version=version)
         check_certificate(certificate, model=model, version=version, digest=manifest.digest, alias=alias)
         return certificate

@@ -1,6 +1,7 @@
 """The platform's own protocol: `/v1/models`."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import numpy as np
@@ -8,6 +9,7 @@ import orjson
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from release_platform.domain.attestation import Certificate
 from release_platform.domain.metrics import Task
 from release_platform.domain.prediction import Predictions
 from serving import arrow
@@ -120,6 +122,13 @@ def _summary(loaded: LoadedModel) -> dict[str, Any]:
 def summary_response(loaded: LoadedModel) -> Response:
     """Returns the answer that says which version of a model is live."""
     return _json(_summary(loaded), loaded)
+
+
+def share_response(certificate: Certificate) -> Response:
+    """Returns the answer that says which version has its share of the requests, or lost it, since which move."""
+    names = ("model", "version", "digest", "epoch")
+    since = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return _json({**{name: getattr(certificate, name) for name in names}, "since": since})
 
 
 def _description(loaded: LoadedModel) -> dict[str, Any]:

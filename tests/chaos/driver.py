@@ -24,7 +24,8 @@ from release_platform.audit import observe
 from release_platform.domain.errors import ReleaseError, Unavailable
 from release_platform.domain.invariants import violations
 from tests.chaos.boundaries import Boundaries
-from tests.chaos.operations import MODEL, OPERATIONS, STATES, Parts, Place, open_parts
+from tests.chaos.operations import MODEL, Parts, Place, open_parts
+from tests.chaos.repertoire import OPERATIONS, STATES
 from tests.integration.homes import environment_of
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from tests.chaos.driver import Driver, How
-from tests.chaos.operations import STATES, Place, log_package, open_parts
+from tests.chaos.operations import Place, log_package, open_parts
+from tests.chaos.repertoire import STATES
 from tests.fakes.packages import build_linear_classifier, manifest_of
 from tests.integration.homes import blank_home
 

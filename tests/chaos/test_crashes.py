@@ -11,11 +11,12 @@ from itertools import count
 import pytest
 
 from tests.chaos.driver import Driver, How, Outcome, warm_driver
-from tests.chaos.operations import OPERATIONS, Operation
+from tests.chaos.operations import Operation
+from tests.chaos.repertoire import OPERATIONS
 from tests.chaos.seeds import AT_LENGTH, SEEDS, bound, only_at_length
 from tests.chaos.states import States
 
-SAMPLE = {How.KILL: 14, How.CUT: 8}
+SAMPLE = {How.KILL: 22, How.CUT: 10}
 """Moments of each seed, where not every one is tried."""
 
 DATABASES = ["sqlite", pytest.param("postgresql", marks=only_at_length)]

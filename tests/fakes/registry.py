@@ -185,7 +185,13 @@ class FakeRegistry:
 
 
 def push_of(
-    record: VersionRecord, *, epoch: int, alias: str = "production", signer: Signer = SIGNER, **changed: str
+    record: VersionRecord,
+    *,
+    epoch: int,
+    alias: str = "production",
+    weight: float | None = None,
+    signer: Signer = SIGNER,
+    **changed: str,
 ) -> Push:
     """Returns what the platform pushes when a version goes to Production in an epoch.
 
@@ -193,11 +199,12 @@ def push_of(
         record: The version.
         epoch: The epoch of the move.
         alias: Where the certificate puts it.
+        weight: Of the aliases beside Production, the share of the requests.
         signer: Who signs the certificate.
         changed: Fields of the certificate that are other than the version's.
     """
     named = {"model": record.model, "version": record.version, "digest": record.digest, **changed}
-    certificate = Certificate(**named, alias=alias, epoch=epoch, ledger_hash=f"sha256:{epoch}")
+    certificate = Certificate(**named, alias=alias, epoch=epoch, ledger_hash=f"sha256:{epoch}", weight=weight)
     return Push(
         model=record.model,
         version=record.version,

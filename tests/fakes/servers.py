@@ -63,4 +63,4 @@ class FakeServers:
     def _answer(self, url: str, push: Push) -> Outcome:
         if url in self.down:
             return Unanswered(url=url, problem="down")
-        return Accepted(url=url, version=push.version, epoch=push.epoch)
+        return Accepted(url=url, version=push.version, epoch=push.epoch, done=push.done)

@@ -12,10 +12,11 @@ import httpx
 import pytest
 
 from release_platform.adapters.servers import Servers
+from release_platform.domain.errors import Unavailable
 from release_platform.domain.ledger import standing_at
 from release_platform.domain.rollback import POLICY
 from release_platform.domain.rollback_spec import RollbackSpec
-from release_platform.domain.rollout import RolloutState
+from release_platform.domain.rollout import Order, RolloutState
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, StepSpec, Strategy
 from release_platform.watch import Look
 from serving.routing import place_of
@@ -202,4 +203,42 @@ def test_labels_that_come_later_join_both_arms_of_a_canary_and_end_it(live: Live
     assert rollout.reason.startswith("label_quality: 1 of 40 bad against 0.1667 of 60 stable")
     assert all(counts["4"] and counts["1"] for counts in answered)
     assert live.minute() == Counter({"1": N_KEYS})
+    assert world.wrong() == []
+
+
+# Shares are pushed
+
+
+NEVER = 3600.0
+
+
+@pytest.fixture
+def deaf(folders: dict[tuple[str, str], Path], tmp_path: Path) -> Iterator[Live]:
+    """The same, over a server that looks at the registry only when it starts."""
+    (tmp_path / "home").mkdir()
+    world = World.make(folders, tmp_path / "home")
+    world.spec = replace(SPEC, rollout=CANARY)
+    settings = settings_for(tmp_path / "serving" / "cache", key_folder=world.home / "keys", refresh_s=NEVER)
+    with running(settings, world.registry, clock=world.clock) as address, httpx.Client(base_url=address) as client:
+        world.servers = Servers([address])
+        world.compose(world.store, world.registry, world.keys)
+        until(lambda: client.get("/readyz").status_code == httpx.codes.OK)
+        yield Live(world, client)
+    world.store.close()
+
+
+@pytest.mark.timeout(600)
+def test_a_server_has_each_share_when_the_order_returns_whatever_the_registry_does(deaf: Live) -> None:
+    world = deaf.world
+    world.ask("2")
+    assert deaf.shows("2", WEIGHTS[0])
+    assert deaf.minute()["2"] > 0
+    world.registry.down = True
+    with pytest.raises(Unavailable):
+        world.order(Order.ABORT)
+    assert deaf.shows(None), "it needs no registry to take a version away"
+    assert deaf.minute() == Counter({"1": N_KEYS})
+    world.registry.down = False
+    world.step()
+    assert world.rollouts.get(MODEL).settled
     assert world.wrong() == []

@@ -59,7 +59,8 @@ def test_a_good_version_comes_into_production_step_by_step(world: World) -> None
     assert world.stage_now == (RolloutState.RUNNING, 2)
     assert world.store.head(MODEL).production == "2"
     assert world.store.get_request("q2").state is RequestState.PROMOTED
-    assert [push.version for push in world.servers.pushed] == ["1", "2"]
+    pushed = [(push.version, push.route, push.weight) for push in world.servers.pushed]
+    assert pushed == [("1", "", 0), ("2", "canary", 0.1), ("2", "canary", 0.5), ("2", "", 0)]
     *_, last = world.pass_minutes(3)
     assert (last.after.state, last.settled) == (RolloutState.COMPLETED, True)
     assert world.step() is None

@@ -12,11 +12,12 @@ from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.signing import Signer, new_key
 from release_platform.adapters.trust import Proof
 from release_platform.domain.identity import Manifest
+from release_platform.domain.windows import Route
 from serving.app import create_app
 from serving.cache import PackageCache
-from serving.errors import Overloaded, StaleMove
+from serving.errors import NoCopy, Overloaded, StaleMove
 from serving.metrics import Metrics
-from serving.models import BEHIND, Live, Origin
+from serving.models import BEHIND, Live, Origin, StoodBeside
 from serving.pushes import MAX_BODY_BYTES, MAX_UNDER_WAY, Pushes
 from serving.registry import ModelSource
 from serving.watch import Watcher
@@ -94,7 +95,7 @@ class Server:
         self.watcher = Watcher(
             source=self.source, live=self.live, metrics=Metrics(self.live), refresh_s=1, patience_s=1
         )
-        self.pushes = Pushes(source=self.source, live=self.live, settle=self.watcher.settle)
+        self.pushes = Pushes(source=self.source, live=self.live, watcher=self.watcher)
 
     @property
     def named(self):
@@ -473,3 +474,116 @@ def test_spare_copies_are_kept_of_each_model_those_that_were_live_last(built, tm
     kept = {path.name for path in (tmp_path / "cache" / "packages").iterdir()}
     wanted = (("other", "2"), ("other", "1"), ("cancer", "3"), ("cancer", "1"))
     assert kept == {registry.get_version(*key).digest.removeprefix("sha256:") for key in wanted}
+
+
+# A version beside Production
+
+
+@pytest.fixture
+def standing(built, tmp_path):
+    """A server that has version 1 in Production since epoch 1, and its registry."""
+    registry = FakeRegistry(built, aliases={("cancer", "production"): "1"})
+    server = Server(registry, tmp_path / "cache")
+    asyncio.run(server.watcher.refresh())
+    return server
+
+
+def share(server, version, epoch, weight, route="canary"):
+    return share_of(server.source.reach(), version, epoch, weight, route)
+
+
+def share_of(registry, version, epoch, weight, route="canary"):
+    return push_of(registry.get_version("cancer", version), epoch=epoch, alias=route, weight=weight)
+
+
+def on(server, route=Route.CANARY):
+    beside = server.live.table.beside(route).get("cancer")
+    return None if beside is None else (beside.loaded.version, beside.weight, beside.loaded.epoch)
+
+
+@pytest.mark.parametrize("route", ["canary", "shadow"])
+def test_a_pushed_share_holds_at_once_and_another_weight_loads_nothing_again(standing, route):
+    accepted = asyncio.run(standing.push(share(standing, "2", 5, 0.25, route)))
+    assert (accepted.version, accepted.epoch, accepted.weight) == ("2", 5, 0.25)
+    assert on(standing, Route(route)) == ("2", 0.25, 5)
+    fetched = standing.source.reach().n_fetches
+    asyncio.run(standing.push(share(standing, "2", 6, 0.5, route)))
+    asyncio.run(standing.push(share(standing, "2", 6, 0.5, route)))
+    assert on(standing, Route(route)) == ("2", 0.5, 6)
+    assert standing.source.reach().n_fetches == fetched
+    assert standing.named == ("1", 1, Origin.REGISTRY)
+
+
+def test_a_share_that_is_pushed_away_stays_away_while_the_registry_still_shows_it(standing):
+    registry = standing.source.reach()
+    registry.put_beside("cancer", "canary", "2", 0.25)
+    asyncio.run(standing.watcher.refresh())
+    assert on(standing) == ("2", 0.25, 2)
+    asyncio.run(standing.push(share(standing, "2", 3, 0.0)))
+    assert on(standing) is None
+    asyncio.run(standing.watcher.refresh())
+    assert on(standing) is None
+    assert standing.live.table.refusals_beside == {}
+    registry.set_alias("cancer", "canary", None)
+    asyncio.run(standing.watcher.refresh())
+    assert on(standing) is None
+
+
+def test_a_pushed_share_ends_with_the_next_move_of_production(standing):
+    asyncio.run(standing.push(share(standing, "2", 5, 0.25)))
+    asyncio.run(standing.push(push_of(standing.source.reach().get_version("cancer", "3"), epoch=6)))
+    assert on(standing) is None
+
+
+@pytest.mark.parametrize(("version", "epoch"), [("2", 4), ("3", 4), ("2", 1), ("1", 9)])
+def test_a_share_of_an_earlier_move_or_of_the_live_version_comes_too_late(standing, version, epoch):
+    asyncio.run(standing.push(share(standing, "2", 5, 0.25)))
+    with pytest.raises(StaleMove, match="comes too late"):
+        asyncio.run(standing.push(share(standing, version, epoch, 1.0)))
+    assert on(standing) == ("2", 0.25, 5)
+
+
+def test_a_look_that_began_before_a_pushed_share_changes_nothing_of_it(standing):
+    began = standing.live.table
+    asyncio.run(standing.push(share(standing, "2", 5, 0.25)))
+    none = StoodBeside(model="cancer", route=Route.CANARY)
+    assert standing.watcher.beside.is_overtaken(none, began, standing.live.table)
+    assert not standing.watcher.beside.is_overtaken(none, standing.live.table, standing.live.table)
+    old = standing.live.table.canary["cancer"]
+    asyncio.run(standing.push(share(standing, "2", 6, 0.0)))
+    again = StoodBeside(model="cancer", route=Route.CANARY, beside=old)
+    assert standing.watcher.beside.is_overtaken(again, began, standing.live.table)
+
+
+def test_a_share_that_is_sent_to_a_server_is_told_and_shown(built, tmp_path):
+    registry = FakeRegistry(built, aliases={("cancer", "production"): "1"})
+    client = Client(create_app(settings_for(tmp_path / "cache"), registry))
+    push = share_of(registry, "2", 5, 0.25)
+    said(send(client, push), 409, "stale-move")  # it has no version to stand beside
+    send(client, cancer(registry, "1", 4)).raise_for_status()
+    assert send(client, push).json()["epoch"] == 5
+    routes = client.get("/status").json()["models"]["cancer"]["routes"]
+    assert (routes["canary"]["version"], routes["canary"]["weight"]) == ("2", 0.25)
+    send(client, share_of(registry, "2", 6, 0.0)).raise_for_status()
+    assert "2" not in str(client.get("/status").json()["models"]["cancer"].get("routes", {}).get("canary"))
+
+
+def test_an_old_share_is_of_no_use_to_who_kept_it_after_a_restart(standing, built, tmp_path):
+    registry = standing.source.reach()
+    old = share(standing, "2", 2, 0.25)
+    registry.put_beside("cancer", "canary", "2", 0.25)
+    registry.put_beside("cancer", "canary", "2", 0.0)  # its certificate stays, and the alias goes
+    registry.set_alias("cancer", "canary", None)
+    restarted = Server(registry, tmp_path / "other")
+    asyncio.run(restarted.watcher.refresh())
+    with pytest.raises(StaleMove):
+        asyncio.run(restarted.push(old))
+    assert on(restarted) is None
+
+
+def test_a_share_that_the_registry_cannot_confirm_is_not_given(standing):
+    push = share(standing, "2", 5, 0.25)
+    standing.source.reach().down = True
+    with pytest.raises(NoCopy):
+        asyncio.run(standing.push(push))
+    assert on(standing) is None
