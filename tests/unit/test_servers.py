@@ -45,7 +45,8 @@ def answering(status: int, said: bytes, wait_s: float = 0.0) -> Iterator[tuple[s
 def test_a_server_that_takes_it_says_so_and_was_given_the_whole_proof() -> None:
     with answering(200, json.dumps(TAKEN).encode()) as (url, asked):
         outcome = push_to(url, PUSH)
-    assert outcome == Accepted(url=url, version="3", epoch=7)
+    assert isinstance(outcome, Accepted)
+    assert (outcome.url, outcome.version, outcome.epoch) == (url, "3", 7)
     assert outcome.sentence == f"{url}: serves version 3 since epoch 7"
     ((path, body),) = asked
     assert path == "/v1/models/a%20b/certificate"
