@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.load import figures  # noqa: E402
-from benchmarks.load.figures import Measured  # noqa: E402
+from benchmarks.load.figures import Measured, TwoWorkers  # noqa: E402
 from benchmarks.load.measuring import Bench, Cores  # noqa: E402
 from benchmarks.load.models import ESTIMATORS, fetch, release  # noqa: E402
 from benchmarks.load.process import NoAnswer  # noqa: E402
@@ -102,14 +102,14 @@ def _compare(options: argparse.Namespace, cores: Cores, place: Path, home: Path,
                 except NoAnswer as error:
                     left_out[server.name] = str(error)
                     print(f"  LEFT OUT: {server.name}: {error}", file=sys.stderr, flush=True)
-    workers: dict[str, float | None] = {model.name: None for model in models}
+    workers: dict[str, TwoWorkers | None] = {model.name: None for model in models}
     for model in models if own.name not in left_out else ():
         print(f"{model.name}: ours with one worker and two ...", flush=True)
         try:
             workers[model.name] = bench.two_workers(own, model, options.rounds)
         except NoAnswer as error:
             left_out["ours with SERVING_WORKERS"] = str(error)
-    missed = _show(found, workers, left_out, cores)
+    missed = _show(found, workers, left_out)
     if options.json:
         _write(options.json, found, workers, left_out)
     return 1 if own.name in left_out or (options.check and missed) else 0
@@ -124,18 +124,17 @@ def _installed(names: list[str]) -> list[Server]:
 
 def _show(
     found: dict[str, dict[str, Measured]],
-    workers: dict[str, float | None],
+    workers: dict[str, TwoWorkers | None],
     left_out: dict[str, str],
-    cores: Cores,
 ) -> int:
     """Prints all figures; returns how many aims were missed."""
     missed = 0
     for model, measured in found.items():
         print(f"\n=== {model}: {ESTIMATORS[model]['type'].rpartition('.')[2]}")
         print(figures.tables({server: one for server, one in measured.items() if one.loads}))
-        times = workers[model]
-        print(f"\ntwo workers / one: {'not measured' if times is None else f'{times:.2f}'}  ({cores.note_on_workers})")
-        judged = figures.aims(measured, workers=times if cores.enough_for_workers else None)
+        both = workers[model]
+        print(f"\ntwo workers / one: {'not measured' if both is None else both}")
+        judged = figures.aims(measured, workers=None if both is None else both.judged)
         print("\naims", *judged, sep="\n")
         missed += sum(aim.met is False for aim in judged)
     for server, reason in left_out.items():
@@ -144,13 +143,14 @@ def _show(
 
 
 def _write(
-    path: Path, found: dict[str, dict[str, Measured]], workers: dict[str, float | None], left_out: dict[str, str]
+    path: Path, found: dict[str, dict[str, Measured]], workers: dict[str, TwoWorkers | None], left_out: dict[str, str]
 ) -> None:
     models = {
         model: {server: dataclasses.asdict(one) for server, one in measured.items()}
         for model, measured in found.items()
     }
-    path.write_text(json.dumps({"models": models, "two_workers": workers, "left_out": left_out}, indent=1))
+    both = {model: one and dataclasses.asdict(one) for model, one in workers.items()}
+    path.write_text(json.dumps({"models": models, "two_workers": both, "left_out": left_out}, indent=1))
 
 
 if __name__ == "__main__":

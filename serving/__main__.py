@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status: 0, or 2 when the configuration is wrong.
 
     Args:
-        arguments: Nothing, or, for one worker of several, the number of the socket that it inherits.
+        arguments: Nothing, or, for one worker of several, what `supervise` puts there.
     """
     # Many small predictions at once: threads inside each of them only get in each other's way.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         return WRONG_CONFIGURATION
     gc.freeze()  # a collection that looks at all that was imported would hold up every answer for 50 ms
     if arguments:
-        run_worker(server, int(arguments[0]))
+        run_worker(server, arguments)
     else:
         server.run()
     return 0 if server.started else 1

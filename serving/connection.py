@@ -60,6 +60,7 @@ class Lobby(ServerState):
     Attributes:
         stopping: Whether each answer is to be the last one of its connection.
         n_refused: Connections beyond the limit that have been told so and are not gone yet.
+        on_gone: Is told of each connection that is gone, one that was refused included.
     """
 
     def __init__(self, on_cut: Callable[[str], None]) -> None:
@@ -67,6 +68,7 @@ class Lobby(ServerState):
         self.on_cut = on_cut
         self.stopping = False
         self.n_refused = 0
+        self.on_gone: Callable[[], None] | None = None
 
 
 class _Waits(Enum):
@@ -129,6 +131,8 @@ class Connection(HttpToolsProtocol):
         if self not in self.connections:
             self._lobby.n_refused -= 1
         self._due = self._unread_due = _NEVER
+        if self._lobby.on_gone is not None:
+            self._lobby.on_gone()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -23,6 +23,8 @@ from serving.connection import Connection, Lobby
 from serving.logs import log_config
 from serving.models import Live
 from serving.settings import Settings
+from serving.shares import Shares
+from serving.taking import Taker
 
 PATIENCE_S = 3.0
 """Seconds beyond `drain_s` and `shutdown_s` after which the process is gone, whatever hangs."""
@@ -50,6 +52,7 @@ class Server(uvicorn.Server):
         self.server_state = self._lobby = Lobby(on_cut)
         self._live = live
         self._drain_s = drain_s
+        self._taker: Taker | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begins the end; a second SIGINT does not wait for requests."""
@@ -65,6 +68,18 @@ class Server(uvicorn.Server):
         """Serves until a signal ends it."""
         sys.setswitchinterval(_SWITCH_S)
         super().run(sockets)
+
+    def run_beside_others(self, listener: socket.socket, shares: Shares, place: int) -> None:
+        """Serves, until a signal ends it, a fair part of the connections to a socket that several workers share."""
+        self._taker = Taker(listener, shares, place, self._new_connection)
+        self._lobby.on_gone = self._taker.forget_one
+        self.run(sockets=[])  # uvicorn itself takes none
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to serve."""
+        await super().startup(sockets)
+        if self._taker is not None:
+            self._taker.open()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stops listening after the time that load balancers are given, then ends every connection."""
@@ -92,6 +107,8 @@ class Server(uvicorn.Server):
     async def _stop_listening(self) -> None:
         """Stops listening; connections that the system took in our name are served: a mere close would reset them."""
         listening = [socket.socket(fileno=os.dup(one.fileno())) for server in self.servers for one in server.sockets]
+        if self._taker is not None:
+            listening.append(self._taker.close())
         for server in self.servers:
             server.close()
         taken = []

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from serving.settings import Settings
+from serving.shares import Shares
 
 if TYPE_CHECKING:
     from serving.server import Server
@@ -30,20 +31,31 @@ def supervise(settings: Settings, command: Sequence[str]) -> int:
     """Keeps `settings.workers` processes until SIGTERM or SIGINT; returns the exit status.
 
     A worker that dies is started again, unless it says that no other would fare better. All accept from one socket, so
-    that none of the connections that wait there is lost with a worker. When the supervisor dies the workers notice, by
-    their standard input, and end in good order.
+    that none of the connections that wait there is lost with a worker, and see how many the others have, so that each
+    takes its part. When the supervisor dies the workers notice, by their standard input, and end in good order.
 
     Args:
         settings: Address, number of workers, and the times of their end.
-        command: Starts a worker; the number of the listening socket, which it inherits, is put at its end.
+        command: Starts a worker; put at its end is what `run_worker` is to be given.
     """
-    with tempfile.TemporaryDirectory(prefix="serving-metrics-") as folder, _listen(settings) as listener:
+    with (
+        tempfile.TemporaryDirectory(prefix="serving-metrics-") as folder,
+        tempfile.TemporaryFile() as shared,
+        _listen(settings) as listener,
+    ):
+        shared.truncate(Shares.n_bytes(settings.workers))
         environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder}
-        return asyncio.run(_Supervisor(settings, command, listener, environment).run())
+        return asyncio.run(_Supervisor(settings, command, listener, shared.fileno(), environment).run())
 
 
-def run_worker(server: "Server", number: int) -> None:
-    """Runs a server on the inherited socket of this number; it ends, as by SIGTERM, when its supervisor is gone."""
+def run_worker(server: "Server", inherited: Sequence[str]) -> None:
+    """Runs a server beside others; it ends, as by SIGTERM, when its supervisor is gone.
+
+    Args:
+        server: It is not started yet.
+        inherited: The numbers of the listening socket, of the file of `Shares`, and of this worker's place in it.
+    """
+    listener, shared, place = map(int, inherited)
 
     def wait() -> None:
         while os.read(0, 1):
@@ -51,16 +63,23 @@ def run_worker(server: "Server", number: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="supervisor", daemon=True).start()
-    server.run(sockets=[socket.socket(fileno=number)])
+    server.run_beside_others(socket.socket(fileno=listener), Shares(shared), place)
 
 
 class _Supervisor:
     def __init__(
-        self, settings: Settings, command: Sequence[str], listener: socket.socket, environment: Mapping[str, str]
+        self,
+        settings: Settings,
+        command: Sequence[str],
+        listener: socket.socket,
+        shared: int,
+        environment: Mapping[str, str],
     ) -> None:
         self._settings = settings
         self._command = command
         self._listener = listener
+        self._shared = shared
+        self._shares = Shares(shared)
         self._environment = environment
         self._running: set[Process] = set()
         self._stopping = asyncio.Event()
@@ -72,7 +91,7 @@ class _Supervisor:
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         host, port = self._listener.getsockname()[:2]
         _LOG.info("%d workers answer on %s port %d", self._settings.workers, host, port)
-        keeping = [asyncio.create_task(self._keep()) for _ in range(self._settings.workers)]
+        keeping = [asyncio.create_task(self._keep(place)) for place in range(self._settings.workers)]
         await self._stopping.wait()
         self._listener.close()  # else connections would go on to wait here for workers that are gone
         await asyncio.wait(keeping, timeout=self._settings.drain_s + self._settings.shutdown_s + _MARGIN_S)
@@ -80,12 +99,12 @@ class _Supervisor:
         await asyncio.gather(*keeping)
         return self._status
 
-    async def _keep(self) -> None:
-        """Keeps one worker alive."""
+    async def _keep(self, place: int) -> None:
+        """Keeps the worker at a place alive."""
         wait_s = 0.0
         while not await self._stops_within(wait_s):
             begun = asyncio.get_running_loop().time()
-            status = await self._run_worker()
+            status = await self._run_worker(place)
             lived_s = asyncio.get_running_loop().time() - begun
             wait_s = 0.0 if lived_s > _SOON_S else min(_LONGEST_WAIT_S, max(0.5, 2 * wait_s))
             if self._stopping.is_set():
@@ -98,13 +117,13 @@ class _Supervisor:
             else:
                 _LOG.error("a worker ended with status %d; another is started in %.1f s", status, wait_s)
 
-    async def _run_worker(self) -> int:
-        number = self._listener.fileno()
+    async def _run_worker(self, place: int) -> int:
+        inherited = (self._listener.fileno(), self._shared)
         process = await asyncio.create_subprocess_exec(
             *self._command,
-            str(number),
+            *map(str, (*inherited, place)),
             stdin=PIPE,
-            pass_fds=[number],
+            pass_fds=inherited,
             env=self._environment,
             start_new_session=True,  # Ctrl-C in a terminal reaches the supervisor alone, which passes it on once
         )
@@ -115,6 +134,7 @@ class _Supervisor:
             return await process.wait()
         finally:
             self._running.discard(process)
+            self._shares.leave(place)
 
     async def _stops_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):

@@ -18,6 +18,8 @@ SETTINGS = {
 AT_1, AT_16, AT_64, AS_JSON, AS_BINARY = SETTINGS
 OURS, FASTAPI, ASGI, MLFLOW = "ours", "no-op fastapi", "no-op asgi", "mlflow"
 LIMITS = (FASTAPI, ASGI)
+MOST_OF_A_CORE = 0.15
+"""The share of a core that `wrk` may take from two workers for them to be judged."""
 
 
 @dataclass(kw_only=True)
@@ -50,7 +52,32 @@ class Measured:
             p50_ms=median(load.p50_ms for load in found),
             p99_ms=median(load.p99_ms for load in found),
             n_errors=sum(load.n_errors for load in found),
+            generator_share=median(load.generator_share for load in found),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoWorkers:
+    """Two workers against one, both on the same two cores.
+
+    Attributes:
+        times: Requests per second of two, divided by those of one.
+        generator_share: The share of a core that `wrk` used beside the two.
+        apart: Whether it had a core of its own.
+    """
+
+    times: float
+    generator_share: float
+    apart: bool
+
+    @property
+    def judged(self) -> float | None:
+        """What is judged; None where `wrk` took too much from the workers."""
+        return self.times if self.apart or self.generator_share <= MOST_OF_A_CORE else None
+
+    def __str__(self) -> str:
+        core = "a core of its own" if self.apart else "one of their cores"
+        return f"{self.times:.2f}  (wrk used {self.generator_share:.0%} of {core})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

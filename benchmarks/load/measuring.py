@@ -5,10 +5,11 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 
-from benchmarks.load.figures import AT_64, SETTINGS, Measured
+from benchmarks.load.figures import AT_64, SETTINGS, Measured, TwoWorkers
 from benchmarks.load.forms import Body, Form, Table, http_request
 from benchmarks.load.models import N_BODIES, N_MANY, N_SINGLE, ROOT, Served
 from benchmarks.load.process import NoAnswer, Running, pinned_to, post
@@ -19,6 +20,9 @@ from release_platform.cli.processes import free_port
 TOLERANCE = 1e-9
 N_CHECKED_SINGLY = 50
 START_S = 180.0
+SETTLE_S = 3.0  # which worker gave the first answer does not show, and the other may not have the model yet
+HOLDS_GIL = "scaled"
+"""The model whose predictions hold the GIL in JSON: one worker uses one core, and another can use the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +49,6 @@ class Cores:
     def enough_for_workers(self) -> bool:
         """Whether two workers and the load generator have a core each."""
         return bool(self.load) and self.load[0] not in self.workers
-
-    @property
-    def note_on_workers(self) -> str:
-        """What two workers ran on."""
-        if self.enough_for_workers:
-            return "two cores for the workers, another for wrk"
-        return "wrk ran on the workers' cores, so this says little: it needs three idle cores"
 
     def __str__(self) -> str:
         if not self.load:
@@ -95,11 +92,17 @@ class Bench:
             measured.memory_bytes.append(memory.rss if memory.pss is None else memory.pss)
             measured.shares_counted_once &= memory.pss is not None
 
-    def two_workers(self, server: Server, served: Served, rounds: int) -> float | None:
-        """Returns the requests per second of two workers divided by those of one, both on the cores of two.
+    def two_workers(self, server: Server, served: Served, rounds: int) -> TwoWorkers | None:
+        """Returns how two workers compare with one, both on the cores of two.
 
-        None where the server has no such setting, or it is not alive.
+        Single rows cost `wrk` much, so where it has no core of its own 1,000 rows in JSON are sent. None where that
+        says nothing of the model, the server has no such setting, or requests failed.
         """
+        apart = self.cores.enough_for_workers
+        if not apart and served.name != HOLDS_GIL:
+            return None
+        setting, connections = SETTINGS[AT_64] if apart else ("json", 16)
+        cores = self.cores.load if apart else self.cores.workers
         one, two = Measured(), Measured()
         n_processes: dict[str, int] = {}
         for _ in range(rounds):
@@ -107,15 +110,17 @@ class Bench:
                 port = free_port()
                 with self._start(server, served, port, self.cores.workers, SERVING_WORKERS=workers) as running:
                     self._first_answer_s(running, server, served, port)
-                    load = self._drive(server, served, port, "row", SETTINGS[AT_64][1], self.cores.load)
+                    sleep(SETTLE_S)
+                    load = self._drive(server, served, port, setting, connections, cores)
                     n_processes[workers] = len(running.tree())
-                    measured.loads.setdefault(AT_64, []).append(load)
-        if n_processes["1"] == n_processes["2"]:
-            return None
-        alone, both = one.at(AT_64), two.at(AT_64)
+                    measured.loads.setdefault(setting, []).append(load)
+        alone, both = one.at(setting), two.at(setting)
         assert alone is not None
         assert both is not None
-        return both.per_second / alone.per_second
+        if n_processes["1"] == n_processes["2"] or alone.n_errors or both.n_errors:
+            return None
+        times = both.per_second / alone.per_second
+        return TwoWorkers(times=times, generator_share=both.generator_share, apart=apart)
 
     def _start(self, server: Server, served: Served, port: int, cores: tuple[int, ...], **variables: str) -> Running:
         command = [*pinned_to(cores), *server.command(served, port)]

@@ -1,6 +1,8 @@
 """Drives a server with `wrk`, one thread of it."""
 
+import dataclasses
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -21,12 +23,14 @@ class Load:
         p50_ms: Median latency.
         p99_ms: The latency that 99 % of the requests did not exceed.
         n_errors: Requests that failed: status 400 or above, a broken connection, no answer within a minute.
+        generator_share: The share of a core that `wrk` itself used.
     """
 
     per_second: float
     p50_ms: float
     p99_ms: float
     n_errors: int
+    generator_share: float = 0.0
 
 
 def require_wrk() -> None:
@@ -59,10 +63,17 @@ def drive(port: int, requests: Path, *, connections: int, seconds: int, pinned: 
     """
     words = ["-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={TIMEOUT_S}s", "-s", str(SCRIPT)]
     command = [*pinned, "wrk", *words, f"http://127.0.0.1:{port}", "--", str(requests)]
+    before_s = _children_s()
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 2 * TIMEOUT_S, check=False)
     if done.returncode != 0:
         sys.exit(f"wrk failed:\n{done.stdout}\n{done.stderr}")
-    return read_summary(done.stdout)
+    return dataclasses.replace(read_summary(done.stdout), generator_share=(_children_s() - before_s) / seconds)
+
+
+def _children_s() -> float:
+    """Returns the processor time of all that this process started and that has ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def read_summary(output: str) -> Load:

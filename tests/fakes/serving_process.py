@@ -122,7 +122,7 @@ def main(package: str, *inherited: str) -> int:
     app.add_api_route("/hang", lambda: _sleep(3600))
     app.add_api_route("/pid", os.getpid)
     if inherited:
-        run_worker(server, int(inherited[0]))
+        run_worker(server, inherited)
     else:
         server.run()
     return 0

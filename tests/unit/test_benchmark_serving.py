@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.load import figures, forms
-from benchmarks.load.figures import AS_BINARY, AS_JSON, AT_1, AT_16, AT_64, Aim, Measured
+from benchmarks.load.figures import AS_BINARY, AS_JSON, AT_1, AT_16, AT_64, Aim, Measured, TwoWorkers
 from benchmarks.load.forms import Body, http_request, read_v2
 from benchmarks.load.measuring import Cores
 from benchmarks.load.models import thresholds, without_names
@@ -190,6 +190,11 @@ def test_slower_at_16_connections_misses_all_four_aims_there():
 def test_two_workers_are_judged_by_their_ratio():
     assert missed(contest(), workers=1.69) == ["requests/s, two workers / one"]
     assert [aim.what for aim in figures.aims(contest()) if aim.met is None] == ["requests/s, two workers / one"]
+
+
+@pytest.mark.parametrize(("share", "apart", "judged"), [(0.15, False, 1.6), (0.151, False, None), (0.9, True, 1.6)])
+def test_two_workers_are_judged_where_the_load_generator_takes_little_from_them(share, apart, judged):
+    assert TwoWorkers(times=1.6, generator_share=share, apart=apart).judged == judged
 
 
 def test_what_was_not_measured_or_had_errors_is_not_judged():
