@@ -72,12 +72,10 @@ class Oracle:
         if answer.status == 200:
             assert expected is not None, "an answer that is not finite"
             assert _said(case, answer) == _wanted(case, package, expected), "not the package's predictions"
-        elif expected is None:
+        elif case.untouched or case.protocol == "native" or answer.status >= 500:
+            assert expected is None, f"refused what is good: {answer}"
             assert answer.status == (422 if _is_beyond(package, columns) else 500), answer
-        else:
-            assert not case.untouched, f"refused what is good: {answer}"
-            assert case.protocol != "native", f"refused what is good: {answer}"
-            assert answer.status < 500, answer
+        # else the protocol asks more of what was spoilt than the reference does
 
     def _check_blame(self, case: Case, answer: Answer) -> None:
         if case.blame is None or case.protocol != "native":

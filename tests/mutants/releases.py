@@ -11,7 +11,7 @@ DEFECTS = (
         name="a promotion takes the epoch of its commit, not that of its decision",
         file=_RELEASES,
         old="expected_epoch=facts.head.epoch,",
-        new="expected_epoch=self.store.head(request.model).epoch,",
+        new="expected_epoch=(self.check_ready(facts), self.store.head(request.model).epoch)[1],",
         tests=(f"{_OF_RELEASES}test_a_promotion_that_was_decided_before_another_one_is_told_so",),
     ),
     Defect(
