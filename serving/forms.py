@@ -151,7 +151,8 @@ class Form:
             numbers = np.array(values, dtype=np.float64)
         except OverflowError:  # a whole number of hundreds of digits
             return None
-        total = np.add.reduce(numbers, axis=None)  # quicker than to look at each; it may overflow, then each is
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.add.reduce(numbers, axis=None)  # quicker than to look at each; if it is not finite, each is
         sound = isfinite(total) or (~np.isinf(numbers) if type(None) in types else np.isfinite(numbers)).all()
         return numbers if sound else None
 

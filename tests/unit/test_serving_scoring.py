@@ -88,6 +88,12 @@ def test_nan_stands_for_null_and_for_nothing_else():
         assert (caught.value.field, caught.value.row) == ("n", 1)
 
 
+def test_infinities_that_cancel_each_other_out_are_refused_without_a_warning():
+    with pytest.raises(InvalidInput) as caught:
+        read(b'{"inputs": {"x": [1, -Infinity, Infinity]}}', SINGLE)
+    assert (caught.value.field, caught.value.row) == ("x", 1)
+
+
 def test_a_key_that_stands_twice_is_refused_beside_nan_too():
     for constant in (b"1", b"NaN"):
         with pytest.raises(RequestProblem, match="'x' stands twice"):
