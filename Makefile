@@ -24,7 +24,7 @@ export REASON
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up down backup restore run-pipeline promote serve smoke-test dev e2e test lint types arch check mutants chaos fuzz soak bench bench-install bench-serving bench-judge bench-drift lock clean
+.PHONY: help install install-dev demo up down backup restore run-pipeline promote serve smoke-test dev e2e test lint types arch check mutants chaos fuzz soak bench bench-install bench-serving bench-beside bench-judge bench-drift lock clean
 
 help: ## List all targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -134,6 +134,9 @@ bench-install: install-dev ## What ours is compared with, servers and Evidently,
 
 bench-serving: install ## Our server against its peers and against no-op servers, side by side
 	@$(BIN)/python benchmarks/serving.py
+
+bench-beside: install ## What a shadow and the recording of requests cost the answers, without and with them in turns
+	@$(BIN)/python benchmarks/beside.py
 
 bench-judge: install ## How often the judge of live traffic is wrong, and how soon right, beside other rules
 	@$(BIN)/python benchmarks/judge.py

@@ -1,1 +1,1 @@
-"""What `benchmarks/serving.py` is made of: models, servers, wire forms, load, and figures."""
+"""What `benchmarks/serving.py` and `benchmarks/beside.py` are made of: models, servers, wire forms, load, figures."""

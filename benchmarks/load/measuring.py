@@ -78,15 +78,15 @@ class Bench:
         if server.kind is Kind.OURS:
             measured.empty_start_s.append(self._empty_start_s(server, served))
         port = free_port()
-        with self._start(server, served, port, self.cores.server) as running:
-            measured.first_answer_s.append(self._first_answer_s(running, server, served, port))
+        with self.start(server, served, port, self.cores.server) as running:
+            measured.first_answer_s.append(self.first_answer_s(running, server, served, port))
             offered = self._offered(server, served, port)
             for setting in offered:
                 difference = self._difference(server, served, port, setting)
                 measured.difference = max(measured.difference, difference)
             for name, (setting, connections) in SETTINGS.items():
                 if setting in offered:
-                    load = self._drive(server, served, port, setting, connections, self.cores.load)
+                    load = self.drive(server, served, port, setting, connections, self.cores.load)
                     measured.loads.setdefault(name, []).append(load)
             memory = running.memory()
             measured.memory_bytes.append(memory.rss if memory.pss is None else memory.pss)
@@ -108,10 +108,10 @@ class Bench:
         for _ in range(rounds):
             for measured, workers in ((one, "1"), (two, "2")):
                 port = free_port()
-                with self._start(server, served, port, self.cores.workers, SERVING_WORKERS=workers) as running:
-                    self._first_answer_s(running, server, served, port)
+                with self.start(server, served, port, self.cores.workers, SERVING_WORKERS=workers) as running:
+                    self.first_answer_s(running, server, served, port)
                     sleep(SETTLE_S)
-                    load = self._drive(server, served, port, setting, connections, cores)
+                    load = self.drive(server, served, port, setting, connections, cores)
                     n_processes[workers] = len(running.tree())
                     measured.loads.setdefault(setting, []).append(load)
         alone, both = one.at(setting), two.at(setting)
@@ -122,7 +122,8 @@ class Bench:
         times = both.per_second / alone.per_second
         return TwoWorkers(times=times, generator_share=both.generator_share, apart=apart)
 
-    def _start(self, server: Server, served: Served, port: int, cores: tuple[int, ...], **variables: str) -> Running:
+    def start(self, server: Server, served: Served, port: int, cores: tuple[int, ...], **variables: str) -> Running:
+        """Starts a server with a model; it ends with the `with` block."""
         command = [*pinned_to(cores), *server.command(served, port)]
         environment = server.environment(served, port) | variables
         return Running(command, environment, self.place / f"{server.name.replace(' ', '-')}.log", ROOT)
@@ -130,10 +131,16 @@ class Bench:
     def _empty_start_s(self, server: Server, served: Served) -> float:
         shutil.rmtree(server.variables["SERVING_CACHE_DIR"], ignore_errors=True)
         port = free_port()
-        with self._start(server, served, port, self.cores.server) as running:
-            return self._first_answer_s(running, server, served, port)
+        with self.start(server, served, port, self.cores.server) as running:
+            return self.first_answer_s(running, server, served, port)
 
-    def _first_answer_s(self, running: Running, server: Server, served: Served, port: int) -> float:
+    def first_answer_s(self, running: Running, server: Server, served: Served, port: int) -> float:
+        """Returns the seconds from the start of a server to its first right answer.
+
+        Raises:
+            NoAnswer: It gives none.
+        """
+
         def is_right() -> bool:
             return self._compare(server, served, port, "row", served.golden[:1]) <= TOLERANCE
 
@@ -196,17 +203,29 @@ class Bench:
         n_bodies, n_rows = (N_SINGLE, 1) if setting == "row" else (N_BODIES, N_MANY)
         return np.split(served.different_rows(n_bodies * n_rows, seed=11), n_bodies)
 
-    def _drive(
-        self, server: Server, served: Served, port: int, setting: str, connections: int, cores: tuple[int, ...]
+    def drive(
+        self,
+        server: Server,
+        served: Served,
+        port: int,
+        setting: str,
+        connections: int,
+        cores: tuple[int, ...],
+        pause_ms: int = 0,
     ) -> Load:
+        """Returns what a server did under load, after a warm-up."""
         form = server.forms.by_setting[setting]
         assert form is not None
         path = form.path.format(model=served.name)
         bodies = [form.write(served.columns, rows) for rows in self._rows(served, setting)]
         requests = self.place / "requests"
         write_requests(requests, [http_request(path, port, body) for body in bodies])
-        words = pinned_to(cores)
-        drive(port, requests, connections=connections, seconds=max(1, self.seconds // 3), pinned=words)
+
+        def drive_for(seconds: int) -> Load:
+            pinned = pinned_to(cores)
+            return drive(port, requests, connections=connections, seconds=seconds, pinned=pinned, pause_ms=pause_ms)
+
+        drive_for(max(1, self.seconds // 3))
         # What the end of the warm-up left in the queue of a slow server would be counted against it.
         post(port, path, bodies[0])
-        return drive(port, requests, connections=connections, seconds=self.seconds, pinned=words)
+        return drive_for(self.seconds)

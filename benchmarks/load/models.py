@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,11 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
         "preprocessing": {"numeric": "standardize"},
     },
 }
+SHADOWS: dict[str, dict[str, Any]] = {
+    "boosted": ESTIMATORS["boosted"] | {"parameters": {"max_iter": 90, "early_stopping": False}},
+    "scaled": ESTIMATORS["scaled"] | {"parameters": {"C": 0.4, "max_iter": 1000}},
+}
+"""The version that is a shadow beside each of them: as heavy as it, but another."""
 N_SINGLE = 256
 N_MANY = 1000
 N_BODIES = 8
@@ -122,32 +127,65 @@ def without_names(pipeline: Any) -> Pipeline:
     return Pipeline([*steps, ("estimator", pipeline[-1])])
 
 
-def write_projects(models: Path) -> None:
-    """Writes a `defs.yaml` for each model: the example's columns with another estimator."""
+def write_project(models: Path, name: str, estimator: Mapping[str, Any]) -> None:
+    """Writes the `defs.yaml` of a model: the example's columns with another estimator."""
     example = yaml.safe_load(EXAMPLE.read_text())
-    for name, estimator in ESTIMATORS.items():
-        place = models / name
-        place.mkdir(parents=True, exist_ok=True)
-        for package in (models, place):
-            (package / "__init__.py").touch()
-        gates = [{"name": "floor", "metric": "roc_auc", "minimum": 0.95}]
-        attributes = example["attributes"] | {"name": name, "estimator": estimator, "gates": gates}
-        (place / "defs.yaml").write_text(yaml.safe_dump({"type": example["type"], "attributes": attributes}))
+    place = models / name
+    place.mkdir(parents=True, exist_ok=True)
+    for package in (models, place):
+        (package / "__init__.py").touch()
+    gates = [{"name": "floor", "metric": "roc_auc", "minimum": 0.95}]
+    attributes = example["attributes"] | {"name": name, "estimator": dict(estimator), "gates": gates}
+    (place / "defs.yaml").write_text(yaml.safe_dump({"type": example["type"], "attributes": attributes}))
 
 
 def release(home: Path, names: Sequence[str]) -> None:
     """Trains, registers and promotes these models in a home, as an operator would; those in Production stay."""
-    models = home.parent / "models"
-    write_projects(models)
-    environment = {"RELEASE_HOME": str(home), "RELEASE_MODELS": str(models), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    for name, estimator in ESTIMATORS.items():
+        write_project(projects(home), name, estimator)
     services = Services(Settings(home=home))
     for name in names:
         if home.exists() and services.store.head(name).production is not None:
             continue
         print(f"  release run and promote {name} ...", flush=True)
-        command = [sys.executable, "-m", "release_platform"]
-        for words in (["run", name], ["promote", name, "--reason", "to be measured"]):
-            run([*command, *words], environment | {"PYTHONPATH": python_path()}, ROOT)
+        operate(home, "run", name)
+        operate(home, "promote", name, "--reason", "to be measured")
+
+
+def shadow(home: Path, name: str) -> str:
+    """Returns the name of a model that serves what another serves, and has a shadow that is asked everything.
+
+    It is released when there is none. Its rollout stays in the shadow stage: nothing carries it on here.
+    """
+    shadowed = f"{name}_shadowed"
+    services = Services(Settings(home=home))
+    for estimator, strategy in ((ESTIMATORS[name], "all_at_once"), (SHADOWS[name], "shadow")):
+        write_project(projects(home), shadowed, estimator)
+        head = services.store.head(shadowed)
+        if (head.shadow if strategy == "shadow" else head.production) is None:
+            print(f"  release run and promote {shadowed} --strategy {strategy} ...", flush=True)
+            operate(home, "run", shadowed)
+            operate(home, "promote", shadowed, "--reason", "to be measured", "--strategy", strategy)
+    beside = services.store.head(shadowed).shadow
+    if beside is None or beside.weight != 1.0:
+        sys.exit(f"{shadowed}: no version is mirrored at share 1.0 in {home}; give another --home")
+    return shadowed
+
+
+def operate(home: Path, *words: str) -> None:
+    """Runs a command of `release` on the models of a home."""
+    environment = {
+        "RELEASE_HOME": str(home),
+        "RELEASE_MODELS": str(projects(home)),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONPATH": python_path(),
+    }
+    run([sys.executable, "-m", "release_platform", *words], environment, ROOT)
+
+
+def projects(home: Path) -> Path:
+    """Returns where the projects of the models of a home are written."""
+    return home.parent / "models"
 
 
 def python_path() -> str:

@@ -1,4 +1,6 @@
--- Sends the requests of a file in turns. The file holds "<n bytes>\n<request>" again and again.
+-- Sends the requests of a file in turns. The file holds "<n bytes>\n<request>" again and again. With a second argument
+-- each connection rests that many milliseconds on average, evenly spread from half to one and a half times as many,
+-- between an answer and the next request. Latency counts from when the request is sent.
 local requests, turn = {}, 0
 
 function init(args)
@@ -7,6 +9,13 @@ function init(args)
     requests[#requests + 1] = file:read(tonumber(size))
   end
   file:close()
+  local pause_ms = tonumber(args[2] or 0)
+  if pause_ms > 0 then
+    math.randomseed(1)
+    function delay()
+      return math.random(math.floor(pause_ms / 2), math.ceil(pause_ms * 3 / 2))
+    end
+  end
 end
 
 function request()

@@ -48,7 +48,9 @@ def write_requests(path: Path, requests: Sequence[bytes]) -> None:
     path.write_bytes(b"".join(b"%d\n%s" % (len(request), request) for request in requests))
 
 
-def drive(port: int, requests: Path, *, connections: int, seconds: int, pinned: Sequence[str]) -> Load:
+def drive(
+    port: int, requests: Path, *, connections: int, seconds: int, pinned: Sequence[str], pause_ms: int = 0
+) -> Load:
     """Returns what a server did under load.
 
     Args:
@@ -57,12 +59,13 @@ def drive(port: int, requests: Path, *, connections: int, seconds: int, pinned: 
         connections: How many requests are under way at the same time.
         seconds: How long, at least 1.
         pinned: The words before the command that pin it to a core.
+        pause_ms: How long each connection rests between an answer and the next request, on average; 0: not at all.
 
     Raises:
         SystemExit: `wrk` failed; its output is shown.
     """
     words = ["-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={TIMEOUT_S}s", "-s", str(SCRIPT)]
-    command = [*pinned, "wrk", *words, f"http://127.0.0.1:{port}", "--", str(requests)]
+    command = [*pinned, "wrk", *words, f"http://127.0.0.1:{port}", "--", str(requests), str(pause_ms)]
     before_s = _children_s()
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 2 * TIMEOUT_S, check=False)
     if done.returncode != 0:
