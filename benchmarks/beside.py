@@ -2,7 +2,7 @@
 
 Two servers run at the same time, one without the thing and one with it. They are measured in turns (A B, B A, ...), at
 16 connections with single rows. Each round starts both anew. The ratios of the pairs count: their median, and how they
-are spread.
+are spread. A promise is not judged where the pairs are too few or disagree too much, as they do on a busy machine.
 
 A shadow: both serve the same fitted model, and one has a version beside it that is mirrored at share 1.0, put there by
 a real rollout. The promise is that p99 stays within 5 %. The shadow answers after the client has its answer, in a

@@ -51,21 +51,37 @@ def test_the_interval_of_the_median_holds_it_as_often_as_it_says():
 
 @pytest.mark.parametrize(("times", "met"), [(1.049, True), (1.051, False)])
 def test_p99_beside_a_shadow_may_be_five_percent_more(times, met):
-    assert shadow_promise(pairs("p99_ms", [times]), asked=1.0).met is met
+    assert shadow_promise(pairs("p99_ms", [times] * 6), asked=1.0).met is met
 
 
 @pytest.mark.parametrize(("asked", "met"), [(0.989, None), (0.99, True)])
 def test_a_shadow_that_was_asked_too_little_is_not_judged(asked, met):
-    assert shadow_promise(pairs("p99_ms", [1.0]), asked=asked).met is met
+    assert shadow_promise(pairs("p99_ms", [1.0] * 6), asked=asked).met is met
 
 
 @pytest.mark.parametrize(("times", "met"), [(0.951, True), (0.949, False)])
 def test_recording_may_take_five_percent_of_the_throughput(times, met):
-    assert recording_promise(pairs("per_second", [times])).met is met
+    assert recording_promise(pairs("per_second", [times] * 6)).met is met
 
 
 def test_promises_go_by_the_median_of_the_pairs():
-    assert recording_promise(pairs("per_second", [0.5, 0.96, 0.97])).found == pytest.approx(0.96)
+    ratios = [0.5, *[0.96] * 9, 0.97]
+    assert recording_promise(pairs("per_second", ratios)).found == pytest.approx(0.96)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "met"),
+    [
+        ([0.99] * 5, None),  # too few
+        ([0.9, 0.92, 0.98, 1.0, 1.02, 1.04], None),  # the interval is wide and holds 0.95
+        ([0.92, 0.94, 0.96, 0.97, 0.98, 1.0], True),  # narrow
+        ([0.92, 0.93, 0.93, 0.94, 0.95, 0.97], False),
+        ([0.96, 1.0, 1.1, 1.2, 1.3, 1.4], True),  # wide, but all of it is on one side
+        ([0.3, 0.4, 0.5, 0.6, 0.7, 0.8], False),
+    ],
+)
+def test_a_promise_is_judged_when_the_pairs_agree_enough_to_say_it(ratios, met):
+    assert recording_promise(pairs("per_second", ratios)).met is met
 
 
 def test_pairs_in_which_requests_failed_are_shown_and_not_judged():
