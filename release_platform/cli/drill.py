@@ -1,12 +1,15 @@
 """`release drill`: shows that a rollback works, by making one under load and coming back."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
+from uuid import uuid4
 
 import typer
 
 from release_platform.cli.console import out, show_json
 from release_platform.cli.options import Actor, Json, Model
-from release_platform.domain.drill import Drilled, Outcome
+from release_platform.domain.drill import Drilled, Outcome, find_drill, find_unfinished
+from release_platform.domain.ledger import LedgerRow
 
 
 def drill(
@@ -18,7 +21,8 @@ def drill(
     """Swap Production to the previous version and back under load, compare every answer, and record the time.
 
     Both moves are rollbacks in the ledger. Every server of RELEASE_SERVING_URL is asked golden rows meanwhile. Where a
-    drill was cut off before, this brings Production back instead, and ends with exit code 5.
+    drill was cut off before, this brings Production back instead, and ends with exit code 5. With --json, what a drill
+    that failed showed is printed as well; where none was made, nothing is.
     Exit code 7: an answer was wrong or a server did not swap; 6: a server does not answer before it; 5: no drill now.
 
     Examples:
@@ -31,16 +35,31 @@ def drill(
     from release_platform.defs.drill import drill_id_of
 
     running.project(model)
+    drills, run_id = running.services().store.drills, str(uuid4())
+    ids = [drill_id_of(run_id, model), *_cut_off(running.services().store.ledger(model))]
     form: dict[str, Any] = {"model": model, "actor": running.operator(actor)}
     form |= {"reason": reason} if reason else {}
-    run_id, _ = running.run_job("drill", config={"ops": {"swap_and_return": {"config": form}}})
-    found = running.services().store.drills.find(drill_id_of(run_id, model))
+    try:
+        running.run_job("drill", config={"ops": {"swap_and_return": {"config": form}}}, run_id=run_id)
+    except Exception:  # whatever it is, a script is told what was kept, and `main` says what it is
+        kept = next(filter(None, map(drills.find, ids)), None) if json else None
+        if kept is not None:
+            show_json(kept.to_json())
+        raise
+    found = drills.find(ids[0])
     assert found is not None
     assert found.outcome is Outcome.READY
     if json:
         show_json(found.to_json())
         return
     _show(found)
+
+
+def _cut_off(rows: Iterable[LedgerRow]) -> list[str]:
+    """Returns the id of the drill that is brought back instead of a new one, if there is one."""
+    row = find_unfinished(rows)
+    of = None if row is None else find_drill(row)
+    return [] if of is None else [of[0]]
 
 
 def _show(found: Drilled) -> None:

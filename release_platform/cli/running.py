@@ -102,14 +102,24 @@ def instance() -> dg.DagsterInstance:
 
 
 def run_job(
-    name: str, *, config: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None
+    name: str,
+    *,
+    config: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    run_id: str | None = None,
 ) -> tuple[str, Progress]:
     """Runs a job to its end and returns its run id and what was shown.
+
+    Args:
+        name: The job.
+        config: Its run config.
+        tags: Tags of its run.
+        run_id: The id of its run, for who looks at what a failed one left; None for a new one.
 
     Raises:
         ReleaseError: What stopped it.
     """
-    run_id = str(uuid.uuid4())
+    run_id = run_id or str(uuid.uuid4())
     job = definitions().resolve_job_def(name)
     status = "FAILED"
     with instance() as on, Progress(err) as progress, beating(on, run_id) as alive:

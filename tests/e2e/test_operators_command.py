@@ -18,7 +18,7 @@ import pytest
 from release_platform.domain.policy import RequestState
 from tests.chaos.operations import MODEL, POLICY, Parts, Place, log_package, open_parts, register
 from tests.fakes.operators import write_model
-from tests.fakes.packages import build_linear_classifier, manifest_of
+from tests.fakes.packages import build_linear_classifier, build_onnx_classifier, manifest_of
 from tests.fakes.server import until
 from tests.integration.homes import BIN, Command, Done, blank_home, environment_of, free_port, warm_release
 
@@ -62,8 +62,9 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     shutil.copytree(blank_home(), place.home)
     write_model(place.home / "models")
     parts = open_parts(place)
-    for n, name in enumerate(("first", "second")):
-        package = build_linear_classifier(folder / "packages" / name, n_rows=300 + n)
+    packages = [build_linear_classifier(folder / "packages" / str(n), n_rows=300 + n) for n in range(2)]
+    packages.append(build_onnx_classifier(folder / "packages" / "2"))  # its columns have other names
+    for name, package in zip(("first", "second", "third"), packages, strict=True):
         log_package(place, parts.store, name, package, manifest_of(package), folder / "artifacts")
         register(parts, name)
     port, log = free_port(), folder / "api.log"
@@ -211,3 +212,33 @@ def test_the_key_shows_neither_among_the_processes_nor_in_any_file_but_its_own(t
     assert [path for path in files if secret in path.read_bytes()] == []
     assert "ada (key " in team.log.read_text()
     assert json.dumps(dict(os.environ)).count(key) == 0
+
+
+# Drills
+
+
+def promote(team: Team, version: str) -> None:
+    team.parts.releases.request(MODEL, version=version, actor="ada", reason="next", request_id=f"to {version}")
+    team.parts.releases.approve(f"to {version}", actor="grace", reason="", policy=POLICY)
+    team.parts.releases.promote(f"to {version}", POLICY)
+
+
+def test_a_drill_that_failed_says_as_json_what_it_showed(team: Team) -> None:
+    promote(team, "3")
+    epoch = team.parts.store.head(MODEL).epoch
+    beside = {"RELEASE_REQUIRE_KEYS": "false", "RELEASE_SERVING_URL": "http://127.0.0.1:1"}
+    done = team.here("drill", MODEL, "--json", **beside)
+    assert (done.exit_code, done.json["outcome"]) == (7, "not_ready"), done.err
+    assert (done.json["home"], done.json["away"], done.json["n_requests"]) == ("3", "1", 0)
+    assert done.json["problems"][0] in done.err
+    assert team.parts.store.head(MODEL).epoch == epoch
+    none = team.here("drill", MODEL, "--json", **(beside | {"RELEASE_SERVING_URL": ""}))
+    assert (none.exit_code, none.out) == (5, ""), "no drill was made"
+    assert "names no server" in none.err
+
+
+def test_a_drill_that_was_cut_off_is_said_as_json_when_it_is_brought_back(team: Team) -> None:
+    team.parts.releases.rollback(MODEL, to="1", actor="ada", reason="drill: cut", request_id="cut#drill-there")
+    done = team.here("drill", MODEL, "--json", RELEASE_REQUIRE_KEYS="false")
+    assert (done.exit_code, done.json["drill_id"], done.json["outcome"]) == (5, "cut", "cut_off"), done.err
+    assert team.production == "3"
