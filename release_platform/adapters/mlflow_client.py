@@ -1,10 +1,12 @@
 """The MLflow client and the one place where MLflow's errors become ours."""
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from release_platform.domain.errors import NotFound, Refused, ReleaseError, Unavailable
@@ -12,6 +14,7 @@ from release_platform.domain.errors import NotFound, Refused, ReleaseError, Unav
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_SQLITE = "sqlite:///"
 _MISSING = {"RESOURCE_DOES_NOT_EXIST", "ENDPOINT_NOT_FOUND"}
 _REFUSED = {"INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST", "PERMISSION_DENIED", "INVALID_STATE"}
 
@@ -27,7 +30,37 @@ def mlflow_client(tracking_uri: str) -> "MlflowClient":
     with mlflow_errors(tracking_uri):
         from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        with _alone_at_schema(tracking_uri):
+            return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def wait_for_schema(tracking_uri: str) -> None:
+    """Makes the schema of an embedded MLflow that has none, and waits while another process makes it.
+
+    A server that is started after that finds it whole. An MLflow server makes its own: nothing is done for it.
+    """
+    file = _embedded_file(tracking_uri)
+    if file is not None and not file.exists():
+        mlflow_client(tracking_uri)
+    with _alone_at_schema(tracking_uri):
+        pass
+
+
+@contextmanager
+def _alone_at_schema(tracking_uri: str) -> Iterator[None]:
+    """Lets one process at a time open an embedded MLflow: two that make its tables together break each other."""
+    file = _embedded_file(tracking_uri)
+    if file is None or not os.access(file.parent, os.W_OK):  # who may not write makes no tables either
+        yield
+        return
+    with file.with_name(f"{file.name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # closing the file, and the end of the process, let go of it
+        yield
+
+
+def _embedded_file(tracking_uri: str) -> Path | None:
+    path = tracking_uri.removeprefix(_SQLITE)
+    return Path(path.partition("?")[0]) if path != tracking_uri else None
 
 
 @contextmanager

@@ -102,8 +102,9 @@ def _receiver(number: int, text: str, secret: str) -> Receiver:
     if text != url or parts.hostname == SLACK_HOST:
         return Receiver(url=url, slack=True)
     if len(secret) < SECRET_CHARACTERS:
+        wrong = "is too short" if secret else "is not set"
         raise SpecError(
-            f"messages to {Receiver(url=url).name} cannot be signed: RELEASE_NOTIFY_SECRET is too short",
+            f"messages to {Receiver(url=url).name} cannot be signed: RELEASE_NOTIFY_SECRET {wrong}",
             remedy=f"set it to {SECRET_CHARACTERS} random characters or more, and give it to the receiver",
             field="RELEASE_NOTIFY_SECRET",
         )

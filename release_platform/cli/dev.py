@@ -39,6 +39,7 @@ def dev(
 
         RELEASE_PROFILE=local release dev
     """
+    from release_platform.adapters.mlflow_client import wait_for_schema
     from release_platform.profiles import Profile
     from release_platform.settings import Settings
 
@@ -57,6 +58,7 @@ def dev(
                 processes, mlflow = running.enter_context(_with_servers(settings, ports["mlflow"], s3_port))
             else:
                 processes = running.enter_context(Processes(logs))
+                wait_for_schema(mlflow_database(settings.root))  # `release run` may make it in another terminal
                 mlflow = mlflow_command(settings.root, ports["mlflow"])
             _start(processes, ports, mlflow)
             err.print("Ctrl-C stops all of them.")
@@ -138,10 +140,15 @@ def _start(processes: Processes, ports: dict[str, int], mlflow: list[str]) -> No
 MLFLOW_ENV = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
+def mlflow_database(home: Path) -> str:
+    """Returns the address of the embedded default's database."""
+    return f"sqlite:///{home / 'mlflow.db'}"
+
+
 def mlflow_command(home: Path, port: int) -> list[str]:
     """Returns the command of an MLflow server over the embedded default's database and artefacts."""
     return [
-        *_mlflow(port, f"sqlite:///{home / 'mlflow.db'}"),
+        *_mlflow(port, mlflow_database(home)),
         *("--default-artifact-root", (home / "artifacts").as_uri(), "--no-serve-artifacts"),
     ]
 

@@ -17,7 +17,7 @@ def build_message_sensor() -> dg.SensorDefinition:
         name="message_sensor",
         minimum_interval_seconds=SENSOR_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Delivers the messages of rollbacks and aborts to RELEASE_NOTIFY_URL.",
+        description="Delivers the messages of rollbacks, aborts and drift to RELEASE_NOTIFY_URL.",
     )
     def message_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SkipReason:
         settings = platform.services.settings

@@ -182,5 +182,6 @@ def test_an_address_that_is_none_is_refused_and_not_shown(url: str) -> None:
 
 def test_messages_are_not_sent_unsigned() -> None:
     assert receivers_of(SLACK, "")
-    with pytest.raises(SpecError, match=r"messages to ops\.example cannot be signed"):
-        receivers_of("https://ops.example/token", SECRET[1:])
+    for secret, wrong in (("", "is not set"), (SECRET[1:], "is too short")):
+        with pytest.raises(SpecError, match=rf"to ops\.example cannot be signed: RELEASE_NOTIFY_SECRET {wrong}"):
+            receivers_of("https://ops.example/token", secret)
