@@ -55,6 +55,7 @@ def observe_store(store: ReleaseStore, model: str) -> StoreView:
         approvals=tuple(approval for request in requests for approval in store.approvals(request.request_id)),
         policies=store.policies(),
         tracked=store.tracking(model),
+        replays=store.replays.all_of(model),
     )
 
 

@@ -41,6 +41,17 @@ class ReplayStore:
             row = connection.execute(query).mappings().first()
         return None if row is None else _replay_from(row)
 
+    def all_of(self, model: str) -> tuple[Replay, ...]:
+        """Returns what every replay of a model showed, in the order in which they were made.
+
+        Raises:
+            IntegrityError: One was changed in the database.
+        """
+        query = _replays.select().where(_replays.c.model == model).order_by(_replays.c.at)
+        with self._transactions.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        return tuple(_replay_from(row) for row in rows)
+
 
 def _replay_from(row: Mapping[Any, Any]) -> Replay:
     with readable(f"the replay of {row['model']} version {row['version']}"):

@@ -10,6 +10,7 @@ import dagster as dg
 from release_platform.adapters.model_package import load_package
 from release_platform.defs.naming import asset_key, link, stage_asset
 from release_platform.defs.resources import Platform, latest_record
+from release_platform.defs.retraining import started_by
 from release_platform.defs.selftest import proof_of
 from release_platform.domain.errors import GatesNotPassed, Refused, ReleaseError, Unavailable
 from release_platform.domain.evidence import EvaluationReport
@@ -60,7 +61,7 @@ def build_registered_version(project: Project) -> dg.AssetsDefinition:
         head = platform.services.releases.stage(
             registration,
             actor=platform.services.settings.acting,
-            reason="every blocking gate passed",
+            reason=f"every blocking gate passed{started_by(context.run, spec.name)}",
             key=key,
         )
         services, trained = platform.services, evaluation_report.trained

@@ -129,6 +129,11 @@ def _is_by_hand(run: dg.DagsterRun) -> bool:
     return copied or RETRAIN_TAG not in run.tags
 
 
+def started_by(run: dg.DagsterRun, model: str) -> str:
+    """Returns what a ledger row says of a run that no person started; nothing of a person's."""
+    return "" if _is_by_hand(run) else f"; started by retrain_{model}: {run.tags.get(WHY_TAG, run.tags[RETRAIN_TAG])}"
+
+
 def _find_new_data(project: Project, instance: dg.DagsterInstance) -> Wanted | Wait | None:
     """Returns that the source holds other data than the newest features are of, or why nothing can be said."""
     name = project.spec.name

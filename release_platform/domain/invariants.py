@@ -34,6 +34,7 @@ from release_platform.domain.policy import (
     same_person,
 )
 from release_platform.domain.projection import What
+from release_platform.domain.replay import Replay
 from release_platform.domain.spec import PolicySpec
 
 LINEAGE = 0
@@ -176,6 +177,7 @@ def _decided(row: LedgerRow, registration: Registration, request: PromotionReque
             staged_at=datetime.fromisoformat(staged[-1]) if staged else None,
             approvals=[approval for approval in store.approvals if approval.approved_at <= at],
             now=at,
+            replay=_replay_then(row.version, at, store),
         )
     )
     what = f"{'promotes' if row.move is Move.PROMOTED else 'gives traffic to'} version {row.version}"
@@ -184,6 +186,12 @@ def _decided(row: LedgerRow, registration: Registration, request: PromotionReque
     freeze = find_freeze(policy.freeze, datetime.fromisoformat(row.at))
     if begun is not row and freeze is not None:
         yield 2, subject, f"{what} too early: {freeze.said}"
+
+
+def _replay_then(version: str, at: datetime, store: StoreView) -> Replay | None:
+    """Returns the last replay of a version that was made until then; a later one was not known to whoever decided."""
+    made = [one for one in store.replays if one.candidate.version == version and datetime.fromisoformat(one.at) <= at]
+    return made[-1] if made else None
 
 
 def _begun(row: LedgerRow, rows: tuple[LedgerRow, ...]) -> LedgerRow:

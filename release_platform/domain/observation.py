@@ -9,6 +9,7 @@ from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.lifecycle import Head
 from release_platform.domain.policy import Approval, PromotionRequest, Registration
 from release_platform.domain.projection import Deviation, Shown
+from release_platform.domain.replay import Replay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class StoreView:
         approvals: All approvals of these requests.
         policies: The terms of each policy that something was promoted under, by its digest.
         tracked: The Dagster run of each MLflow run that the platform opened.
+        replays: What every replay of the model showed, in the order in which they were made.
     """
 
     head: Head
@@ -36,6 +38,7 @@ class StoreView:
     approvals: tuple[Approval, ...]
     policies: Mapping[str, Mapping[str, Any]]
     tracked: Mapping[str, str]
+    replays: tuple[Replay, ...] = ()
 
     @property
     def present(self) -> tuple[Registration, ...]:

@@ -14,8 +14,10 @@ from release_platform.domain.ledger import LedgerRow, fold, genesis, rollout_mov
 from release_platform.domain.lifecycle import Head, Move, advance
 from release_platform.domain.observation import Observation, StoreView
 from release_platform.domain.policy import Approval, PromotionRequest, RequestState, binding
+from release_platform.domain.replay_spec import ReplaySpec
 from release_platform.domain.spec import PolicySpec
 from tests.unit.test_policy import NOW, REGISTRATION, REQUEST, gate
+from tests.unit.test_replay import replay, side
 
 POLICY = PolicySpec(approvals=1, approvals_expire_s=60)
 FIRST = replace(REGISTRATION, version="1", baseline=None)
@@ -169,3 +171,19 @@ def test_taking_a_share_away_needs_nobody() -> None:
     by_judge = share(0.0, 1, actor="rollout", evidence="")
     closed: PromotionRequest = replace(REQUESTS[1], state=RequestState.REFUSED)
     assert found(*SERVED, share(0.1, 0), by_judge, requests=(REQUESTS[0], closed)) == []
+
+
+def test_a_demanded_replay_counts_that_was_made_until_the_decision() -> None:
+    policy = PolicySpec(replay=ReplaySpec())
+    first = replace(SERVED[1], evidence=binding(FIRST, policy))
+    moves = (SERVED[0], first, SERVED[2], share(0.1, 0, at_s=60, evidence=binding(REGISTRATION, policy)))
+    candidate = replace(side("2"), digest=REGISTRATION.digest)
+    good = replace(replay(), candidate=candidate, at=_text(30))
+    assert found(*moves, policy=policy, replays=(good,)) == []
+    later = replace(replay(flips=200), candidate=candidate, at=_text(90))
+    assert found(*moves, policy=policy, replays=(good, later)) == []
+    for made, why in (((), "it was not replayed"), ((replace(good, at=_text(90)),), "it was not replayed")):
+        (said,) = found(*moves, policy=policy, replays=made)
+        assert f"gives traffic to version 2 too early: {why}" in said
+    (said,) = found(*moves, policy=policy, replays=(replace(later, at=_text(30)),))
+    assert "too early: replay_flips failed" in said
