@@ -16,13 +16,20 @@ from typing import Any, cast
 import dagster as dg
 import httpx
 import pytest
+import uvicorn
 from pydantic import SecretStr
 
+from release_platform.adapters.api_keys import ApiKeyFile
 from release_platform.adapters.clock import SystemClock
+from release_platform.adapters.key_ring import KeyRing
+from release_platform.adapters.operators_api import OperatorsApi
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.servers import Servers
+from release_platform.api.app import create_app
+from release_platform.cli import remote
 from release_platform.defs.drill import CHECK, DAILY, SCHEDULE, build_drill
 from release_platform.defs.naming import asset_key
+from release_platform.domain.api_keys import Scope
 from release_platform.domain.drill import Drilled, Outcome, find_unfinished
 from release_platform.domain.errors import NotFound, Refused, SpecError, Unavailable, VerificationFailed
 from release_platform.domain.freeze import FreezeWindow
@@ -38,10 +45,11 @@ from release_platform.settings import Settings
 from release_platform.standing import rollback_status
 from tests.fakes.clock import FakeClock
 from tests.fakes.meddler import as_it_is, last_bit, meddling
+from tests.fakes.operators import write_model
 from tests.fakes.packages import CANCER_INPUTS, build_linear_classifier, build_onnx_classifier
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.rollout_world import MODEL, World
-from tests.fakes.server import running, settings_for, until_version
+from tests.fakes.server import on_a_thread, running, settings_for, until, until_version
 from tests.fakes.servers import FakeServers
 
 ROW = dict.fromkeys(CANCER_INPUTS, 1.5)
@@ -301,6 +309,66 @@ def test_no_drill_while_a_rollout_of_the_model_runs(live: Live) -> None:
         assert live.world.store.head(MODEL).epoch == epoch
     finally:
         live.world.order(RolloutOrder.ABORT)
+
+
+# Through the operators' API
+
+
+@pytest.fixture(scope="module")
+def api(live: Live) -> Iterator[tuple[str, dict[str, str]]]:
+    """The address of the operators' API of this platform, and the keys of who may call it."""
+    write_model(live.world.home / "models", MODEL)
+    file = ApiKeyFile(live.world.home / "api-keys.json")
+    scopes = {"grace": Scope.OPERATOR, "ada": Scope.OPERATOR, "reader": Scope.READ}
+    keys = {name: file.create(name, [scope])[1] for name, scope in scopes.items()}
+    app = create_app(services_of(live.world, live.urls), KeyRing(live.world.home / "api-keys.json"))
+    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=3)
+    with on_a_thread(uvicorn.Server(config)) as url:
+        yield url, keys
+
+
+@pytest.mark.timeout(300)
+def test_a_drill_is_begun_once_by_one_caller_and_polled_by_all(live: Live, api: tuple[str, dict[str, str]]) -> None:
+    url, keys = api
+    client = httpx.Client(base_url=f"{url}/v1/models/{MODEL}", timeout=30)
+
+    def begin(name: str, **body: str) -> httpx.Response:
+        headers = {"idempotency-key": "one", "x-api-key": keys[name]}
+        return client.post("/drills", json=body, headers=headers)
+
+    def look() -> dict[str, Any]:
+        found: dict[str, Any] = client.get(f"/drills/{drill_id}", headers={"x-api-key": keys["reader"]}).json()
+        return found
+
+    with client:
+        assert begin("reader").status_code == 403
+        first = begin("grace", reason="the holidays")
+        assert (first.status_code, first.json()["state"]) == (202, "under_way")
+        drill_id = first.json()["drill_id"]
+        assert first.headers["location"] == f"/v1/models/{MODEL}/drills/{drill_id}"
+        other = begin("ada")
+        assert (other.status_code, f"drill {drill_id} of grace is under way" in other.json()["detail"]) == (409, True)
+        assert begin("grace", reason="the holidays").json() == first.json()
+        until(lambda: look()["state"] != "under_way", within_s=120)
+        assert begin("grace", reason="the holidays").json() == look()
+        assert client.get("/drills/none", headers={"x-api-key": keys["reader"]}).status_code == 404
+        shown = look()
+    assert (shown["state"], shown["problem"], shown["drill"]["outcome"]) == ("ended", None, "ready"), shown
+    assert live.world.store.drills.find(drill_id) == Drilled.from_json(shown["drill"])
+    moves = [row for row in live.world.store.ledger(MODEL) if row.request_id.startswith(drill_id)]
+    assert [(row.version, row.actor, row.reason) for row in moves] == [
+        ("1", "grace", "drill: the holidays"),
+        ("2", "grace", "drill: the holidays"),
+    ]
+
+
+def test_an_operator_elsewhere_brings_back_what_was_cut_off(live: Live, api: tuple[str, dict[str, str]]) -> None:
+    url, keys = api
+    live.cut_off()
+    with httpx.HTTPTransport() as transport:
+        found = remote.drill(OperatorsApi(url, keys["grace"], transport=transport), MODEL, "is it back?")
+    assert (found.drill_id, found.outcome) == (f"d{live.n_drills}", Outcome.CUT_OFF)
+    assert live.world.store.ledger(MODEL)[-1].actor == "grace"
 
 
 # In Dagster
