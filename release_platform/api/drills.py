@@ -55,7 +55,7 @@ class AskedDrills:
             last = self._last.get(order.model)
             if last is not None and last.order.drill_id == order.drill_id:
                 return
-            if self._services.store.drills.find(order.drill_id) is not None:
+            if self._is_known(order.model, order.drill_id):
                 return
             if last is not None and not last.end.done():
                 raise Refused(
@@ -68,7 +68,7 @@ class AskedDrills:
         """Returns where a drill stands.
 
         Raises:
-            NotFound: There is no such drill, or it was lost before it moved anything.
+            NotFound: There is no such drill, it was lost before it moved anything, or another process knows of it.
             Unavailable: The release store does not answer.
         """
         last = self._last.get(model)
@@ -77,14 +77,23 @@ class AskedDrills:
         found = self._services.store.drills.find(drill_id)
         if found is not None and found.model == model:
             return _answer(model, drill_id, DrillState.ENDED, drill=found)
-        row = find_unfinished(self._services.store.ledger(model))
-        of = None if row is None else find_drill(row)
-        if of is not None and of[0] == drill_id:  # of another process, or it was cut off
+        if self._is_between(model, drill_id):
             return _answer(model, drill_id, DrillState.UNDER_WAY)
         raise NotFound(
-            f"{model}: there is no drill {drill_id}, or it was lost before it moved anything",
-            remedy="ask for a drill again",
+            f"{model}: there is no drill {drill_id}, it was lost before it moved anything, "
+            "or only another process of the operators' API knows of it",
+            remedy=f"look at `release status {model}`, then drill again",
         )
+
+    def _is_known(self, model: str, drill_id: str) -> bool:
+        """Whether another process made this drill, or is making it, so that sent again it must not begin here."""
+        return self._services.store.drills.find(drill_id) is not None or self._is_between(model, drill_id)
+
+    def _is_between(self, model: str, drill_id: str) -> bool:
+        """Whether a drill is between its moves: in another process, or it was cut off."""
+        row = find_unfinished(self._services.store.ledger(model))
+        of = None if row is None else find_drill(row)
+        return of is not None and of[0] == drill_id
 
     def _carry_out(self, order: Order, policy: PolicySpec) -> Drilled:
         try:

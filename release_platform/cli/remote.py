@@ -9,11 +9,13 @@ from urllib.parse import quote
 from release_platform.adapters.operators_api import OperatorsApi, error_of
 from release_platform.cli.console import err
 from release_platform.domain.drill import Drilled
-from release_platform.domain.errors import Refused, Unavailable
+from release_platform.domain.errors import NotFound, Refused, Unavailable
 from release_platform.domain.ledger import LedgerRow
 
 WAIT_S = 180.0
 LOOK_EVERY_S = 1.0
+LOST_S = 60.0
+"""A drill of which nobody at the API's address knows for so long is lost."""
 
 
 def find_api(actor: str | None = None) -> OperatorsApi | None:
@@ -129,7 +131,8 @@ def drill(api: OperatorsApi, model: str, reason: str) -> Drilled:
     place = f"/v1/models/{part(model)}/drills"
     asked = api.post(place, {"reason": reason or None}, once=uuid.uuid4().hex)
     err.print(f"  drill {asked['drill_id']} is under way ...", markup=False, highlight=False)
-    until = monotonic() + WAIT_S
+    seen = monotonic()
+    until = seen + WAIT_S
     while asked["state"] == "under_way":
         if monotonic() > until:
             raise Refused(
@@ -137,7 +140,11 @@ def drill(api: OperatorsApi, model: str, reason: str) -> Drilled:
                 remedy=f"`release status {model}` shows what came of it; one that was cut off is brought back",
             )
         sleep(LOOK_EVERY_S)
-        asked = api.get(f"{place}/{part(asked['drill_id'])}")
+        try:
+            asked, seen = api.get(f"{place}/{part(asked['drill_id'])}"), monotonic()
+        except NotFound:  # of several processes of the API one makes it, and this one may not know of it yet
+            if monotonic() > seen + LOST_S:
+                raise
     if asked["problem"] is not None:
         raise error_of(asked["problem"])
     return Drilled.from_json(asked["drill"])

@@ -26,6 +26,7 @@ from release_platform.adapters.operators_api import OperatorsApi
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.servers import Servers
 from release_platform.api.app import create_app
+from release_platform.api.routes import act_id
 from release_platform.cli import remote
 from release_platform.defs.drill import CHECK, DAILY, SCHEDULE, build_drill
 from release_platform.defs.naming import asset_key
@@ -51,6 +52,7 @@ from tests.fakes.registry import FakeRegistry
 from tests.fakes.rollout_world import MODEL, World
 from tests.fakes.server import on_a_thread, running, settings_for, until, until_version
 from tests.fakes.servers import FakeServers
+from tests.unit.test_drill import drilled
 
 ROW = dict.fromkeys(CANCER_INPUTS, 1.5)
 POLICY = PolicySpec(current_baseline=False)
@@ -369,6 +371,35 @@ def test_an_operator_elsewhere_brings_back_what_was_cut_off(live: Live, api: tup
         found = remote.drill(OperatorsApi(url, keys["grace"], transport=transport), MODEL, "is it back?")
     assert (found.drill_id, found.outcome) == (f"d{live.n_drills}", Outcome.CUT_OFF)
     assert live.world.store.ledger(MODEL)[-1].actor == "grace"
+
+
+def test_a_drill_that_another_process_of_the_api_makes_is_not_begun_again(
+    live: Live, api: tuple[str, dict[str, str]]
+) -> None:
+    url, keys = api
+    drill_id = f"drill-{act_id('grace', f'drill {MODEL}', 'two')}"
+    cut_off(live.world, drill_id)
+    headers = {"idempotency-key": "two", "x-api-key": keys["grace"]}
+    sent = httpx.post(f"{url}/v1/models/{MODEL}/drills", json={}, headers=headers).json()
+    assert (sent["drill_id"], sent["state"], live.stand()) == (drill_id, "under_way", ("1", ()))
+    live.drills().recover(MODEL, older_than_s=0)
+    shown = httpx.get(f"{url}/v1/models/{MODEL}/drills/{drill_id}", headers=headers).json()
+    assert (shown["state"], shown["drill"]["outcome"]) == ("ended", "cut_off")
+
+
+def test_a_process_of_the_api_that_knows_of_no_drill_is_asked_again() -> None:
+    found = drilled()
+    under_way = {"drill_id": "d1", "model": "m", "state": "under_way", "drill": None, "problem": None}
+    unknown = {"type": "urn:model-release:problem:not-found", "detail": "there is no drill d1", "remedy": "look"}
+    ended = under_way | {"state": "ended", "drill": found.to_json()}
+    answers = iter([(202, under_way), (404, unknown), (200, ended)])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        status, body = next(answers)
+        return httpx.Response(status, json=body)
+
+    api = OperatorsApi("http://api", "key", transport=httpx.MockTransport(answer))
+    assert remote.drill(api, "m", "") == Drilled.from_json(found.to_json())
 
 
 # In Dagster
