@@ -41,6 +41,7 @@ from release_platform.domain.ports import Clock
 from release_platform.domain.spec import PolicySpec
 from release_platform.domain.verification import Expected
 from release_platform.releases import Releases, check_words
+from release_platform.services import Services
 from release_platform.verification import expected_of
 
 AUTOMATIC = "drill"
@@ -104,9 +105,15 @@ class Drills:
         known = self._store.drills.find(order.drill_id)
         if known is not None:
             return known
-        cut_off = find_unfinished(self._store.ledger(model))
+        rows = self._store.ledger(model)
+        cut_off = find_unfinished(rows)
         if cut_off is not None:
             return self._recover(cut_off, order.actor, moved)
+        if any(of[0] == order.drill_id for of in map(find_drill, rows) if of is not None):
+            raise Refused(
+                f"{model}: the drill {order.drill_id} moved Production and back, but what it showed was not kept",
+                remedy="make another drill",
+            )
         route, epoch = self._plan(model, policy)
         rows = self._store.ledger(model)
         try:
@@ -295,6 +302,12 @@ class Drills:
         )
         moved(row, said)
         return row
+
+
+def drills_of(services: Services) -> Drills:
+    """Returns the drills over the servers of the settings."""
+    settings = services.settings
+    return Drills(services.releases, settings.serving_urls, api_key=settings.serving_api_key.get_secret_value())
 
 
 def failure_of(drilled: Drilled) -> ReleaseError | None:

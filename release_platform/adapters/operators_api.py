@@ -1,5 +1,6 @@
 """The operators' API as a client sees it; its problem documents become the platform's own errors again."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -84,11 +85,19 @@ class OperatorsApi:
 
     def _failure(self, answer: httpx.Response) -> ReleaseError:
         try:
-            document = answer.json()
-            kind, problem, remedy = (str(document[name]) for name in ("type", "detail", "remedy"))
+            return error_of(answer.json())
         except (ValueError, KeyError, TypeError):
             return Unavailable(
                 f"{self._url} answered {answer.status_code}, and not as the operators' API does",
                 remedy="check RELEASE_API_URL: it is the address of `release api`",
             )
-        return _KINDS.get(kind.rpartition(":")[2], Refused)(problem, remedy=remedy)
+
+
+def error_of(document: Mapping[str, Any]) -> ReleaseError:
+    """Returns the error that a problem document tells of.
+
+    Raises:
+        KeyError: It is no such document; so do ValueError and TypeError.
+    """
+    kind, problem, remedy = (str(document[name]) for name in ("type", "detail", "remedy"))
+    return _KINDS.get(kind.rpartition(":")[2], Refused)(problem, remedy=remedy)

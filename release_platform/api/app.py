@@ -21,7 +21,7 @@ from release_platform.project import Project, read_projects
 from release_platform.services import Services
 
 MAX_BODY_BYTES = 65_536
-DESCRIPTION = """Requests, approves, cancels and rolls back promotions, and tells what was.
+DESCRIPTION = """Requests, approves, cancels and rolls back promotions, drills rollbacks, and tells what was.
 
 Every call shows an API key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Whoever writes needs the scope
 `operator`, and the name of the key is the name in the ledger. `release promote` and its like use this API when

@@ -71,6 +71,12 @@ def problem_of(error: ReleaseError, path: str) -> JSONResponse:
     return problem(status, slug, title, error.problem, path, error.remedy, headers)
 
 
+def told(error: ReleaseError) -> dict[str, str]:
+    """Returns what kind of error it is, what is wrong, and what to do next, by the names of a problem document."""
+    slug = next(slug for kind, _, slug, _ in _KINDS if isinstance(error, kind))
+    return {"type": _URN + slug, "detail": _printable(error.problem), "remedy": _printable(error.remedy)}
+
+
 def problem(
     status: int, slug: str, title: str, detail: str, path: str, remedy: str, headers: dict[str, str] | None = None
 ) -> JSONResponse:

@@ -6,11 +6,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from release_platform.api.door import WHOAMI
+from release_platform.api.drills import AskedDrills
 from release_platform.api.problems import Denied
 from release_platform.api.schemas import (
     Approving,
     Asking,
     Cancelling,
+    DrillAnswer,
+    Drilling,
     Lifting,
     ModelAnswer,
     Ordering,
@@ -24,6 +27,7 @@ from release_platform.domain.freeze import moment_text
 from release_platform.domain.identity import digest_of
 from release_platform.domain.policy import PromotionRequest, RequestState, Standing, find_approval
 from release_platform.domain.rollout import Order
+from release_platform.drills import Order as DrillOrder
 from release_platform.project import Project
 from release_platform.services import Services
 from release_platform.standing import (
@@ -38,6 +42,7 @@ from release_platform.standing import (
 
 Projects = Callable[[], Mapping[str, Project]]
 Model = Annotated[str, Path(description="Name of the model.", max_length=63)]
+DrillId = Annotated[str, Path(description="Id of the drill.", max_length=100)]
 RequestId = Annotated[str, Path(description="Id of the promotion request.", max_length=100)]
 NAME_HEADER = "x-release-operator"
 """Names whose key it is, in UTF-8, so that a proxy need not read JSON."""
@@ -58,6 +63,7 @@ def build_routes(services: Services, projects: Projects) -> APIRouter:
     _add_asking(router, services, projects)
     _add_lifting(router, services, projects)
     _add_moving(router, services, projects)
+    _add_drilling(router, services, projects)
     return router
 
 
@@ -171,6 +177,23 @@ def _add_moving(router: APIRouter, services: Services, projects: Projects) -> No
         answer.headers[NAME_HEADER] = key.name.encode().decode("latin-1")  # HTTP knows bytes only; these are UTF-8
         expires = moment_text(key.expires_at) if key.expires_at else None
         return Who(name=key.name, key_id=key.key_id, scopes=list(key.scopes), expires_at=expires)
+
+
+def _add_drilling(router: APIRouter, services: Services, projects: Projects) -> None:
+    drills = AskedDrills(services)
+
+    @router.post("/models/{model}/drills", status_code=202, summary="Begin a drill of the rollback", tags=["operators"])
+    def begin(call: Request, answer: Response, model: Model, drilling: Drilling, once: Once) -> DrillAnswer:
+        policy, name = _project(projects, model).spec.policy, key_of(call).name
+        drill_id = f"drill-{act_id(name, f'drill {model}', once)}"
+        drills.begin(DrillOrder(model=model, drill_id=drill_id, actor=name, reason=drilling.reason), policy)
+        answer.headers["location"] = f"/v1/models/{model}/drills/{drill_id}"
+        return drills.answer(model, drill_id)
+
+    @router.get("/models/{model}/drills/{drill_id}", summary="Where a drill stands", tags=["reading"])
+    def drill(model: Model, drill_id: DrillId) -> DrillAnswer:
+        _project(projects, model)
+        return drills.answer(model, drill_id)
 
 
 def key_of(call: Request) -> ApiKey:

@@ -1,6 +1,7 @@
 """What the operators' API takes and answers."""
 
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -55,6 +56,34 @@ class RollingBack(_Body):
 
     reason: Reason = Field(description="Why; it is kept in the ledger for good.", examples=["error rate doubled"])
     to: Version | None = Field(None, description="A former Production version; without it the previous one.")
+
+
+class Drilling(_Body):
+    """A drill of the rollback. Who drills is the name of the key."""
+
+    reason: Reason = Field("does a rollback work?", description="Why; it is kept in the ledger for good.")
+
+
+class DrillState(StrEnum):
+    """Where a drill stands that was asked for."""
+
+    UNDER_WAY = "under_way"
+    ENDED = "ended"
+    STOPPED = "stopped"
+
+
+class DrillAnswer(BaseModel):
+    """A drill that was asked for."""
+
+    drill_id: str
+    model: str
+    state: DrillState
+    drill: dict[str, Any] | None = Field(
+        description="Once it has ended: what it showed; where one was cut off before, what came of that one instead."
+    )
+    problem: dict[str, str] | None = Field(
+        description="Once it was stopped: why, and what to do next, as `type`, `detail` and `remedy`."
+    )
 
 
 class Who(BaseModel):

@@ -11,10 +11,10 @@ Host = Annotated[str, typer.Option("--host", help="Address to listen on; beyond 
 
 
 def api(port: Port = 8001, host: Host = "127.0.0.1") -> None:
-    """Serve the operators' API: promotion requests, approvals and rollbacks, in the name of the caller's API key.
+    """Serve the operators' API: promotion requests, approvals, rollbacks, drills, in the name of the caller's API key.
 
     It asks for the keys in the file of RELEASE_API_KEYS. Callers set RELEASE_API_URL and RELEASE_API_KEY_FILE, and use
-    `release promote`, `approve`, `cancel`, `rollback`, `status`, `history` and `who-served` as before.
+    `release promote`, `approve`, `cancel`, `rollback`, `drill`, `status`, `history` and `who-served` as before.
 
     Examples:
 

@@ -6,9 +6,10 @@ from uuid import uuid4
 
 import typer
 
+from release_platform.cli import remote
 from release_platform.cli.console import out, show_json
 from release_platform.cli.options import Actor, Json, Model
-from release_platform.domain.drill import Drilled, Outcome, find_drill, find_unfinished
+from release_platform.domain.drill import Drilled, find_drill, find_unfinished
 from release_platform.domain.ledger import LedgerRow
 
 
@@ -31,6 +32,9 @@ def drill(
 
         release drill breast_cancer --reason "before the holidays" --json
     """
+    if (api := remote.find_api(actor)) is not None:
+        _tell(remote.drill(api, model, reason), json)
+        return
     from release_platform.cli import running
     from release_platform.defs.drill import drill_id_of
 
@@ -48,11 +52,20 @@ def drill(
         raise
     found = drills.find(ids[0])
     assert found is not None
-    assert found.outcome is Outcome.READY
+    _tell(found, json)
+
+
+def _tell(found: Drilled, json: bool) -> None:
+    """Prints what a drill showed, and raises what a bad one ends with."""
+    from release_platform.drills import failure_of
+
+    failure = failure_of(found)
     if json:
         show_json(found.to_json())
-        return
-    _show(found)
+    elif failure is None:
+        _show(found)
+    if failure is not None:
+        raise failure
 
 
 def _cut_off(rows: Iterable[LedgerRow]) -> list[str]:

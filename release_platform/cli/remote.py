@@ -6,13 +6,16 @@ from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
 
-from release_platform.adapters.operators_api import OperatorsApi
+from release_platform.adapters.operators_api import OperatorsApi, error_of
 from release_platform.cli.console import err
-from release_platform.domain.errors import Refused, Unavailable
+from release_platform.domain.drill import Drilled
+from release_platform.domain.errors import NotFound, Refused, Unavailable
 from release_platform.domain.ledger import LedgerRow
 
 WAIT_S = 180.0
 LOOK_EVERY_S = 1.0
+LOST_S = 60.0
+"""A drill of which nobody at the API's address knows for so long is lost."""
 
 
 def find_api(actor: str | None = None) -> OperatorsApi | None:
@@ -115,6 +118,36 @@ def rollback(api: OperatorsApi, model: str, *, to: str | None, reason: str) -> t
     """Brings a former version back; returns the ledger row, and what each live server said."""
     answer = api.post(f"/v1/models/{part(model)}/rollback", {"reason": reason, "to": to}, once=uuid.uuid4().hex)
     return LedgerRow.from_json({k: v for k, v in answer.items() if k != "servers"}), answer["servers"]
+
+
+def drill(api: OperatorsApi, model: str, reason: str) -> Drilled:
+    """Asks for a drill, waits for its end, and returns what it showed, good or bad.
+
+    Raises:
+        Refused: No drill is possible now, or it takes longer than any should.
+        IntegrityError: A server answers wrongly before it; nothing was moved.
+        Unavailable: An outside system or a server does not answer.
+    """
+    place = f"/v1/models/{part(model)}/drills"
+    asked = api.post(place, {"reason": reason or None}, once=uuid.uuid4().hex)
+    err.print(f"  drill {asked['drill_id']} is under way ...", markup=False, highlight=False)
+    seen = monotonic()
+    until = seen + WAIT_S
+    while asked["state"] == "under_way":
+        if monotonic() > until:
+            raise Refused(
+                f"{model}: drill {asked['drill_id']} is still under way",
+                remedy=f"`release status {model}` shows what came of it; one that was cut off is brought back",
+            )
+        sleep(LOOK_EVERY_S)
+        try:
+            asked, seen = api.get(f"{place}/{part(asked['drill_id'])}"), monotonic()
+        except NotFound:  # of several processes of the API one makes it, and this one may not know of it yet
+            if monotonic() > seen + LOST_S:
+                raise
+    if asked["problem"] is not None:
+        raise error_of(asked["problem"])
+    return Drilled.from_json(asked["drill"])
 
 
 def rollout_status(api: OperatorsApi, model: str) -> dict[str, Any]:

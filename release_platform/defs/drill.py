@@ -27,7 +27,7 @@ from release_platform.domain.drill import Drilled, Outcome, readiness
 from release_platform.domain.errors import Refused, ReleaseError, SpecError
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.stamps import OPERATOR_TAG
-from release_platform.drills import AUTOMATIC, Drills, Order, failure_of
+from release_platform.drills import AUTOMATIC, Order, drills_of, failure_of
 from release_platform.project import Project
 from release_platform.services import Services
 from release_platform.settings import Settings
@@ -158,12 +158,6 @@ def _drill(context: dg.OpExecutionContext, services: Services, project: Project,
     failure = failure_of(drilled)
     if failure is not None:
         raise failure
-
-
-def drills_of(services: Services) -> Drills:
-    """Returns the drills over the servers of the settings."""
-    settings = services.settings
-    return Drills(services.releases, settings.serving_urls, api_key=settings.serving_api_key.get_secret_value())
 
 
 def _build_sensor(projects: Projects) -> dg.SensorDefinition:

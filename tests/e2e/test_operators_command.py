@@ -237,8 +237,24 @@ def test_a_drill_that_failed_says_as_json_what_it_showed(team: Team) -> None:
     assert "names no server" in none.err
 
 
+def test_a_drill_is_asked_for_through_the_api_and_never_in_a_name_that_is_merely_said(team: Team) -> None:
+    refused = team.release("reader", "drill", MODEL)
+    assert (refused.exit_code, "has no scope operator" in refused.err) == (5, True), refused.err
+    none = team.release("grace", "drill", MODEL, "--json")
+    assert (none.exit_code, none.out) == (5, ""), none.err
+    assert "RELEASE_SERVING_URL names no server" in none.err
+    named = team.release("grace", "drill", MODEL, "--actor", "ada")
+    assert (named.exit_code, "leave --actor out" in named.err) == (5, True)
+    beside = team.here("drill", MODEL, RELEASE_ACTOR="mallory")
+    assert (beside.exit_code, "RELEASE_API_URL" in beside.err) == (5, True)
+
+
 def test_a_drill_that_was_cut_off_is_said_as_json_when_it_is_brought_back(team: Team) -> None:
     team.parts.releases.rollback(MODEL, to="1", actor="ada", reason="drill: cut", request_id="cut#drill-there")
     done = team.here("drill", MODEL, "--json", RELEASE_REQUIRE_KEYS="false")
     assert (done.exit_code, done.json["drill_id"], done.json["outcome"]) == (5, "cut", "cut_off"), done.err
+    team.parts.releases.rollback(MODEL, to="1", actor="ada", reason="drill: cut", request_id="far#drill-there")
+    done = team.release("grace", "drill", MODEL, "--json")
+    assert (done.exit_code, done.json["drill_id"], done.json["outcome"]) == (5, "far", "cut_off"), done.err
+    assert "the drill was cut off; version 3 was rolled_back by grace" in done.err
     assert team.production == "3"

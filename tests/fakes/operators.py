@@ -83,14 +83,14 @@ class Operators:
         return self.releases.store.head(MODEL).production
 
 
-def write_model(models: Path) -> None:
-    """Writes the `defs.yaml` of the model, with a policy that asks for one approval."""
+def write_model(models: Path, name: str = MODEL) -> None:
+    """Writes the `defs.yaml` of a model, with a policy that asks for one approval."""
     described = yaml.safe_load((EXAMPLES / "breast_cancer" / "defs.yaml").read_text())
-    described["attributes"] |= {"name": MODEL, "policy": {"approvals": 1, "current_baseline": False}}
-    (models / MODEL).mkdir(parents=True, exist_ok=True)
-    for package in (models, models / MODEL):
+    described["attributes"] |= {"name": name, "policy": {"approvals": 1, "current_baseline": False}}
+    (models / name).mkdir(parents=True, exist_ok=True)
+    for package in (models, models / name):
         (package / "__init__.py").touch()
-    (models / MODEL / "defs.yaml").write_text(yaml.safe_dump(described))
+    (models / name / "defs.yaml").write_text(yaml.safe_dump(described))
 
 
 @contextmanager

@@ -4,9 +4,10 @@ Release store, packages, signatures, servers and HTTP are real.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 from types import SimpleNamespace
@@ -15,27 +16,43 @@ from typing import Any, cast
 import dagster as dg
 import httpx
 import pytest
+import uvicorn
 from pydantic import SecretStr
 
+from release_platform.adapters.api_keys import ApiKeyFile
 from release_platform.adapters.clock import SystemClock
+from release_platform.adapters.key_ring import KeyRing
+from release_platform.adapters.operators_api import OperatorsApi
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.servers import Servers
+from release_platform.api.app import create_app
+from release_platform.api.routes import act_id
+from release_platform.cli import remote
 from release_platform.defs.drill import CHECK, DAILY, SCHEDULE, build_drill
 from release_platform.defs.naming import asset_key
+from release_platform.domain.api_keys import Scope
 from release_platform.domain.drill import Drilled, Outcome, find_unfinished
-from release_platform.domain.errors import NotFound, Refused, SpecError, Unavailable
+from release_platform.domain.errors import NotFound, Refused, SpecError, Unavailable, VerificationFailed
 from release_platform.domain.freeze import FreezeWindow
 from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.rollout import Order as RolloutOrder
 from release_platform.domain.spec import PolicySpec
 from release_platform.domain.stamps import OPERATOR_TAG
 from release_platform.domain.strategy import Strategy
-from release_platform.drills import AUTOMATIC, Drills, Order, failure_of
+from release_platform.drills import AUTOMATIC, CUT_OFF_S, Drills, Order, failure_of
 from release_platform.project import Project
+from release_platform.services import Services
 from release_platform.settings import Settings
 from release_platform.standing import rollback_status
+from tests.fakes.clock import FakeClock
+from tests.fakes.meddler import as_it_is, last_bit, meddling
+from tests.fakes.operators import write_model
 from tests.fakes.packages import CANCER_INPUTS, build_linear_classifier, build_onnx_classifier
+from tests.fakes.registry import FakeRegistry
 from tests.fakes.rollout_world import MODEL, World
-from tests.fakes.server import running, settings_for, until_version
+from tests.fakes.server import on_a_thread, running, settings_for, until, until_version
+from tests.fakes.servers import FakeServers
+from tests.unit.test_drill import drilled
 
 ROW = dict.fromkeys(CANCER_INPUTS, 1.5)
 POLICY = PolicySpec(current_baseline=False)
@@ -70,15 +87,41 @@ class Live:
     def cut_off(self) -> None:
         """Leaves a drill as a process that was killed between its moves does."""
         self.n_drills += 1
-        self.world.releases.rollback(
-            MODEL, to="1", actor="ada", reason="drill: cut", request_id=f"d{self.n_drills}#drill-there"
-        )
+        cut_off(self.world, f"d{self.n_drills}")
+
+    def ask(self, version: str, strategy: Strategy, request_id: str) -> None:
+        """Asks for a version that needs no approval, and begins to carry that out."""
+        if self.world.store.head(MODEL).staging != version:
+            self.world.stage(version)
+        of = {"version": version, "actor": "ada", "reason": "better", "strategy": strategy}
+        self.world.releases.request(MODEL, request_id=request_id, **cast(Any, of))
+        self.world.rollouts.carry_out(request_id, self.world.spec)
 
     def load(self, ended: Event) -> None:
         while not ended.wait(0.02):
             for url in self.urls:
                 answer = self.client.post(f"{url}/v1/models/{MODEL}/predict", json={"rows": [ROW]})
                 self.answers[answer.status_code, answer.headers.get("x-model-version", "")] += 1
+
+
+def cut_off(world: World, drill_id: str) -> None:
+    """Leaves a drill as a process that was killed between its moves does."""
+    world.releases.rollback(MODEL, to="1", actor="ada", reason="drill: cut", request_id=f"{drill_id}#drill-there")
+
+
+def services_of(world: World, urls: Sequence[str]) -> Services:
+    """Returns the services of a process that drills."""
+    settings = Settings(home=world.home, models=world.home / "models", serving_url=",".join(urls))
+    of = {"store": world.store, "releases": world.releases, "rollouts": world.rollouts}
+    return cast(Services, SimpleNamespace(settings=settings, **of))
+
+
+def location_of(world: World, services: Services) -> dg.Definitions:
+    """Returns the drills of a code location that has this model."""
+    project = Project(spec=world.spec, folder=world.home)
+    platform = dg.ResourceDefinition.hardcoded_resource(SimpleNamespace(services=services))
+    resources = dg.Definitions(resources={"platform": platform})
+    return dg.Definitions.merge(build_drill({MODEL: project}, ""), resources)
 
 
 @pytest.fixture(scope="module")
@@ -177,10 +220,13 @@ def test_whatever_stops_a_drill_in_its_own_process_production_comes_back(live: L
             live.world.stage("3")  # moves no version of Production, so it holds nothing up
             raise Away
 
+    order = live.order()
     with pytest.raises(Away):
-        live.run(stop)
+        live.drills().run(order, POLICY, moved=stop)
     assert live.stand() == ("2", ("1",))
     assert live.world.store.ledger(MODEL)[-1].actor == "grace"
+    with pytest.raises(Refused, match="what it showed was not kept"):
+        live.drills().run(order, POLICY)
 
 
 @pytest.mark.timeout(300)
@@ -210,17 +256,192 @@ def test_no_drill_where_it_could_do_harm_and_nothing_moves(live: Live) -> None:
     assert live.world.store.head(MODEL).epoch == epoch
 
 
+@pytest.mark.timeout(300)
+def test_a_server_that_answers_wrongly_is_not_drilled(live: Live) -> None:
+    epoch = live.world.store.head(MODEL).epoch
+    with meddling(live.urls[0], change=last_bit) as wrong, pytest.raises(VerificationFailed) as failed:
+        live.run(lambda *_: None, wrong, live.urls[1])
+    assert failed.value.problem.startswith(f"{wrong}: ")
+    assert live.urls[1] not in failed.value.problem
+    assert "nothing was moved" in failed.value.remedy
+    assert live.world.store.head(MODEL).epoch == epoch
+
+
+@pytest.mark.timeout(300)
+def test_a_server_that_answers_wrongly_with_the_previous_version_is_not_rollback_ready(live: Live) -> None:
+    def spoil(response: httpx.Response) -> tuple[dict[str, str], bytes]:
+        return (last_bit if response.headers.get("x-model-version") == "1" else as_it_is)(response)
+
+    with meddling(live.urls[0], change=spoil) as wrong:
+        found = live.run(lambda *_: None, wrong, live.urls[1])
+    assert found.outcome is Outcome.NOT_READY
+    assert 1 <= found.n_failures < found.n_requests
+    assert {problem.partition(": ")[0] for problem in found.problems} == {wrong}
+    assert isinstance(failure_of(found), VerificationFailed)
+    shown = rollback_status(live.world.releases, live.world.store.head(MODEL))
+    assert shown is not None
+    assert shown["ready"] is False
+    assert shown["said"].startswith(f"not rollback-ready: {wrong}: ")
+
+
+@pytest.mark.timeout(300)
+def test_a_previous_version_that_takes_other_columns_is_not_rollback_ready_and_nothing_moves(live: Live) -> None:
+    live.ask("3", Strategy.ALL_AT_ONCE, "other columns")
+    assert live.stand() == ("3", ("1", "2"))
+    epoch = live.world.store.head(MODEL).epoch
+    try:
+        found = live.run()
+        assert live.world.store.head(MODEL).epoch == epoch
+    finally:
+        live.world.releases.rollback(MODEL, to=None, actor="ada", reason="as before")
+    assert (found.outcome, found.home, found.away, found.n_requests) == (Outcome.NOT_READY, "3", "2", 0)
+    (problem,) = found.problems
+    assert "takes other rows than are asked now: mean area" in problem
+    assert isinstance(failure_of(found), VerificationFailed)
+
+
+@pytest.mark.timeout(300)
+def test_no_drill_while_a_rollout_of_the_model_runs(live: Live) -> None:
+    live.ask("3", Strategy.CANARY, "a canary")
+    epoch = live.world.store.head(MODEL).epoch
+    try:
+        with pytest.raises(Refused, match="the rollout of version 3 is under way") as refused:
+            live.run()
+        assert f"release rollout status {MODEL}" in refused.value.remedy
+        assert live.world.store.head(MODEL).epoch == epoch
+    finally:
+        live.world.order(RolloutOrder.ABORT)
+
+
+# Through the operators' API
+
+
+@pytest.fixture(scope="module")
+def api(live: Live) -> Iterator[tuple[str, dict[str, str]]]:
+    """The address of the operators' API of this platform, and the keys of who may call it."""
+    write_model(live.world.home / "models", MODEL)
+    file = ApiKeyFile(live.world.home / "api-keys.json")
+    scopes = {"grace": Scope.OPERATOR, "ada": Scope.OPERATOR, "reader": Scope.READ}
+    keys = {name: file.create(name, [scope])[1] for name, scope in scopes.items()}
+    app = create_app(services_of(live.world, live.urls), KeyRing(live.world.home / "api-keys.json"))
+    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=3)
+    with on_a_thread(uvicorn.Server(config)) as url:
+        yield url, keys
+
+
+@pytest.mark.timeout(300)
+def test_a_drill_is_begun_once_by_one_caller_and_polled_by_all(live: Live, api: tuple[str, dict[str, str]]) -> None:
+    url, keys = api
+    client = httpx.Client(base_url=f"{url}/v1/models/{MODEL}", timeout=30)
+
+    def begin(name: str, **body: str) -> httpx.Response:
+        headers = {"idempotency-key": "one", "x-api-key": keys[name]}
+        return client.post("/drills", json=body, headers=headers)
+
+    def look() -> dict[str, Any]:
+        found: dict[str, Any] = client.get(f"/drills/{drill_id}", headers={"x-api-key": keys["reader"]}).json()
+        return found
+
+    with client:
+        assert begin("reader").status_code == 403
+        first = begin("grace", reason="the holidays")
+        assert (first.status_code, first.json()["state"]) == (202, "under_way")
+        drill_id = first.json()["drill_id"]
+        assert first.headers["location"] == f"/v1/models/{MODEL}/drills/{drill_id}"
+        other = begin("ada")
+        assert (other.status_code, f"drill {drill_id} of grace is under way" in other.json()["detail"]) == (409, True)
+        assert begin("grace", reason="the holidays").json() == first.json()
+        until(lambda: look()["state"] != "under_way", within_s=120)
+        assert begin("grace", reason="the holidays").json() == look()
+        assert client.get("/drills/none", headers={"x-api-key": keys["reader"]}).status_code == 404
+        shown = look()
+    assert (shown["state"], shown["problem"], shown["drill"]["outcome"]) == ("ended", None, "ready"), shown
+    assert live.world.store.drills.find(drill_id) == Drilled.from_json(shown["drill"])
+    moves = [row for row in live.world.store.ledger(MODEL) if row.request_id.startswith(drill_id)]
+    assert [(row.version, row.actor, row.reason) for row in moves] == [
+        ("1", "grace", "drill: the holidays"),
+        ("2", "grace", "drill: the holidays"),
+    ]
+
+
+def test_an_operator_elsewhere_brings_back_what_was_cut_off(live: Live, api: tuple[str, dict[str, str]]) -> None:
+    url, keys = api
+    live.cut_off()
+    with httpx.HTTPTransport() as transport:
+        found = remote.drill(OperatorsApi(url, keys["grace"], transport=transport), MODEL, "is it back?")
+    assert (found.drill_id, found.outcome) == (f"d{live.n_drills}", Outcome.CUT_OFF)
+    assert live.world.store.ledger(MODEL)[-1].actor == "grace"
+
+
+def test_a_drill_that_another_process_of_the_api_makes_is_not_begun_again(
+    live: Live, api: tuple[str, dict[str, str]]
+) -> None:
+    url, keys = api
+    drill_id = f"drill-{act_id('grace', f'drill {MODEL}', 'two')}"
+    cut_off(live.world, drill_id)
+    headers = {"idempotency-key": "two", "x-api-key": keys["grace"]}
+    sent = httpx.post(f"{url}/v1/models/{MODEL}/drills", json={}, headers=headers).json()
+    assert (sent["drill_id"], sent["state"], live.stand()) == (drill_id, "under_way", ("1", ()))
+    live.drills().recover(MODEL, older_than_s=0)
+    shown = httpx.get(f"{url}/v1/models/{MODEL}/drills/{drill_id}", headers=headers).json()
+    assert (shown["state"], shown["drill"]["outcome"]) == ("ended", "cut_off")
+
+
+def test_a_process_of_the_api_that_knows_of_no_drill_is_asked_again() -> None:
+    found = drilled()
+    under_way = {"drill_id": "d1", "model": "m", "state": "under_way", "drill": None, "problem": None}
+    unknown = {"type": "urn:model-release:problem:not-found", "detail": "there is no drill d1", "remedy": "look"}
+    ended = under_way | {"state": "ended", "drill": found.to_json()}
+    answers = iter([(202, under_way), (404, unknown), (200, ended)])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        status, body = next(answers)
+        return httpx.Response(status, json=body)
+
+    api = OperatorsApi("http://api", "key", transport=httpx.MockTransport(answer))
+    assert remote.drill(api, "m", "") == Drilled.from_json(found.to_json())
+
+
 # In Dagster
+
+
+def test_the_sensor_brings_back_what_was_cut_off_two_minutes_ago_and_nothing_else(
+    folders: dict[tuple[str, str], Path], tmp_path: Path
+) -> None:
+    clock = FakeClock(datetime.now(UTC) - timedelta(seconds=CUT_OFF_S + 1))
+    world = World(tmp_path, FakeRegistry(folders, signs=False), clock, FakeServers())
+    world.release_first()
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    services = services_of(world, ())
+    (sensor,) = location_of(world, services).sensors or ()
+    resources = {"platform": SimpleNamespace(services=services)}
+
+    def look(instance: dg.DagsterInstance) -> tuple[str, list[Any]]:
+        with dg.build_sensor_context(instance, resources=resources) as context:
+            found = cast(Any, sensor)(context)
+        assert not found.run_requests
+        return found.skip_reason.skip_message, found.asset_events
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert look(instance) == ("no drill was cut off", [])
+        cut_off(world, "old")
+        said, (move, check) = look(instance)
+        assert look(instance) == ("no drill was cut off", [])
+        row = world.store.ledger(MODEL)[-1]
+        clock.pass_s(31)
+        cut_off(world, "young")
+        assert look(instance) == ("no drill was cut off", []), "it may be under way"
+    assert said == f"{MODEL}: the drill was cut off; version 2 was rolled_back by {AUTOMATIC}"
+    assert (move.asset_key, move.metadata["version"].value) == (asset_key(MODEL, "production_version"), "2")
+    assert (check.check_name, check.passed, check.severity) == (CHECK, False, dg.AssetCheckSeverity.WARN)
+    assert (row.version, row.actor, row.reason) == ("2", AUTOMATIC, "drill: the one of ada was cut off")
+    assert world.store.head(MODEL).production == "1"
+    world.store.close()
 
 
 @pytest.mark.timeout(300)
 def test_the_job_shows_both_moves_and_the_check_their_times(live: Live) -> None:
-    project = Project(spec=live.world.spec, folder=live.world.home)
-    settings = Settings(home=live.world.home, serving_url=",".join(live.urls))
-    services = SimpleNamespace(settings=settings, store=live.world.store, releases=live.world.releases)
-    platform = dg.ResourceDefinition.hardcoded_resource(SimpleNamespace(services=services))
-    location = dg.Definitions.merge(build_drill({MODEL: project}, ""), dg.Definitions(resources={"platform": platform}))
-    job = location.resolve_job_def("drill")
+    job = location_of(live.world, services_of(live.world, live.urls)).resolve_job_def("drill")
     form = {"model": MODEL, "actor": "grace", "reason": "every month"}
     with dg.DagsterInstance.ephemeral() as instance:
         result = job.execute_in_process(

@@ -22,7 +22,7 @@ from tests.fakes.server import on_a_thread, settings_for
 PAGE = (Path(__file__).parents[2] / "docs" / "access.md").read_text()
 ROLES = ("nobody", *(scope.value for scope in Scope))
 MODEL = "cancer"
-FILLED = {"model": MODEL, "version": "1", "request_id": "none", "order": "pause", "rest": "x"}
+FILLED = {"model": MODEL, "version": "1", "request_id": "none", "order": "pause", "drill_id": "none", "rest": "x"}
 DENIALS = {"urn:model-release:problem:unauthenticated": 401, "urn:model-release:problem:forbidden": 403}
 
 
