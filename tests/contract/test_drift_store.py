@@ -10,10 +10,8 @@ from release_platform.domain.drift_day import DriftDay, Lift
 from release_platform.domain.drift_spec import OnAlarm
 from release_platform.domain.errors import IntegrityError, Unavailable
 from release_platform.domain.messages import MessageKind, State
-from tests.contract.test_outbox_store import execute, store, twice_promoted, url
+from tests.contract.test_outbox_store import execute, twice_promoted
 from tests.unit.test_drift_day import DRIFTED, LIFT, QUIET
-
-__all__ = ["store", "url"]
 
 
 def on(day: int, of: DriftDay = DRIFTED) -> DriftDay:

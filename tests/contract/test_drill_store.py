@@ -1,8 +1,5 @@
 """Drills in the release store, on SQLite and on PostgreSQL alike."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import sqlalchemy as sa
 
@@ -14,20 +11,6 @@ from release_platform.domain.errors import IntegrityError
 def drilled(drill_id: str, at: str, model: str = "m", outcome: Outcome = Outcome.READY) -> Drilled:
     of = {"home": "2", "away": "1", "actor": "ada", "there_ms": 84.0, "servers": {"http://one": [84.0, None]}}
     return Drilled(drill_id=drill_id, model=model, at=f"2026-03-{at}T12:00:00+00:00", outcome=outcome, **of)  # type: ignore[arg-type]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'release.db'}"
-    return str(request.getfixturevalue("postgresql_url"))
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[ReleaseStore]:
-    opened = ReleaseStore(url)
-    yield opened
-    opened.close()
 
 
 def test_the_last_drill_of_a_model_is_found(store: ReleaseStore) -> None:

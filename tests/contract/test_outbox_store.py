@@ -1,9 +1,7 @@
 """The outbox of the release store, on SQLite and on PostgreSQL alike: a message is there exactly when its move is."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -18,20 +16,6 @@ from tests.contract.test_release_store import move
 from tests.contract.test_rollout_store import begun_rollout, ordered
 
 WAITS = Delivery(n_attempts=1, next_at=datetime.fromisoformat("2026-03-01T12:00:00+00:00"), problem="it answers 500")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'release.db'}"
-    return str(request.getfixturevalue("postgresql_url"))
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[ReleaseStore]:
-    opened = ReleaseStore(url)
-    yield opened
-    opened.close()
 
 
 def twice_promoted(store: ReleaseStore) -> None:

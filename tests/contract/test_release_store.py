@@ -28,20 +28,6 @@ from tests.unit.test_policy import REGISTRATION, REQUEST
 AT = "2026-03-01T12:00:00+00:00"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'release.db'}"
-    return str(request.getfixturevalue("postgresql_url"))
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[ReleaseStore]:
-    opened = ReleaseStore(url)
-    yield opened
-    opened.close()
-
-
 def move(
     store: ReleaseStore, kind: Move, version: str, epoch: int, request_id: str = "", weight: float | None = None
 ) -> LedgerRow:

@@ -1,8 +1,5 @@
 """What replays showed is kept for good, in SQLite and in PostgreSQL."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import sqlalchemy as sa
 
@@ -26,20 +23,6 @@ def replay(at: str, *, version: str = "2", model: str = "m") -> Replay:
         since="2026-01-01",
         at=f"2026-02-{at}T00:00:00.000000+00:00",
     )
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'release.db'}"
-    return str(request.getfixturevalue("postgresql_url"))
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[ReleaseStore]:
-    opened = ReleaseStore(url)
-    yield opened
-    opened.close()
 
 
 def test_the_last_replay_of_a_version_is_found(store: ReleaseStore) -> None:

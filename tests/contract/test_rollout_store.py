@@ -1,6 +1,5 @@
 """Rollouts and windows in the release store, on SQLite and on PostgreSQL alike."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,20 +26,6 @@ def begun_rollout(rollout_id: str = "q", at: datetime = START, model: str = "m")
 
 def ordered(rollout: Rollout, order: Order) -> Rollout:
     return advance(rollout, Ordered(order=order, actor="ada", reason="why", at=START + timedelta(seconds=9)))[0]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'release.db'}"
-    return str(request.getfixturevalue("postgresql_url"))
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[ReleaseStore]:
-    opened = ReleaseStore(url)
-    yield opened
-    opened.close()
 
 
 def saved(store: ReleaseStore, kept: KeptRollout, rollout: Rollout) -> KeptRollout:

@@ -1,8 +1,6 @@
 """Verifications in the release store, on SQLite and on PostgreSQL alike."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -22,20 +20,6 @@ VERIFIED = Verified(
     problems=("http://one, rows: row 4: 0.1 instead of 0.2",),
 )
 LATER = replace(VERIFIED, at="2026-03-01T12:00:00.500000+00:00", found=Found.PASSED, problems=())
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'release.db'}"
-    return str(request.getfixturevalue("postgresql_url"))
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[ReleaseStore]:
-    opened = ReleaseStore(url)
-    yield opened
-    opened.close()
 
 
 def test_those_of_a_model_since_a_moment_are_found_in_order(store: ReleaseStore) -> None:
