@@ -22,18 +22,17 @@ import argparse
 import dataclasses
 import json
 import os
-import signal
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.load.figures import Aim  # noqa: E402
-from benchmarks.load.measuring import Bench, Cores  # noqa: E402
+from benchmarks.load.measuring import Bench  # noqa: E402
 from benchmarks.load.models import ESTIMATORS, Served, fetch, release, shadow  # noqa: E402
 from benchmarks.load.pairs import Pair, recording_promise, shadow_promise, table  # noqa: E402
+from benchmarks.load.place import begun  # noqa: E402
 from benchmarks.load.process import NoAnswer  # noqa: E402
 from benchmarks.load.registry import registry  # noqa: E402
 from benchmarks.load.servers import Server, ours  # noqa: E402
@@ -48,7 +47,6 @@ from benchmarks.load.turns import (  # noqa: E402
     variant,
     wait_for_shadow,
 )
-from benchmarks.load.wrk import require_wrk  # noqa: E402
 from release_platform.adapters.api_keys import ApiKeyFile  # noqa: E402
 from release_platform.domain.api_keys import Scope  # noqa: E402
 
@@ -117,14 +115,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Measures all and prints it; returns 1 if a promise was broken and `--check` was given, or a server failed."""
     options = parse()
-    require_wrk()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped then, too
-    cores = Cores.here(pin=not options.no_pin)
-    print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; {cores}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="bench") as folder:
-        place = Path(folder)
-        home = (options.home or place / "kept").resolve() / "home"
-        home.parent.mkdir(parents=True, exist_ok=True)
+    with begun(options) as (place, home, cores):
         release(home, options.models)
         shadowed = {name: shadow(home, name) for name in options.models if options.only != "recording"}
         if cores.load:

@@ -12,9 +12,7 @@ import argparse
 import dataclasses
 import json
 import os
-import signal
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -23,10 +21,10 @@ from benchmarks.load import figures  # noqa: E402
 from benchmarks.load.figures import Measured, TwoWorkers  # noqa: E402
 from benchmarks.load.measuring import Bench, Cores  # noqa: E402
 from benchmarks.load.models import ESTIMATORS, fetch, release  # noqa: E402
+from benchmarks.load.place import begun  # noqa: E402
 from benchmarks.load.process import NoAnswer  # noqa: E402
 from benchmarks.load.registry import registry  # noqa: E402
 from benchmarks.load.servers import PEER_FORMS, Server, limit, ours, peer  # noqa: E402
-from benchmarks.load.wrk import require_wrk  # noqa: E402
 
 EXAMPLES = """examples:
   python benchmarks/serving.py                                  everything; about half an hour
@@ -70,14 +68,7 @@ def _chosen(parser: argparse.ArgumentParser, text: str, known: dict) -> list[str
 def main() -> int:
     """Measures all and prints it; returns 1 if an aim was missed and `--check` was given, or ours answers wrongly."""
     options = parse()
-    require_wrk()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped then, too
-    cores = Cores.here(pin=not options.no_pin)
-    print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; {cores}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="bench") as folder:
-        place = Path(folder)
-        home = (options.home or place / "kept").resolve() / "home"
-        home.parent.mkdir(parents=True, exist_ok=True)
+    with begun(options) as (place, home, cores):
         release(home, options.models)
         if cores.load:
             os.sched_setaffinity(0, cores.load)
