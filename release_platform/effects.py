@@ -23,8 +23,6 @@ from release_platform.domain.rollout import (
 from release_platform.domain.spec import PolicySpec
 from release_platform.releases import Releases
 
-_SHARES = frozenset({Move.CANARY_SET, Move.SHADOW_SET})
-
 
 class Effects:
     """Makes head, aliases, servers and request what a rollout's state says."""
@@ -166,7 +164,7 @@ class Effects:
         if projected >= self._store.head(model).epoch:
             return
         rows = self._store.ledger(model)
-        last = {row.move: row for row in rows if row.epoch > projected and row.move in _SHARES}
+        last = {row.move: row for row in rows if row.epoch > projected and row.move.weighted}
         for row in (row for row in last.values() if not row.weight):
             self._releases.deliver_beside(row, said.append)
         self._releases.projection.project(model)
