@@ -133,15 +133,19 @@ class Settings(BaseSettings):
         return self.snapshots or _named(self._places.snapshots, "RELEASE_SNAPSHOTS")
 
     @property
-    def label_root(self) -> str:
-        """Where the labels of recorded requests are kept: beside them."""
-        return f"{self.recording_root.removesuffix('recordings')}labels"
+    def recording_root(self) -> str:
+        """Where recorded requests are kept."""
+        return self._beside_snapshots("recordings")
 
     @property
-    def recording_root(self) -> str:
-        """Where recorded requests are kept: beside the snapshots where these are in a bucket, else in `home`."""
+    def label_root(self) -> str:
+        """Where the labels of recorded requests are kept."""
+        return self._beside_snapshots("labels")
+
+    def _beside_snapshots(self, name: str) -> str:
+        """Returns a place beside the snapshots where these are in a bucket, else in `home`."""
         snapshots = self.snapshot_root
-        return f"{snapshots.rstrip('/')}/recordings" if snapshots.startswith("s3://") else str(self.root / "recordings")
+        return f"{snapshots.rstrip('/')}/{name}" if snapshots.startswith("s3://") else str(self.root / name)
 
     @property
     def key_folder(self) -> Path:
