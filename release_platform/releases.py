@@ -88,6 +88,22 @@ class Releases:
         tags = {**record.tags, SIGNATURE_TAG: self.keys.signer().sign(statement)}
         return self.store.record_registration(replace(registration, tags=tags))
 
+    def fetch_registered(self, registration: Registration, folder: Path) -> VersionRecord:
+        """Fetches the files of a version into an empty folder, and returns it as the registry shows it.
+
+        Raises:
+            IntegrityError: It shows another version than the one that was registered.
+            Unavailable: The registry does not answer.
+        """
+        model, version = registration.model, registration.version
+        record = self.registry.fetch(model, version, folder)
+        if record.digest != registration.digest:
+            raise IntegrityError(
+                f"{model} version {version}: its manifest in MLflow is not the one that was registered",
+                remedy="find out who changed the version's tags; roll back, or register the model again",
+            )
+        return record
+
     def stage(self, registration: Registration, *, actor: str, reason: str, key: str) -> Head:
         """Signs a recorded version in the registry and moves Staging to it, once for each key; returns the head.
 
@@ -227,9 +243,7 @@ class Releases:
         under_way = "" if drill is None else f"a drill of the rollback to version {drill.version} is under way"
         under_way = under_way if current is None else _under_way(current.rollout, request)
         alone = self.facts_alone(request, policy)
-        drift = (
-            None if alone.head.production is None else self.store.drift.find_last(request.model, alone.head.production)
-        )
+        drift = self.store.drift.find_last(request.model, alone.head.production)
         return replace(alone, under_way=under_way, drifting="" if drift is None else drift.hold)
 
     def facts_alone(self, request: PromotionRequest, policy: PolicySpec) -> Facts:
@@ -367,8 +381,7 @@ class Releases:
             Refused: No alarm stands; or no reason was given.
         """
         check_words("lifting a hold", actor, reason)
-        version = self.store.head(model).production
-        last = None if version is None else self.store.drift.find_last(model, version)
+        last = self.store.drift.find_last(model, self.store.head(model).production)
         if last is None or OnAlarm.HOLD not in last.on_alarm or not last.alarmed:
             raise Refused(
                 f"{model}: no drift alarm holds its promotions",

@@ -8,7 +8,7 @@ from time import perf_counter
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.model_package import ModelPackage, load_package
 from release_platform.adapters.recordings import Recordings
-from release_platform.domain.errors import IntegrityError, NotFound
+from release_platform.domain.errors import NotFound
 from release_platform.domain.identity import digest_of
 from release_platform.domain.ports import Clock
 from release_platform.domain.replay import Replay, Side
@@ -107,16 +107,7 @@ class Replays:
 
     def _load(self, model: str, version: str) -> ModelPackage:
         """Returns a version as it was registered, by the loader that serving uses too."""
-        registration = self._releases.store.find_registration(model, version)
-        if registration is None:
-            raise NotFound(
-                f"{model}: there is no version {version}", remedy=f"`release history {model}` lists its versions"
-            )
+        registration = self._releases.store.get_registration(model, version)
         with TemporaryDirectory() as folder:
-            record = self._releases.registry.fetch(model, version, Path(folder))
-            if record.digest != registration.digest:
-                raise IntegrityError(
-                    f"{model} version {version}: its manifest in MLflow is not the one that was registered",
-                    remedy="find out who changed the version's tags, or register the model again",
-                )
+            record = self._releases.fetch_registered(registration, Path(folder))
             return load_package(Path(folder), record.manifest)

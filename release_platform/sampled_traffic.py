@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from release_platform.adapters.recordings import Recordings
+from release_platform.adapters.recordings import LABEL, PREDICTION_ID, Recordings
 from release_platform.domain.ports import Servers
 from release_platform.domain.samples import Label, Sample
 from release_platform.domain.spec import label_text
@@ -104,7 +104,7 @@ class SampledTraffic:
 def labels_of(labels: Sequence[Label]) -> pd.DataFrame:
     """Returns labels as they are kept: as texts, since a version's classes are texts too."""
     told = {one.prediction_id: label_text(one.label) for one in labels}
-    return pd.DataFrame({"prediction_id": list(told), "label": list(told.values())}, dtype=object)
+    return pd.DataFrame({PREDICTION_ID: list(told), LABEL: list(told.values())}, dtype=object)
 
 
 def chosen(samples: Sequence[Sample], most_rows: int) -> list[Sample]:
@@ -126,7 +126,7 @@ def rows_of(samples: Sequence[Sample]) -> pd.DataFrame:
 def _table(sample: Sample) -> pd.DataFrame:
     own: dict[str, Any] = {
         "prediction": list(sample.predictions),
-        "prediction_id": sample.prediction_id,
+        PREDICTION_ID: sample.prediction_id,
         "at": pd.Timestamp(sample.minute * 60, unit="s", tz="UTC"),
     }
     columns = {name: list(values) for name, values in sample.columns.items()}

@@ -41,7 +41,7 @@ def status_of(releases: Releases, project: Project) -> dict[str, Any]:
     name, policy = project.spec.name, project.spec.policy
     head = releases.store.head(name)
     freeze = find_freeze(policy.freeze, datetime.now(UTC))
-    drift = None if head.production is None else releases.store.drift.find_last(name, head.production)
+    drift = releases.store.drift.find_last(name, head.production)
     return {
         **head.to_json(),
         "registry_wrong": _lasting_deviations(releases, name) if head.epoch else [],

@@ -33,10 +33,12 @@ class DriftStore:
         except DuplicateRow:  # another report of the same day was first
             return self._record(day)
 
-    def find_last(self, model: str, version: str) -> DriftDay | None:
-        """Returns the last day of a version that was reported, or None."""
-        found = self.days(model, version)
-        return found[-1] if found else None
+    def find_last(self, model: str, version: str | None) -> DriftDay | None:
+        """Returns the last day of a version that was reported; None where there is none, and for no version."""
+        query = _days.select().where(_days.c.model == model, _days.c.version == version).order_by(_days.c.day.desc())
+        with self._transactions.read() as connection:
+            row = connection.execute(query.limit(1)).mappings().first()
+        return None if row is None else _day_from(row)
 
     def days(self, model: str, version: str) -> tuple[DriftDay, ...]:
         """Returns all days of a version that were reported, in their order."""

@@ -21,6 +21,7 @@ from release_platform.domain.scoring import SUFFIX
 _FILES_AT_ONCE = 8
 AT = "at"
 PREDICTION_ID = "prediction_id"
+LABEL = "label"
 
 
 def read_parquet(address: str) -> pd.DataFrame:

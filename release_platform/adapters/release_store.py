@@ -249,6 +249,19 @@ class ReleaseStore:
             return known
         return registration
 
+    def get_registration(self, model: str, version: str) -> Registration:
+        """Returns what was recorded of a version.
+
+        Raises:
+            NotFound: There is no such version.
+        """
+        found = self.find_registration(model, version)
+        if found is None:
+            raise NotFound(
+                f"{model}: there is no version {version}", remedy=f"`release history {model}` lists its versions"
+            )
+        return found
+
     def find_registration(self, model: str, version: str) -> Registration | None:
         """Returns what was recorded of a version, or None."""
         query = _registrations.select().where(_registrations.c.model == model, _registrations.c.version == version)

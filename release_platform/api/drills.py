@@ -12,7 +12,7 @@ from threading import Lock
 
 from release_platform.api.problems import told
 from release_platform.api.schemas import DrillAnswer, DrillState
-from release_platform.domain.drill import Drilled, find_drill, find_unfinished
+from release_platform.domain.drill import Drilled, find_unfinished_id
 from release_platform.domain.errors import NotFound, Refused, ReleaseError
 from release_platform.domain.spec import PolicySpec
 from release_platform.drills import Order, drills_of
@@ -91,9 +91,7 @@ class AskedDrills:
 
     def _is_between(self, model: str, drill_id: str) -> bool:
         """Whether a drill is between its moves: in another process, or it was cut off."""
-        row = find_unfinished(self._services.store.ledger(model))
-        of = None if row is None else find_drill(row)
-        return of is not None and of[0] == drill_id
+        return find_unfinished_id(self._services.store.ledger(model)) == drill_id
 
     def _carry_out(self, order: Order, policy: PolicySpec) -> Drilled:
         try:

@@ -1,6 +1,5 @@
 """`release drift` holds rows against what the Production version was trained on; `release lift-hold` lifts a hold."""
 
-import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,21 +8,13 @@ import typer
 
 from release_platform.cli import remote
 from release_platform.cli.console import err, out, show_json, show_table
-from release_platform.cli.options import Actor, Json, Model, Reason
+from release_platform.cli.options import Actor, Json, Model, Reason, parse_since
 from release_platform.domain.errors import NotFound
 
 if TYPE_CHECKING:
     from release_platform.pipeline.drift import DriftReport
 
 SHOWN = 15
-
-
-def parse_since(text: str) -> timedelta:
-    """Returns how far back a text such as `7d` is; what it is not is wrong usage."""
-    found = re.fullmatch(r"([1-9]\d{0,3})([hdw])", text)
-    if found is None:
-        raise typer.BadParameter(f"'{text}' is no time; write e.g. 24h, 7d or 4w")
-    return timedelta(**{{"h": "hours", "d": "days", "w": "weeks"}[found[2]]: int(found[1])})
 
 
 Since = Annotated[

@@ -1,6 +1,5 @@
 """`release drill`: shows that a rollback works, by making one under load and coming back."""
 
-from collections.abc import Iterable
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -9,8 +8,7 @@ import typer
 from release_platform.cli import remote
 from release_platform.cli.console import out, show_json
 from release_platform.cli.options import Actor, Json, Model
-from release_platform.domain.drill import Drilled, find_drill, find_unfinished
-from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.drill import Drilled, find_unfinished_id
 
 
 def drill(
@@ -40,7 +38,9 @@ def drill(
 
     running.project(model)
     drills, run_id = running.services().store.drills, str(uuid4())
-    ids = [drill_id_of(run_id, model), *_cut_off(running.services().store.ledger(model))]
+    # Where one was cut off, that one is brought back instead.
+    cut_off = find_unfinished_id(running.services().store.ledger(model))
+    ids = [drill_id_of(run_id, model), *([] if cut_off is None else [cut_off])]
     form: dict[str, Any] = {"model": model, "actor": running.operator(actor)}
     form |= {"reason": reason} if reason else {}
     try:
@@ -66,13 +66,6 @@ def _tell(found: Drilled, json: bool) -> None:
         _show(found)
     if failure is not None:
         raise failure
-
-
-def _cut_off(rows: Iterable[LedgerRow]) -> list[str]:
-    """Returns the id of the drill that is brought back instead of a new one, if there is one."""
-    row = find_unfinished(rows)
-    of = None if row is None else find_drill(row)
-    return [] if of is None else [of[0]]
 
 
 def _show(found: Drilled) -> None:

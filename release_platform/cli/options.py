@@ -1,5 +1,7 @@
 """Arguments and options that several commands share."""
 
+import re
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -18,3 +20,11 @@ Actor = Annotated[
     str | None, typer.Option("--actor", help="Who acts; default: RELEASE_ACTOR, or the user here.", callback=_named)
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept in the ledger for good.", show_default=False)]
+
+
+def parse_since(text: str) -> timedelta:
+    """Returns how far back a text such as `7d` is; what it is not is wrong usage."""
+    found = re.fullmatch(r"([1-9]\d{0,3})([hdw])", text)
+    if found is None:
+        raise typer.BadParameter(f"'{text}' is no time; write e.g. 24h, 7d or 4w")
+    return timedelta(**{{"h": "hours", "d": "days", "w": "weeks"}[found[2]]: int(found[1])})

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from release_platform.cli.console import err, out, show_json, show_table
-from release_platform.cli.drift import parse_since
-from release_platform.cli.options import Json, Model
+from release_platform.cli.options import Json, Model, parse_since
 from release_platform.domain.errors import GatesNotPassed
 
 if TYPE_CHECKING:

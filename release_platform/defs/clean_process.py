@@ -15,8 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_platform.domain.errors import DataError, IntegrityError, NotFound, ReleaseError, Unavailable
-from release_platform.domain.policy import Registration
+from release_platform.domain.errors import DataError, IntegrityError, ReleaseError, Unavailable
 from release_platform.pipeline.native import core_type, pinned
 from release_platform.pipeline.recorded_data import read_recorded
 from release_platform.pipeline.reproduction import Recorded, Reproduction, reproduce
@@ -24,20 +23,6 @@ from release_platform.services import Services
 from release_platform.settings import Settings
 
 _ERRORS = {kind.exit_code: kind for kind in (DataError, Unavailable, IntegrityError)}
-
-
-def get_registration(services: Services, model: str, version: str) -> Registration:
-    """Returns the registration of a version.
-
-    Raises:
-        NotFound: There is no such version.
-    """
-    found = services.store.find_registration(model, version)
-    if found is None:
-        raise NotFound(
-            f"{model}: there is no version {version}", remedy=f"`release history {model}` lists its versions"
-        )
-    return found
 
 
 def train_again(
@@ -95,16 +80,11 @@ def reproduce_here(services: Services, model: str, version: str, place: Path) ->
         NotFound: There is no such version.
         IntegrityError: What was recorded is gone or was changed.
     """
-    registration = get_registration(services, model, version)
+    registration = services.store.get_registration(model, version)
     run_id = registration.mlflow_run_id
     raw = read_recorded(services.snapshots, services.tracking.snapshots_of(run_id), registration.fingerprint)
     with TemporaryDirectory() as folder:
-        record = services.registry.fetch(model, version, Path(folder))
-        if record.digest != registration.digest:
-            raise IntegrityError(
-                f"{model} version {version}: its manifest in MLflow is not the one that was registered",
-                remedy="find out who changed the version's tags, then register the model again",
-            )
+        record = services.releases.fetch_registered(registration, Path(folder))
         return reproduce(
             Path(folder),
             record.manifest,

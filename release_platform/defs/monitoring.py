@@ -19,13 +19,13 @@ import pandas as pd
 from pydantic import Field
 
 from release_platform.adapters.model_package import ModelPackage, load_package
-from release_platform.defs.clean_process import get_registration
+from release_platform.adapters.recordings import LABEL, PREDICTION_ID
 from release_platform.defs.naming import asset_key, numbers, shared
 from release_platform.defs.promotion import NamedFailures
 from release_platform.defs.resources import Platform
 from release_platform.domain.alarms import Budget, Detector
 from release_platform.domain.drift import WindowDrift
-from release_platform.domain.errors import IntegrityError, NotFound
+from release_platform.domain.errors import NotFound
 from release_platform.domain.json_form import exactly
 from release_platform.pipeline.drift import DriftReport, run
 from release_platform.pipeline.drift_days import drift_days
@@ -46,7 +46,6 @@ MOST_DAYS = 31
 """Days that a run without partitions looks at, at most: the newest."""
 RECENT = 1000
 """Materializations in which the evidence of the days before is looked for."""
-ID, TRUTH = "prediction_id", "label"
 _NO_ROWS: dict[str, Any] = {"dagster/row_count": 0}
 
 
@@ -83,16 +82,11 @@ def load_version(services: Services, project: Project) -> MonitoredVersion:
     version = services.store.head(model).production
     if version is None:
         raise NotFound(f"{model}: nothing is in Production", remedy=f"promote a version: `release promote {model}`")
-    registration = get_registration(services, model, version)
+    registration = services.store.get_registration(model, version)
     uris = services.tracking.snapshots_of(registration.mlflow_run_id)
     raw = read_recorded(services.snapshots, uris, registration.fingerprint)
     with TemporaryDirectory() as folder:
-        record = services.registry.fetch(model, version, Path(folder))
-        if record.digest != registration.digest:
-            raise IntegrityError(
-                f"{model} version {version}: its manifest in MLflow is not the one that was registered",
-                remedy="find out who changed the version's tags; roll back, or register the model again",
-            )
+        record = services.releases.fetch_registered(registration, Path(folder))
         package = load_package(Path(folder), record.manifest)
         spec = recorded_spec(Path(folder) / "release.json")
     known = build_reference(spec, package, raw, version=version)
@@ -126,16 +120,16 @@ def read_labelled(services: Services, version: MonitoredVersion, *, since: date,
     nothing = Labelled(frame=pd.DataFrame(), labels=np.empty(0, dtype=object))
     if came.empty:
         return nothing
-    known = came.drop_duplicates(ID).set_index(ID)[TRUTH]
+    known = came.drop_duplicates(PREDICTION_ID).set_index(PREDICTION_ID)[LABEL]
     parts = []
     for day in services.recordings.days(*of):
         rows = services.recordings.read(*of, [day]) if since <= day < until else pd.DataFrame()
-        if ID in rows:
-            parts.append(rows[rows[ID].isin(known.index)].drop_duplicates(ID))
+        if PREDICTION_ID in rows:
+            parts.append(rows[rows[PREDICTION_ID].isin(known.index)].drop_duplicates(PREDICTION_ID))
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if frame.empty:
         return nothing
-    return Labelled(frame=frame, labels=frame[ID].map(known).to_numpy(dtype=object))
+    return Labelled(frame=frame, labels=frame[PREDICTION_ID].map(known).to_numpy(dtype=object))
 
 
 def build_drift_report(project: Project) -> dg.AssetsDefinition:

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from release_platform.defs.clean_process import get_registration, train_again
+from release_platform.defs.clean_process import train_again
 from release_platform.defs.naming import asset_key
 from release_platform.defs.resources import Platform
 from release_platform.domain.errors import IntegrityError
@@ -47,7 +47,7 @@ def reproduce_version(services: Services, project: Project, version: str) -> Rep
         NotFound: There is no such version.
         IntegrityError: What was recorded is gone or was changed.
     """
-    registration = get_registration(services, project.spec.name, version)
+    registration = services.store.get_registration(project.spec.name, version)
     return train_again(
         project.spec.name,
         version,

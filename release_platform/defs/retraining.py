@@ -95,7 +95,7 @@ def look(
     """
     name, spec = project.spec.name, project.spec.retrain
     head = services.store.head(name)
-    day = None if head.production is None else services.store.drift.find_last(name, head.production)
+    day = services.store.drift.find_last(name, head.production)
     by_drift = find_wanted_by_drift(day, head)
     by_data = _find_new_data(project, instance) if spec.new_data else None
     wanted = [one for one in (by_drift, by_data) if isinstance(one, Wanted)]

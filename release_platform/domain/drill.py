@@ -173,6 +173,13 @@ def find_unfinished(rows: Iterable[LedgerRow]) -> LedgerRow | None:
     return last if of is not None and of[1] is Half.THERE else None
 
 
+def find_unfinished_id(rows: Iterable[LedgerRow]) -> str | None:
+    """Returns the id of the drill whose first half is Production's last move, or None."""
+    row = find_unfinished(rows)
+    of = None if row is None else find_drill(row)
+    return None if of is None else of[0]
+
+
 def swap_ms(answers: Iterable[Answer], version: str, epoch: int, committed: datetime) -> float | None:
     """Returns after how many milliseconds one server answered with a version, and never with another after that.
 
