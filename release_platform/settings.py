@@ -39,8 +39,8 @@ class Settings(BaseSettings):
         api_keys: The file of the API keys that callers show to the servers; empty: `api-keys.json` in `keys`.
         serving_url: Where the serving application answers; several servers separated by commas.
         serving_api_key: The API key that these servers ask for, with the scopes predict and read; empty for none.
-        serving_admin_key: The API key with the scope admin, by which counts and samples of live traffic are fetched;
-            empty: `serving_api_key`.
+        serving_admin_key: The API key with the scopes read and admin, by which counts and samples of live traffic are
+            fetched; empty: `serving_api_key`.
         drill_cron: When the schedule `drills` drills every model's rollback, in UTC; empty: it is off.
         notify_url: Who receives messages of rollbacks and aborts: addresses separated by commas; empty: nobody.
         notify_secret: What signs messages to any receiver but Slack; at least 32 characters.

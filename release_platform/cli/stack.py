@@ -59,15 +59,20 @@ def bucket(
     out.print(f"bucket {made.name}: {kept}")
 
 
-@stack.command("operator")
-def operator(
-    name: Annotated[str, typer.Argument(help="Whose key it is; the ledger keeps this name.", show_default=False)],
+@stack.command("api-keys")
+def api_keys(
+    operator: Annotated[
+        str, typer.Argument(help="The first operator; the ledger keeps this name.", show_default=False)
+    ],
 ) -> None:
-    """Take the key in OPERATOR_KEY as that of the first operator; another one of that name is revoked.
+    """Take the API keys of the first operator and of the stack itself as good; another one of such a name is revoked.
+
+    Reads OPERATOR_KEY, and the keys that are shown to serving: SERVING_KEY (scopes predict, read), SERVING_ADMIN_KEY
+    (read, admin) and METRICS_KEY (read).
 
     Example:
 
-        release stack operator ada
+        release stack api-keys ada
     """
     from release_platform.adapters.api_keys import ApiKeyFile
     from release_platform.adapters.clock import SystemClock
@@ -75,17 +80,23 @@ def operator(
     from release_platform.settings import Settings
 
     keys = ApiKeyFile(Settings().known_keys, SystemClock())
-    taken = keys.adopt(name, (Scope.READ, Scope.OPERATOR), _given("OPERATOR_KEY"))
-    out.print(f"key {taken.key_id} is {name}'s")
+    for variable, name, scopes in (
+        ("OPERATOR_KEY", operator, (Scope.READ, Scope.OPERATOR)),
+        ("SERVING_KEY", "stack:serving", (Scope.PREDICT, Scope.READ)),
+        ("SERVING_ADMIN_KEY", "stack:serving-admin", (Scope.READ, Scope.ADMIN)),
+        ("METRICS_KEY", "stack:metrics", (Scope.READ,)),
+    ):
+        taken = keys.adopt(name, scopes, _given(variable))
+        out.print(f"key {taken.key_id} is {name}'s: {', '.join(taken.scopes)}")
 
 
-@stack.command("key")
-def key() -> None:
+@stack.command("signing-key")
+def signing_key() -> None:
     """Make the key that signs versions and moves, unless it is there, and trust its public half.
 
     Example:
 
-        release stack key
+        release stack signing-key
     """
     from release_platform.adapters.signing import KeyFolder, key_id
     from release_platform.settings import Settings

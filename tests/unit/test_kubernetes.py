@@ -42,6 +42,7 @@ SECRETS = {
     "stamp-secret",
     "trusted-keys",
     "api-keys",
+    "serving-keys",
     "notify",
 }
 
@@ -138,6 +139,8 @@ def test_secrets_are_named_and_never_written() -> None:
         "STAMP_SECRET",
         "NOTIFY_URL",
         "NOTIFY_SECRET",
+        "SERVING_API_KEY",
+        "SERVING_ADMIN_KEY",
         "SIGNING_KEY",
         "STORE_URL",
         "BACKEND_STORE_URI",

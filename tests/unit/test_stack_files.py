@@ -93,13 +93,15 @@ def test_only_proxy_and_console_are_published_and_on_loopback_by_default() -> No
     assert [port.rpartition(":")[2] for port in published["minio"]] == ["9001"]
 
 
-def test_serving_reaches_the_proxy_only_and_holds_public_keys_only() -> None:
+def test_serving_reaches_the_proxy_only_and_holds_public_keys_and_hashes_only() -> None:
     for name in ("serving-1", "serving-2"):
         assert list(SERVICES[name]["networks"]) == ["serving"]
         assert COMPOSE["networks"]["serving"] == {"internal": True}
         assert not any(
-            "PASSWORD" in text or "SECRET" in text for text in map(str, SERVICES[name]["environment"].values())
+            re.search(r"\$\{\w*(PASSWORD|SECRET|_KEY)", text)
+            for text in map(str, SERVICES[name]["environment"].values())
         )
+        assert "api-keys:/api-keys:ro" in SERVICES[name]["volumes"]
         assert "trusted-keys:/keys/trusted:ro" in SERVICES[name]["volumes"]
         assert not any(volume.startswith("signing-key") for volume in SERVICES[name]["volumes"])
     beside = {name for name, one in SERVICES.items() if "serving" in one.get("networks", ())}
@@ -135,9 +137,11 @@ def test_every_setting_of_the_example_is_used_and_explained() -> None:
 
 def test_secrets_are_random_kept_and_for_the_owner_only(tmp_path: Path) -> None:
     first = write_env(tmp_path / "one")
-    assert find_key_id(first["OPERATOR_KEY"])
-    assert all(re.fullmatch(r"[0-9a-f]{48}", first[name]) for name in SECRETS if name != "OPERATOR_KEY")
-    assert len({first[name] for name in SECRETS}) == len(SECRETS) == 10
+    keys = {name for name in SECRETS if name.endswith("_KEY") and name != "S3_SECRET_KEY"}
+    assert keys == {"OPERATOR_KEY", "SERVING_KEY", "SERVING_ADMIN_KEY", "METRICS_KEY"}
+    assert all(find_key_id(first[name]) for name in keys)
+    assert all(re.fullmatch(r"[0-9a-f]{48}", first[name]) for name in set(SECRETS) - keys)
+    assert len({first[name] for name in SECRETS}) == len(SECRETS) == 13
     assert write_env(tmp_path / "one") == first
     assert write_env(tmp_path / "two")["POSTGRES_PASSWORD"] != first["POSTGRES_PASSWORD"]
     assert stat.S_IMODE((tmp_path / "one").stat().st_mode) == 0o600

@@ -113,9 +113,14 @@ class Stack:
         assert client.get_run_status(run_id) is DagsterRunStatus.SUCCESS, self.compose("logs", "dagster-code")[-5000:]
         return run_id
 
+    @property
+    def shown(self) -> dict[str, str]:
+        """The header that shows the platform's own API key to serving."""
+        return {"authorization": f"Bearer {self.settings['SERVING_KEY']}"}
+
     def served(self, model: str) -> str | None:
         """Returns the version that answers through the proxy."""
-        answer = httpx.get(f"{self.url('serving')}/v1/models/{model}", timeout=60)
+        answer = httpx.get(f"{self.url('serving')}/v1/models/{model}", headers=self.shown, timeout=60)
         return answer.headers.get("x-model-version")
 
 

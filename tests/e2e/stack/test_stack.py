@@ -163,6 +163,19 @@ def test_the_smoke_test_passes_on_every_replica_and_through_the_proxy(stack: Sta
     assert [f"at http://{name}:8000" in said for name in (*REPLICAS, "proxy")] == [True] * 3
 
 
+def test_to_predict_takes_a_key_and_an_application_gets_one_of_its_own(stack: Stack) -> None:
+    url = f"{stack.url('serving')}/v1/models/{MODEL}"
+    example = httpx.get(url, headers=stack.shown, timeout=60).json()["example"]
+    assert httpx.get(f"{stack.url('serving')}/readyz", timeout=60).is_success
+    assert httpx.post(f"{url}/predict", json=example, timeout=60).status_code == 401
+    key = stack.compose("run", "--rm", "--no-deps", "cli", "api-key", "create", "shop", "--scope", "predict").split()[
+        -1
+    ]
+    mine = {"x-api-key": key}
+    until(lambda: httpx.post(f"{url}/predict", headers=mine, json=example, timeout=60).is_success, within_s=30)
+    assert httpx.get(f"{stack.url('serving')}/status", headers=mine, timeout=60).status_code == 403
+
+
 def test_nobody_changes_a_row_of_the_ledger(stack: Stack) -> None:
     for statement in ("UPDATE ledger SET actor = 'eve'", "DELETE FROM ledger", "TRUNCATE ledger"):
         assert "permission denied for table ledger" in stack.sql("release_db", "release", statement)
@@ -224,9 +237,9 @@ def test_requests_fail_only_for_as_long_as_the_proxy_itself_is_dead(stack: Stack
 def traffic_of(stack: Stack) -> AbstractContextManager[Traffic]:
     """Returns requests of the model's own example through the proxy, each to be answered alike."""
     url = f"{stack.url('serving')}/v1/models/{MODEL}"
-    example = httpx.get(url, timeout=60).json()["example"]
-    expected = httpx.post(f"{url}/predict", json=example, timeout=60).json()["predictions"]
-    return flowing(f"{url}/predict", example, expected)
+    example = httpx.get(url, headers=stack.shown, timeout=60).json()["example"]
+    expected = httpx.post(f"{url}/predict", headers=stack.shown, json=example, timeout=60).json()["predictions"]
+    return flowing(f"{url}/predict", stack.shown, example, expected)
 
 
 def _let_some_be_answered(traffic: Traffic, n_requests: int = 50) -> None:

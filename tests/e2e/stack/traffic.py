@@ -36,10 +36,11 @@ class Traffic:
 
 
 @contextmanager
-def flowing(url: str, body: Mapping[str, Any], expected: Any) -> Iterator[Traffic]:
+def flowing(url: str, shown: Mapping[str, str], body: Mapping[str, Any], expected: Any) -> Iterator[Traffic]:
     """Yields the account of clients that ask for the same prediction again and again until the end of the block."""
     traffic, stop = Traffic(), threading.Event()
-    threads = [threading.Thread(target=_ask, args=(url, body, expected, traffic, stop)) for _ in range(N_CLIENTS)]
+    clients = [httpx.Client(headers=dict(shown), timeout=60) for _ in range(N_CLIENTS)]
+    threads = [threading.Thread(target=_ask, args=(one, url, body, expected, traffic, stop)) for one in clients]
     for thread in threads:
         thread.start()
     try:
@@ -50,9 +51,11 @@ def flowing(url: str, body: Mapping[str, Any], expected: Any) -> Iterator[Traffi
             thread.join()
 
 
-def _ask(url: str, body: Mapping[str, Any], expected: Any, traffic: Traffic, stop: threading.Event) -> None:
+def _ask(
+    client: httpx.Client, url: str, body: Mapping[str, Any], expected: Any, traffic: Traffic, stop: threading.Event
+) -> None:
     end = time.monotonic() + MAXIMUM_S
-    with httpx.Client(timeout=60) as client:
+    with client:
         while not stop.is_set() and time.monotonic() < end:
             begun = time.monotonic()
             try:
