@@ -307,7 +307,7 @@ class Drills:
 def drills_of(services: Services) -> Drills:
     """Returns the drills over the servers of the settings."""
     settings = services.settings
-    return Drills(services.releases, settings.serving_urls, api_key=settings.serving_api_key.get_secret_value())
+    return Drills(services.releases, services.server_urls, api_key=settings.serving_api_key.get_secret_value())
 
 
 def failure_of(drilled: Drilled) -> ReleaseError | None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from release_platform.adapters.addresses import each_server
 from release_platform.adapters.mlflow_registry import MlflowRegistry
 from release_platform.adapters.mlflow_tracking import MlflowTracking
 from release_platform.adapters.recordings import Recordings
@@ -58,6 +59,11 @@ class Services:
     def keys(self) -> KeyFolder:
         """The keys that sign and that are trusted."""
         return KeyFolder(self.settings.key_folder, self.settings.signing_key.get_secret_value())
+
+    @property
+    def server_urls(self) -> tuple[str, ...]:
+        """The address of each live server that there is now."""
+        return each_server(self.settings.serving_urls)
 
     @cached_property
     def servers(self) -> Servers:

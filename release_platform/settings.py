@@ -37,7 +37,8 @@ class Settings(BaseSettings):
         signing_key: The private key that signs, in PEM, or the path of a file with it; empty: `signing.pem` in `keys`,
             made on first use.
         api_keys: The file of the API keys that callers show to the servers; empty: `api-keys.json` in `keys`.
-        serving_url: Where the serving application answers; several servers separated by commas.
+        serving_url: Where the serving application answers; several servers separated by commas. `dns+http://NAME:PORT`
+            stands for every server behind a name.
         serving_api_key: The API key that these servers ask for, with the scopes predict and read; empty for none.
         serving_admin_key: The API key with the scopes read and admin, by which counts and samples of live traffic are
             fetched; empty: `serving_api_key`.

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import httpx
 
+from release_platform.adapters.addresses import each_server
 from release_platform.adapters.serving_client import ServingClient
 from release_platform.domain.errors import Unavailable, VerificationFailed
 from release_platform.domain.ports import HandedIn, HandedSamples
@@ -23,7 +24,7 @@ class Servers:
     """The servers at these addresses; see the port `Servers`.
 
     Args:
-        urls: Their addresses.
+        urls: Their addresses; those with the prefix `dns+` are looked up each time.
         answer_s: Seconds that each has to answer; to connect it has two at most.
         api_key: The API key with which their windows and samples are read; empty for none. A pushed move proves itself.
     """
@@ -68,10 +69,11 @@ class Servers:
 
     def _each(self, ask: Callable[[str], _Answer]) -> Sequence[_Answer]:
         """Returns what each server answers, all asked at once."""
-        if not self._urls:
+        urls = each_server(self._urls)
+        if not urls:
             return ()
-        with ThreadPoolExecutor(len(self._urls), thread_name_prefix="servers") as threads:
-            return list(threads.map(ask, self._urls))
+        with ThreadPoolExecutor(len(urls), thread_name_prefix="servers") as threads:
+            return list(threads.map(ask, urls))
 
     def _client(self, url: str) -> ServingClient:
         connect_s = min(CONNECT_S, self._answer_s)

@@ -80,11 +80,11 @@ def verify(
 
     if url is not None and not url.strip():
         raise typer.BadParameter("it is empty; name a server, or leave it out", param_hint="--url")
-    settings = running.services().settings
-    addresses = settings.serving_urls if url is None else (url,)
+    services = running.services()
+    addresses = services.server_urls if url is None else (url,)
     if not addresses:
         raise NotFound("RELEASE_SERVING_URL names no server", remedy="set it, or give the address with --url")
-    key = settings.serving_api_key.get_secret_value() if api_key_file is None else _key_in(api_key_file)
+    key = services.settings.serving_api_key.get_secret_value() if api_key_file is None else _key_in(api_key_file)
     found = _verified(model, addresses, key, version)
     if url is None and (problem := _keep(found)):
         err.print(f"warning: {problem}", markup=False, soft_wrap=True, highlight=False)

@@ -119,8 +119,8 @@ def build_audit(projects: Projects) -> dg.Definitions:
 def _observed(services: Services, instance: dg.DagsterInstance, model: str) -> tuple[Observation, tuple[str, ...]]:
     seen = observe(services.releases, model)
     seen = with_lineage(seen, services.tracking, services.snapshots)
-    settings = services.settings
-    seen, away = with_servers(seen, settings.serving_urls, settings.serving_api_key.get_secret_value())
+    key = services.settings.serving_api_key.get_secret_value()
+    seen, away = with_servers(seen, services.server_urls, key)
     return replace(seen, dagster=_dagster(instance, seen)), away
 
 

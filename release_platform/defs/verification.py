@@ -52,7 +52,7 @@ def verify_model(
         Unavailable: The release store or the registry does not answer.
     """
     settings = services.settings
-    addresses, key = tuple(urls) or settings.serving_urls, settings.serving_api_key.get_secret_value()
+    addresses, key = tuple(urls) or services.server_urls, settings.serving_api_key.get_secret_value()
     found = verify_production(services.releases, model, addresses, api_key=key)
     if isinstance(found.failure, VerificationFailed):
         sleep(second_look_s)

@@ -221,12 +221,20 @@ def test_addresses_in_the_settings_are_those_of_services() -> None:
     addresses = [settings["RELEASE_MLFLOW_TRACKING_URI"], settings["RELEASE_SERVING_URL"]]
     addresses.append(environment(CONTAINERS["Deployment/serving/serving"])["SERVING_TRACKING_URI"])
     for address in addresses:
-        host, _, port = address.removeprefix("http://").partition(":")
+        host, _, port = address.removeprefix("dns+").removeprefix("http://").partition(":")
         assert int(port) in {one["port"] for one in services[host]["ports"]}
     for name, spec in services.items():
         owner = spec["selector"]["app.kubernetes.io/name"]
         ports = {p["name"] for c in PODS[f"Deployment/{owner}"]["spec"]["containers"] for p in c.get("ports", ())}
         assert {one["targetPort"] for one in spec["ports"]} <= ports, name
+
+
+def test_who_releases_sees_every_pod_of_serving() -> None:
+    pods, clients = find("Service", "serving-pods")["spec"], find("Service", "serving")["spec"]
+    assert pods["clusterIP"] == "None"
+    assert "clusterIP" not in clients
+    assert pods["selector"] == clients["selector"]
+    assert find("ConfigMap", "release-settings")["data"]["RELEASE_SERVING_URL"] == "dns+http://serving-pods:8000"
 
 
 def test_ports_and_probes_are_those_that_the_health_checks_of_the_stack_ask() -> None:
