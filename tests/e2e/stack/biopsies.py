@@ -19,7 +19,7 @@ MODEL = "biopsies"
 EXAMPLE = ROOT / "release_platform" / "examples" / "breast_cancer" / "defs.yaml"
 GATES_AND_POLICY = """
   gates:
-    - {name: size, metric: package_bytes, maximum: 1000000}
+    - {name: order, metric: roc_auc, minimum: 0.5}
   policy: {approvals: 0}
   rollout:
     strategy: canary
@@ -35,7 +35,10 @@ MAXIMUM_S = 1800
 
 
 def write_model(models: Path, *, strength: float) -> None:
-    """Writes the example under another name, with lax gates and a canary; a tiny strength makes a model that is bad."""
+    """Writes the example under another name, with a canary, and a gate that a tiny strength passes all the same.
+
+    Such a model calls every biopsy benign, but still puts them in the right order.
+    """
     text = EXAMPLE.read_text().replace("name: breast_cancer", f"name: {MODEL}", 1).replace("C: 0.5", f"C: {strength}")
     kept, gates, _ = text.partition("\n  gates:")
     assert gates

@@ -88,7 +88,7 @@ def test_a_bad_version_loses_its_share_when_the_labels_say_so(stack: Stack, mode
     assert set(told.versions) == {"2"}
 
 
-def test_the_requests_of_both_are_recorded_with_their_labels(stack: Stack) -> None:
+def test_the_requests_of_both_are_recorded(stack: Stack, models: Path) -> None:
     look = (
         "import boto3; found = boto3.client('s3').list_objects_v2(Bucket='release', Prefix='recordings/'); "
         "print([o['Key'] for o in found.get('Contents', ())])"
