@@ -39,7 +39,7 @@ def write_model(models: Path, *, strength: float) -> None:
 
     Such a model calls every biopsy benign, but still puts them in the right order.
     """
-    text = EXAMPLE.read_text().replace("name: breast_cancer", f"name: {MODEL}", 1).replace("C: 0.5", f"C: {strength}")
+    text = EXAMPLE.read_text().replace("name: breast_cancer", f"name: {MODEL}", 1).replace("C: 0.5", f"C: {strength:f}")
     kept, gates, _ = text.partition("\n  gates:")
     assert gates
     (models / MODEL).mkdir(parents=True, exist_ok=True)
