@@ -6,7 +6,7 @@ unknown keys. Rules that span fields live in `__post_init__`, so that no other d
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from math import inf, isfinite
@@ -27,6 +27,7 @@ STRICT: dict[str, Any] = {"extra": "forbid"}
 RESERVED_NAMES = frozenset({"latest"})
 _TEN_YEARS_S = 3650 * 86400.0
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_POWER_OF_TEN = re.compile(r"([+-]?\d+)(\.\d*)?[eE]([+-]?)(\d+)")
 
 
 def label_text(label: object) -> str:
@@ -276,6 +277,7 @@ class EstimatorSpec:
             raise ValueError(
                 f"'{self.type}' is not a scikit-learn class such as sklearn.linear_model.LogisticRegression"
             )
+        _check_numbers(self.parameters.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,6 +302,16 @@ class SearchSpec:
             raise ValueError("a search needs parameters, each with at least one value")
         if self.n_candidates < 1 or self.folds < 2:
             raise ValueError("a search needs at least 1 candidate and 2 folds")
+        _check_numbers((name, value) for name, values in self.parameters.items() for value in values)
+
+
+def _check_numbers(parameters: Iterable[tuple[str, Any]]) -> None:
+    for name, value in parameters:
+        if isinstance(value, str) and (found := _POWER_OF_TEN.fullmatch(value)):
+            whole, fraction, sign, exponent = found.groups()
+            raise ValueError(
+                f"{name}: YAML reads {value} as text; write {whole}{fraction or '.0'}e{sign or '+'}{exponent}"
+            )
 
 
 class TrainingEngine(StrEnum):

@@ -320,3 +320,20 @@ def test_how_old_an_asset_may_become_is_a_time_of_an_asset_that_there_is(freshne
 def test_the_first_day_of_drift_is_a_day(day: str) -> None:
     assert "drift" in problem(drift={"first_day": day})
     assert spec(drift={"first_day": "2025-06-30"}).drift.first_day == "2025-06-30"
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [("1e-6", "1.0e-6"), ("1E5", "1.0e+5"), ("-2e3", "-2.0e+3"), ("1.5e6", "1.5e+6")],
+)
+def test_a_number_that_yaml_reads_as_text_is_named_with_what_to_write(written: str, said: str) -> None:
+    estimator = yaml.safe_load(f"{{type: sklearn.linear_model.LogisticRegression, parameters: {{C: {written}}}}}")
+    assert f"C: YAML reads {written} as text; write {said}" in problem(estimator=estimator)
+    assert yaml.safe_load(said) == float(written)
+    search = {"parameters": {"C": [0.5, written]}}
+    assert f"C: YAML reads {written} as text; write {said}" in problem(search=search)
+
+
+def test_a_parameter_may_be_text_that_is_no_number() -> None:
+    estimator = {"type": "sklearn.linear_model.LogisticRegression", "parameters": {"solver": "lbfgs"}}
+    assert spec(estimator=estimator).estimator.parameters == {"solver": "lbfgs"}
