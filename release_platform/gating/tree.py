@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.snapshot_store import SnapshotStore
-from release_platform.domain.errors import IntegrityError
 from release_platform.domain.judged import Judged, judge_candidate
 from release_platform.domain.spec import TrainingSpec
 from release_platform.gating.changes import NO_CHANGES_KNOWN, changes_since
@@ -69,13 +68,7 @@ def find_production(services: Services, model: str) -> Production | None:
     if version is None:
         return None
     with TemporaryDirectory() as folder:
-        record = services.registry.fetch(model, version, Path(folder))
-        registration = services.store.find_registration(model, version)
-        if registration is None or registration.digest != record.digest:
-            raise IntegrityError(
-                f"{model}: Production version {version} in the registry is not the one that was registered",
-                remedy="find out who changed it; roll back, or register the model again",
-            )
+        record = services.releases.fetch_registered(services.store.get_registration(model, version), Path(folder))
         return Production(version=version, package=load_package(Path(folder), record.manifest))
 
 
