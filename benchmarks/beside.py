@@ -6,12 +6,11 @@ are spread. A promise is not judged where the pairs are too few or disagree too 
 
 A shadow: both serve the same fitted model, and one has a version beside it that is mirrored at share 1.0, put there by
 a real rollout. The promise is that p99 stays within 5 %. The shadow answers after the client has its answer, in a
-process of its own that the system lets stand back (nice 10). So it takes no time from an answer as long as the machine
-has some left; where every core is busy it takes a share, about a tenth of a core that it shares with the server. No
-server can promise its latency on a full machine, so p99 is judged at a moderate load: each connection rests 25 to 75 ms
-between an answer and the next request, which is about 320 requests a second. It is judged only if the shadow was asked
-99 % of the requests. Without rests the load fills the machine: those figures are shown, and nothing is promised of
-them. A server and its shadow run on two cores; `wrk` runs on a third, or on one of theirs where there is none.
+process of its own that Linux runs only where nothing else wants to run (SCHED_IDLE). So it takes no time from an
+answer, but is asked little where every core is busy. p99 is judged at a moderate load, and only if the shadow was asked
+99 % of the requests: each connection rests 25 to 75 ms between an answer and the next request, which is about 320
+requests a second. Without rests the load fills the machine: those figures are shown, and nothing is promised of them. A
+server and its shadow run on two cores; `wrk` runs on a third, or on one of theirs where there is none.
 
 Recording: both ask for API keys, and one has SERVING_SAMPLE_SHARE=0.01, as docs/drift.md says. The promise is that at
 most 5 % of the throughput are lost. At the end the samples are fetched, as a collector would each minute. Each server

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import nan
 from secrets import token_hex
 from time import perf_counter
 from typing import Any
@@ -19,14 +20,13 @@ from typing import Any
 import numpy as np
 
 from release_platform.domain.ports import Clock
-from release_platform.domain.prediction import Predictions
 from release_platform.domain.slices import Slices
-from release_platform.domain.windows import EVERY_SLICE, LABEL, NOT_FINITE, Route, Window, find_flip
+from release_platform.domain.windows import EVERY_SLICE, LABEL, NOT_FINITE, Route, Window
 from serving.errors import NonFinitePrediction, Problem, Stopping
 from serving.metrics import Metrics
 from serving.models import Live, LoadedModel
 from serving.outcomes import MOST_NAMES, Memory, Remembered, Told, bucket_of
-from serving.tallies import Arm, Tally, first_answer, number_buckets, prediction_buckets, said
+from serving.tallies import Arm, Tally, number_buckets, prediction_buckets
 
 KEPT_MINUTES = 60
 MOST_WINDOWS = 20_000
@@ -58,15 +58,23 @@ class Reflection:
     """What a shadow made of a request.
 
     Attributes:
+        number: The number of the prediction that Production's version made; 0 where it failed.
         ms: Milliseconds that it took to read and to compute.
         error: The kind of its error; empty for none.
-        first: The answer to the first row; None where there is an error.
-        slices: The kinds of rows that the first row is of, `column=value`.
+        answer: What it answered to the first row (`first_answer`); NaN where there is an error.
+        counted: And what is counted of it.
+        is_pair: Whether both versions answered.
+        flip: What became what, of a pair whose answers differ.
+        slices: The kinds of rows that the first row of a pair is of, `column=value`.
     """
 
+    number: int
     ms: float
     error: str = ""
-    first: Predictions | None = None
+    answer: float = nan
+    counted: float = nan
+    is_pair: bool = False
+    flip: str | None = None
     slices: tuple[str, ...] = ()
 
 
@@ -194,32 +202,24 @@ class Observations:
                 found.append((shadow, bucket_of(shadow, answer, name, value)))
         return found
 
-    def reflected(
-        self, shadow: LoadedModel, reflection: Reflection, *, beside: Predictions | None, number: int = 0
-    ) -> None:
-        """Counts what a shadow made of a request.
-
-        Args:
-            shadow: The version.
-            reflection: What it made of it.
-            beside: What the version in Production answered; None where it failed, so that there is no pair.
-            number: The number of that prediction.
-        """
-        self.count()  # what is beside it may only be put down so far
+    def reflected(self, shadow: LoadedModel, reflections: Sequence[Reflection]) -> None:
+        """Counts what a shadow made of some requests, at least one."""
+        self.count()  # what is beside them may only be put down so far
         arm = self.arm_of(shadow, Route.SHADOW)
         tally = self.tally(arm)
-        errors = [reflection.error] if reflection.error else []
-        counted: list[float] = []
-        if reflection.first is not None:
-            answer, of_it = first_answer(reflection.first)
-            counted.append(of_it)
-            self._memory.keep_shadow(arm, number, answer)
-        latency = number_buckets(np.array([reflection.ms]))
-        tally.count({"latency": latency, "predictions": prediction_buckets(arm, np.array(counted))}, errors)
-        if reflection.first is not None and beside is not None:
-            flip = find_flip(said(arm, beside), said(arm, reflection.first))
-            tally.pair((EVERY_SLICE, *self._slices.counted(arm.model, reflection.slices)), flip)
-        self._metrics.routed(arm.model, arm.version, arm.route, n_answered=len(counted), errors=errors)
+        errors = [one.error for one in reflections if one.error]
+        answered = [one for one in reflections if not one.error]
+        numbers = np.array([one.number for one in answered], dtype=np.int64)
+        self._memory.keep_shadow(arm, numbers, np.array([one.answer for one in answered]))
+        buckets = {
+            "latency": number_buckets(np.array([one.ms for one in reflections])),
+            "predictions": prediction_buckets(arm, np.array([one.counted for one in answered])),
+        }
+        tally.count(buckets, errors)
+        for one in answered:
+            if one.is_pair:
+                tally.pair((EVERY_SLICE, *self._slices.counted(arm.model, one.slices)), one.flip)
+        self._metrics.routed(arm.model, arm.version, arm.route, n_answered=len(answered), errors=errors)
 
     def closed_after(self, minute: int) -> dict[str, Any]:
         """Returns, as a JSON value, the windows of closed minutes after one, and which minute was closed last."""

@@ -64,12 +64,15 @@ class Memory:
         self._answers[0, places] = answers[-self._size :]
         self._came[places] = 0
 
-    def keep_shadow(self, arm: Arm, number: int, answer: float) -> None:
-        """Remembers what a shadow answered to a request, beside what its client got."""
-        if self.find(number) is not None:
-            place = number % self._size
-            self._arms[1, place] = self._number_of(arm)
-            self._answers[1, place] = answer
+    def keep_shadow(self, arm: Arm, numbers: npt.NDArray[np.int64], answers: npt.NDArray[np.float64]) -> None:
+        """Remembers what a shadow answered to requests, beside what their clients got."""
+        if not self._size:
+            return
+        number_of_arm = self._number_of(arm)
+        places = numbers % self._size
+        known = (self._numbers[places] == numbers) & (numbers > 0)
+        self._arms[1, places[known]] = number_of_arm
+        self._answers[1, places[known]] = answers[known]
 
     def find(self, number: int) -> Remembered | None:
         """Returns a prediction, or None when it is forgotten or never was."""

@@ -1,21 +1,19 @@
 """Asks a shadow version what it would have answered, after the client has its answer.
 
 ```
-answered by Production's version --a share--> queue, bounded --one at a time--> a process of its own (`mirroring`)
+answered by Production's version --a share--> queue, bounded --several at a time--> a process of its own (`mirroring`)
 ```
-Nobody waits for it and nobody gets its answer. What does not fit into the queue is dropped and counted: a slow shadow
-is asked less, Production's version is not. What takes too long is dropped as well, and no error of the version: its
-process stands back behind all others. It starts with the first request, and again when it died; it is gone
-when no model has a shadow.
+Nobody waits for it and nobody gets its answer. To hand over many at once takes the event loop hardly longer than one,
+so they are gathered for a moment. What does not fit into the queue is dropped and counted: a slow shadow is asked less,
+Production's version is not. What takes too long is dropped as well, and no error of the version: its process stands
+back behind all others. It starts with the first request, and again when it died; it is gone when no model has a shadow.
 """
 
 import asyncio
 import logging
-import pickle
 import random
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -26,15 +24,20 @@ from serving.cache import PackageCache
 from serving.doors import Door, Head
 from serving.limits import Limits
 from serving.metrics import Metrics
-from serving.mirroring import LENGTH, Mirrored
-from serving.models import Beside, Live
+from serving.mirror_process import COMMAND, MirrorProcess
+from serving.mirroring import Copy, Mirrored
+from serving.models import Beside, Live, LoadedModel
 from serving.observations import Observations, Reflection
+from serving.tallies import said
 
 MOST_WAITING = 256
 MOST_BYTES = 16 * 1024**2
 WITHIN_S = 60.0
 """Seconds that the shadow has for one request."""
-_START_S = 300.0
+MOST_TOGETHER = 64
+"""Most requests that are handed over at once."""
+_MOST_BYTES_TOGETHER = 128 * 1024
+_GATHER_S = 0.2
 _IDLE_S = 10.0
 _AGAIN_S = 5.0
 _READ = (b"content-type", b"accept", b"inference-header-content-length")
@@ -69,7 +72,10 @@ class Shadows:
         limits: What one request may hold.
         observations: What is told of what came of it.
         metrics: What is told of what was dropped.
-        most_waiting: Most requests that wait.
+        most_waiting: Most requests that wait, those that the process has included.
+        command: What starts the process.
+        within_s: Seconds that it has for one request.
+        again_s: Seconds after which another is started when it died.
     """
 
     def __init__(
@@ -81,6 +87,9 @@ class Shadows:
         observations: Observations,
         metrics: Metrics,
         most_waiting: int = MOST_WAITING,
+        command: Sequence[str] = COMMAND,
+        within_s: float = WITHIN_S,
+        again_s: float = _AGAIN_S,
     ) -> None:
         self._live = live
         self._cache = cache
@@ -88,10 +97,13 @@ class Shadows:
         self._observations = observations
         self._metrics = metrics
         self._most_waiting = most_waiting
-        self._queue: deque[tuple[Beside, Offered]] = deque()
+        self._within_s = within_s
+        self._again_s = again_s
+        self._queue: deque[tuple[LoadedModel, Offered]] = deque()
         self._n_bytes = 0
-        self._wake = asyncio.Event()
-        self._process: Process | None = None
+        self._n_alone = 0  # so many of the next requests are asked one by one: the process died of one, or hung
+        self._some, self._many = asyncio.Event(), asyncio.Event()
+        self._process = MirrorProcess(command)
 
     def offer(self, shadow: Beside, offered: Offered) -> None:
         """Takes a request that was answered; with the probability of the shadow's weight it is put to it."""
@@ -100,105 +112,121 @@ class Shadows:
         if len(self._queue) >= self._most_waiting or self._n_bytes + len(offered.body) > MOST_BYTES:
             self._metrics.shadow_dropped(shadow.loaded, "queue_full")
             return
-        self._queue.append((shadow, offered))
+        self._queue.append((shadow.loaded, offered))
         self._n_bytes += len(offered.body)
-        self._wake.set()
+        if len(self._queue) == 1:
+            self._some.set()
+        elif len(self._queue) == MOST_TOGETHER:
+            self._many.set()
 
     async def run(self) -> None:
         """Asks until it is cancelled."""
         try:
             while True:
-                await self._next()
-                while self._queue:
-                    shadow, offered = self._queue.popleft()
-                    self._n_bytes -= len(offered.body)
-                    try:
-                        await self._ask(shadow, offered)
-                    except Exception:  # noqa: BLE001 - no shadow may take the server down
-                        _LOG.exception("a shadow could not be asked")
-                        await self._end()
+                await self._gathered()
+                batch = self._next()
+                try:
+                    n_done = await self._ask(batch) if batch else 0
+                except Exception:  # noqa: BLE001 - no shadow may take the server down
+                    _LOG.exception("a shadow could not be asked")
+                    await self._process.end()
+                    n_done = len(batch)
+                self._done_with(n_done)
         finally:
             with anyio.CancelScope(shield=True):
-                await self._end()
+                await self._process.end()
 
-    async def _next(self) -> None:
-        """Waits for a request; the process ends when none can come any more."""
-        self._wake.clear()
-        while not self._wake.is_set():
+    async def _gathered(self) -> None:
+        """Waits for a request, and a moment for others; the process ends when none can come any more."""
+        while not self._queue:
+            self._some.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _IDLE_S)
+                await asyncio.wait_for(self._some.wait(), _IDLE_S)
             if not self._live.table.shadow and not self._queue:
-                await self._end()
+                await self._process.end()
+        self._many.clear()
+        if len(self._queue) < MOST_TOGETHER:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._many.wait(), _GATHER_S)
 
-    async def _ask(self, shadow: Beside, offered: Offered) -> None:
-        loaded = shadow.loaded
+    def _next(self) -> list[tuple[LoadedModel, Mirrored]]:
+        """Returns the requests that are asked next; they stay in the queue until they are done with.
+
+        Those before them that cannot be asked are dropped.
+        """
+        copies = {key: self._copy_of(loaded) for key, loaded in {id(one[0]): one[0] for one in self._queue}.items()}
+        batch: list[tuple[LoadedModel, Mirrored]] = []
+        n_bytes = 0
+        for loaded, offered in tuple(self._queue):
+            copy = copies[id(loaded)]
+            if isinstance(copy, str):
+                if batch:
+                    break
+                self._metrics.shadow_dropped(loaded, copy)
+                self._done_with(1)
+                continue
+            n_bytes += len(offered.body)
+            if batch and (len(batch) == MOST_TOGETHER or n_bytes > _MOST_BYTES_TOGETHER or self._n_alone):
+                break
+            batch.append((loaded, self._mirrored(loaded, copy, offered)))
+        return batch
+
+    def _done_with(self, n: int) -> None:
+        for _ in range(n):
+            _, offered = self._queue.popleft()
+            self._n_bytes -= len(offered.body)
+        self._n_alone = max(0, self._n_alone - n)
+
+    def _copy_of(self, loaded: LoadedModel) -> Copy | str:
+        """Returns a shadow as its process is told of it, or why it is not asked."""
         standing = self._live.table.shadow.get(loaded.model)
         if standing is None or standing.loaded.version != loaded.version:
-            self._metrics.shadow_dropped(loaded, "ended")
-            return
+            return "ended"
         folder = self._cache.find(loaded.digest)
         if folder is None:
-            self._metrics.shadow_dropped(loaded, "no_copy")
-            return
-        asked = Mirrored(
-            model=loaded.model,
-            version=loaded.version,
-            folder=folder,
-            manifest=loaded.package.manifest,
+            return "no_copy"
+        return Copy(model=loaded.model, version=loaded.version, folder=folder, manifest=loaded.package.manifest)
+
+    def _mirrored(self, loaded: LoadedModel, copy: Copy, offered: Offered) -> Mirrored:
+        predictions = offered.predictions
+        return Mirrored(
+            copy=copy,
             door=offered.door,
             head={name: offered.head[name] for name in _READ if name in offered.head},
             body=offered.body,
             limits=self._limits,
+            number=offered.number,
+            beside=None if predictions is None else said(loaded.package.task, predictions),
         )
-        reflection = await self._reflect(asked)
-        if reflection is None:
-            self._metrics.shadow_dropped(loaded, "too_slow")
-        else:
-            self._observations.reflected(loaded, reflection, beside=offered.predictions, number=offered.number)
 
-    async def _reflect(self, asked: Mirrored) -> Reflection | None:
-        """Returns what came of a request, also when the process did not survive it; None when it took too long."""
+    async def _ask(self, batch: Sequence[tuple[LoadedModel, Mirrored]]) -> int:
+        """Asks the shadows and counts what came of it; returns with how many of the first requests it is done."""
         begun = asyncio.get_running_loop().time()
         try:
-            process = await self._started()
-            async with asyncio.timeout(WITHIN_S):
-                return await _exchange(process, asked)
-        except TimeoutError:
-            await self._end()
-            return None
+            await self._process.start()
+            async with asyncio.timeout(self._within_s):
+                reflections = await self._process.reflect([asked for _, asked in batch])
         except (OSError, EOFError) as failure:
-            _LOG.warning("the shadow %s version %s took its process down: %r", asked.model, asked.version, failure)
-            await self._end()
-            await asyncio.sleep(_AGAIN_S)
-            return Reflection(ms=(asyncio.get_running_loop().time() - begun) * 1000, error="process_died")
+            await self._process.end()
+            is_slow = isinstance(failure, TimeoutError)
+            if not is_slow:
+                _LOG.warning("the process of the shadows died of one of %d requests: %r", len(batch), failure)
+                await asyncio.sleep(self._again_s)
+            if len(batch) > 1:
+                self._n_alone = len(batch)
+                return 0
+            ((shadow, asked),) = batch
+            if is_slow:
+                self._metrics.shadow_dropped(shadow, "too_slow")
+                return 1
+            ms = (asyncio.get_running_loop().time() - begun) * 1000
+            reflections = [Reflection(number=asked.number, ms=ms, error="process_died")]
+        self._count(batch, reflections)
+        return len(reflections)
 
-    async def _started(self) -> Process:
-        if self._process is None or self._process.returncode is not None:
-            command = (sys.executable, "-m", "serving.mirroring")
-            self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
-            async with asyncio.timeout(_START_S):
-                await _frame(self._process)  # it says that it is ready
-        return self._process
-
-    async def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-
-async def _exchange(process: Process, asked: Mirrored) -> Reflection:
-    assert process.stdin is not None
-    frame = pickle.dumps(asked)
-    process.stdin.write(LENGTH.pack(len(frame)) + frame)
-    await process.stdin.drain()
-    reflection = pickle.loads(await _frame(process))  # noqa: S301 - from the process that was started here
-    assert isinstance(reflection, Reflection)
-    return reflection
-
-
-async def _frame(process: Process) -> bytes:
-    assert process.stdout is not None
-    (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
-    return await process.stdout.readexactly(length)
+    def _count(self, batch: Sequence[tuple[LoadedModel, Mirrored]], reflections: Sequence[Reflection]) -> None:
+        by_shadow: dict[int, tuple[LoadedModel, list[Reflection]]] = {}
+        for (loaded, _), reflection in zip(batch, reflections, strict=False):
+            by_shadow.setdefault(id(loaded), (loaded, []))[1].append(reflection)
+        for loaded, several in by_shadow.values():
+            self._observations.reflected(loaded, several)

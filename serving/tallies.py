@@ -78,10 +78,10 @@ def _add(counts: Counter[int], buckets: npt.NDArray[np.int64]) -> None:
         counts[bucket] += count
 
 
-def said(arm: Arm, predictions: Predictions) -> str | float:
+def said(task: Task, predictions: Predictions) -> str | float:
     """Returns the answer to the first row as it is compared with another version's: a label is a text."""
     value = predictions.values.item(0)
-    return float(value) if arm.task is Task.REGRESSION else str(value)
+    return float(value) if task is Task.REGRESSION else str(value)
 
 
 def number_buckets(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

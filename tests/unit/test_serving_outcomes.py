@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from release_platform.domain.metrics import Task
-from release_platform.domain.prediction import Predictions
 from release_platform.domain.windows import LABEL, Route, number_bucket
 from serving.errors import DuplicateKey, InvalidInput, MalformedBody
 from serving.observations import Reflection
@@ -66,7 +65,7 @@ def test_the_last_so_many_predictions_are_remembered_and_no_other(size, batches)
 def test_a_place_that_is_used_again_knows_nothing_of_before():
     memory = Memory(2)
     memory.keep(REGRESSION, np.array([1]), np.array([1.0]))
-    memory.keep_shadow(CLASSIFIER, 1, 2.0)
+    memory.keep_shadow(CLASSIFIER, np.array([0, 1]), np.array([9.0, 2.0]))
     assert memory.find(1).answers == ((REGRESSION, 1.0), (CLASSIFIER, 2.0))
     assert memory.is_first(memory.find(1), 63)
     assert not memory.is_first(memory.find(1), 63)
@@ -74,7 +73,7 @@ def test_a_place_that_is_used_again_knows_nothing_of_before():
     memory.keep(REGRESSION, np.array([3]), np.array([3.0]))
     assert memory.find(3).answers == ((REGRESSION, 3.0),)
     assert memory.is_first(memory.find(3), 63)
-    memory.keep_shadow(CLASSIFIER, 1, 2.0)
+    memory.keep_shadow(CLASSIFIER, np.array([0, 1]), np.array([9.0, 2.0]))
     assert memory.find(3).answers == ((REGRESSION, 3.0),)
 
 
@@ -123,8 +122,8 @@ def test_a_second_one_is_ignored_an_unknown_one_is_told_back_and_a_wrong_one_may
 
 def test_a_label_counts_for_the_shadow_too_and_nothing_else_does():
     server = served()
-    other = Predictions(values=np.array(["no"], dtype=object), probabilities=np.array([[0.75, 0.25]]))
-    server.seen.reflected(CANARY, Reflection(ms=1.0, first=other), beside=ANSWER, number=1)
+    no = Reflection(number=1, ms=1.0, answer=0.0, counted=0.25, is_pair=True, flip="yes -> no")
+    server.seen.reflected(CANARY, [no])
     server.seen.take([outcome(server, 1, "yes"), outcome(server, 1, 1, "cost")])
     server.pass_s(60)
     shadow = next(window for window in server.told() if window.key.route is Route.SHADOW)
