@@ -6,6 +6,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from benchmarks.judging.late_labels import ALIKE, WORSE, late_stream
 from benchmarks.judging.streams import BOUGHT, START, START_MINUTE, Pair, Traffic, Version, stream, without
 from release_platform.domain.flips import flip_report
 from release_platform.domain.gates import Verdict
@@ -91,6 +92,22 @@ def test_a_better_version_passes() -> None:
 def test_predictions_fail_in_both_directions() -> None:
     for shift in (-0.8, 0.8):
         assert judged(stream(5, Version(shift=shift)))[1]["predictions"].result.verdict is Verdict.FAILED
+
+
+LATE_LABELS = replace(SPEC, gates=(LiveGateSpec(metric=LiveMetric.LABEL_QUALITY),))
+
+
+@pytest.mark.parametrize("minutes", [5, 30, 59, 61, 90, 120])
+def test_labels_that_come_sooner_where_both_are_worse_abort_nothing(minutes: int) -> None:
+    events = [judged(late_stream(seed, ALIKE)[:minutes], rollout=rollout_of(LATE_LABELS))[0] for seed in range(20)]
+    assert Verdict.FAILED not in {event.verdict for event in events}
+
+
+def test_a_version_that_is_worse_at_every_age_of_its_labels_does_not_pass_on_the_first_ones() -> None:
+    for seed in range(10):
+        pairs = late_stream(seed, WORSE)
+        verdicts = [judged(pairs, minutes=m, rollout=rollout_of(LATE_LABELS))[0].verdict for m in range(5, 121, 5)]
+        assert Verdict.PASSED not in verdicts[: verdicts.index(Verdict.FAILED)]
 
 
 def test_where_lower_outcomes_are_better_a_rise_fails() -> None:

@@ -208,10 +208,10 @@ def test_a_drill_is_no_decision_of_a_person_and_is_left_alone() -> None:
 LABELS = replace(SPEC, gates=(LiveGateSpec(metric=LiveMetric.LABEL_QUALITY, margin=0.05),), record_minutes=5)
 
 
-def labelled(version: str, minute: int, wrong: int, of: int = 200, requests: int = 0) -> Window:
-    """A minute in which labels came of earlier predictions."""
+def labelled(version: str, minute: int, wrong: int, of: int = 200, requests: int = 0, age: int = 0) -> Window:
+    """A minute in which labels came of predictions of some minutes ago."""
     counts = {number_bucket(0.0): of - wrong, number_bucket(1.0): wrong}
-    outcomes = {"label": {bucket: n for bucket, n in counts.items() if n}}
+    outcomes = {"label": {age: {bucket: n for bucket, n in counts.items() if n}}}
     return replace(window(version, minute, requests=requests), outcomes=outcomes)
 
 
@@ -226,6 +226,16 @@ def test_labels_that_come_once_a_day_are_held_against_labels_that_came_so() -> N
     since = quiet_minutes("2", 1, 150)
     assert isinstance(judged([*before, *since, *bad], spec=LABELS), Taken)
     assert not isinstance(judged([*before, *since, *good], spec=LABELS), Taken)
+
+
+def test_of_the_record_only_labels_that_came_as_soon_are_compared() -> None:
+    soon = [labelled("1", -minute, 60, age=1) for minute in range(3, 8)]
+    late = [labelled("1", -minute, 2, age=60) for minute in range(3, 8)]
+    both = [one.merge(other) for one, other in zip(soon, late, strict=True)]
+    since = [labelled("2", minute, 60, age=1) for minute in range(2, 30)]
+    assert not isinstance(judged([*both, *since], spec=LABELS), Taken)
+    worse = [labelled("2", minute, 120, age=1) for minute in range(2, 30)]
+    assert isinstance(judged([*both, *worse], spec=LABELS), Taken)
 
 
 def test_labels_of_the_version_before_that_come_after_it_change_nothing() -> None:
