@@ -150,8 +150,8 @@ def _late(figures: Mapping[str, Any]) -> str:
     n, found = figures["n"], figures["late"]
     return (
         "**Labels that come late**, a tenth after a minute and 40 % of these wrong, the others after an hour and 2 % "
-        f"wrong: of {n['alike']:,} A/A streams {found['aborted']:,} were aborted; of {n['worse']:,} of a version that is "
-        f"10 points worse at each age {found['found']:,} were found, and {found['passed']:,} passed before."
+        f"wrong: of {n['alike']:,} A/A streams {found['aborted']:,} were aborted; of {n['worse']:,} of a version that "
+        f"is 10 points worse at each age {found['found']:,} were found, and {found['passed']:,} passed before."
     )
 
 
