@@ -1,8 +1,9 @@
 """retrain_<model>: a sensor by which drift and new data start the release pipeline, within the bounds of the YAML.
 
 It reads no data. Where new data is to start a run, it launches `ingest_<model>` from time to time, which keeps
-a snapshot of the source as a release does; when that is of other data than the newest features, data is new. What a
-run was started for is its tag and its run key, so a tick that is repeated starts nothing.
+a snapshot of the source as a release does; when that is of other data than the newest features, data is new. At a
+bound it launches nothing, not even that, and says which bound it is, and until when. What a run was started for is its
+tag and its run key, so a tick that is repeated starts nothing.
 """
 
 from datetime import UTC, datetime
@@ -104,7 +105,8 @@ def look(
     found = decide_retraining(spec, wanted, runs, now)
     if isinstance(found, Start):
         return _release_run(project, found.wanted)
-    if spec.new_data and not isinstance(by_data, Wait) and _is_due(project, instance, runs, now):
+    looks = spec.new_data and not isinstance(by_data, Wait) and not found.bounded
+    if looks and _is_due(project, instance, runs, now):
         return _ingest_run(project, now)
     return [*waits, found.reason]
 

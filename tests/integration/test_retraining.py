@@ -140,9 +140,12 @@ def test_a_storm_is_bounded(world: World) -> None:
     write_orders(world.folder, 3)
     world.look_at_source()
     wide, world.project = world.project, changed(world.project, retrain=bounds)
-    assert "the next one may start at" in str(world.tick()), "two were started today"
+    assert "most_per_day: 2; the next one may start at" in str(world.tick()), "two were started today"
+    due = datetime.now(UTC) + timedelta(hours=2)
+    held = look(world.project, world.home.services, world.home.instance, now=due)
+    assert "most_per_day: 2" in "".join(held), "the source is due, and is not read for nothing"
     world.project = changed(wide, retrain=replace(bounds, most_per_day=24, minimum_interval_s=3600))
-    assert "the next one may start at" in str(world.tick())
+    assert "minimum_interval_s: 3600; the next one may start at" in str(world.tick())
     world.project = wide
 
     job, instance = world.home.definitions(wide).resolve_job_def(f"release_{NAME}"), world.home.instance
