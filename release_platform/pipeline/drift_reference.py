@@ -16,15 +16,16 @@ from release_platform.domain.alarms import MINIMUM_WINDOWS
 from release_platform.domain.drift import with_floors
 from release_platform.domain.estimation import Calibration, calibrated
 from release_platform.domain.features import Column, ColumnType
+from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 from release_platform.domain.reference import Reference, summarised
 from release_platform.domain.spec import ModelSpec, SplitStrategy
+from release_platform.pipeline.domain_classifier import DomainClassifier, learned
 from release_platform.pipeline.drift_rows import LABEL, SCORE, outputs_of
 from release_platform.pipeline.features import build_feature_table, read_features
 
 BLOCKS = 30
 LEAST_ROWS = 50
 MOST_WINDOWS = 200
-SAMPLE = 10_000
 
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
@@ -36,12 +37,12 @@ class Known:
 
     Attributes:
         reference: Its reference.
-        sample: Some of its training rows, at most `SAMPLE`, for a classifier that tells them from new ones.
+        classifier: What tells new rows from its training rows by all features together.
         calibration: How its probabilities are to be read, learned from the held-out rows; None for a regression.
     """
 
     reference: Reference
-    sample: pd.DataFrame
+    classifier: DomainClassifier
     calibration: Calibration | None
 
 
@@ -69,17 +70,18 @@ def build_reference(spec: ModelSpec, package: ModelPackage, raw: pd.DataFrame, *
     judged_windows = windows_of(None if times is None else times[table.held_out], int(table.held_out.sum()))
     floors = with_floors(summaries, [_rows(past, rows) for rows in windows])
     floors |= with_floors(said, [_rows(outputs, rows) for rows in judged_windows])
-    chosen = np.sort(np.random.default_rng(spec.seed).permutation(int(training.sum()))[:SAMPLE])
+    rows = table.features[training].reset_index(drop=True)
+    classifier, together = learned(rows, windows, named=f"{spec.name} {version}")
     return Known(
         reference=Reference(
             model=spec.name,
             version=version,
             columns=summaries,
             outputs=said,
-            floors=floors,
+            floors=floors | {DOMAIN_CLASSIFIER: together},
             n_windows=len(windows),
         ),
-        sample=table.features[training].iloc[chosen].reset_index(drop=True),
+        classifier=classifier,
         calibration=_calibration(outputs, table.target[table.held_out], spec),
     )
 
