@@ -3,7 +3,11 @@
 import importlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 
 import dagster as dg
 from dagster_shared.record import replace
@@ -101,8 +105,25 @@ def _tree(folder: Path) -> dg.ComponentTree:
     else:
         if str(folder.parent) not in sys.path:
             sys.path.insert(0, str(folder.parent))
+        if (beside := _Beside(folder=str(folder.parent))) not in sys.meta_path:
+            sys.meta_path.append(beside)
         module = importlib.import_module(folder.name)
     return dg.ComponentTree.from_module(module, project_root=folder.parent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Beside(MetaPathFinder):
+    """Finds modules beside a team's models after all others, such as one that a `source` names.
+
+    Dagster takes back what was put on `sys.path` while it loaded a code location, and a run imports them later.
+    """
+
+    folder: str
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None, /
+    ) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, [self.folder], target) if path is None else None
 
 
 def _projects(trees: Sequence[dg.ComponentTree]) -> dict[str, Project]:
