@@ -24,6 +24,7 @@ from release_platform.domain.retraining import (
     decide_retraining,
     find_wanted_by_drift,
 )
+from release_platform.domain.rollback import find_taken_back
 from release_platform.project import Project
 from release_platform.services import Services
 
@@ -95,9 +96,7 @@ def look(
         Unavailable: The release store does not answer.
     """
     name, spec = project.spec.name, project.spec.retrain
-    head = services.store.head(name)
-    day = services.store.drift.find_last(name, head.production)
-    by_drift = find_wanted_by_drift(day, head)
+    by_drift = _find_drift(name, services)
     by_data = _find_new_data(project, instance) if spec.new_data else None
     wanted = [one for one in (by_drift, by_data) if isinstance(one, Wanted)]
     waits = [one.reason for one in (by_drift, by_data) if isinstance(one, Wait)]
@@ -109,6 +108,17 @@ def look(
     if looks and _is_due(project, instance, runs, now):
         return _ingest_run(project, now)
     return [*waits, found.reason]
+
+
+def _find_drift(name: str, services: Services) -> Wanted | Wait | None:
+    """Returns what an alarm of the version in Production asks for, or else one of the version that was taken back."""
+    head, taken_back = services.store.head(name), find_taken_back(services.store.ledger(name))
+    asked = [
+        find_wanted_by_drift(services.store.drift.find_last(name, version), head, taken_back)
+        for version in (head.production, taken_back)
+        if version is not None
+    ]
+    return next((one for one in asked if one is not None), None)
 
 
 def past_runs(instance: dg.DagsterInstance, model: str) -> list[PastRun]:

@@ -64,18 +64,19 @@ class Wait:
     bounded: bool = False
 
 
-def find_wanted_by_drift(day: DriftDay | None, head: Head) -> Wanted | Wait | None:
+def find_wanted_by_drift(day: DriftDay | None, head: Head, taken_back: str | None = None) -> Wanted | Wait | None:
     """Returns what a drift alarm asks for, or why that waits; None where it asks for nothing.
 
-    While a version newer than Production stands in Staging a person decides on that one first.
+    While a version newer than the one that drifted stands in Staging a person decides on that one first.
 
     Args:
-        day: The last day that was reported of the version in Production; None for none.
+        day: The last day that was reported of a version; None for none.
         head: Where the model's versions stand.
+        taken_back: The version that the rollback policy took back since, whose alarm goes on asking; None for none.
     """
-    if day is None or day.version != head.production or not day.asks_for(OnAlarm.RETRAIN):
+    if day is None or day.version not in {head.production, taken_back} or not day.asks_for(OnAlarm.RETRAIN):
         return None
-    if head.staging is not None and int(head.staging) > int(head.production):
+    if head.staging is not None and int(head.staging) > int(day.version):
         return Wait(reason=f"{day.said}; version {head.staging} in Staging waits for a person first")
     return Wanted(key=f"drift-{day.version}-{day.day}", why=day.said)
 

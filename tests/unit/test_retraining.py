@@ -107,6 +107,15 @@ def test_a_standing_alarm_asks_for_it_where_the_yaml_does() -> None:
     assert find_wanted_by_drift(DRIFTED, replace(HEAD, production="4")) is None
 
 
+def test_an_alarm_asks_although_its_version_was_taken_back_for_it() -> None:
+    back = replace(HEAD, production="2")
+    wanted = Wanted(key="drift-3-2026-03-01", why=DRIFTED.said)
+    assert find_wanted_by_drift(DRIFTED, back) is None
+    assert find_wanted_by_drift(DRIFTED, back, "3") == wanted, "the same cause as before, so it starts one run"
+    assert find_wanted_by_drift(DRIFTED, replace(back, staging="3"), "3") == wanted
+    assert isinstance(find_wanted_by_drift(DRIFTED, replace(back, staging="4"), "3"), Wait)
+
+
 @pytest.mark.parametrize(("staging", "waits"), [(None, False), ("2", False), ("4", True), ("10", True)])
 def test_a_newer_version_in_staging_is_decided_on_first(staging: str | None, waits: bool) -> None:
     found = find_wanted_by_drift(DRIFTED, replace(HEAD, staging=staging))
