@@ -29,7 +29,7 @@ MOST_ROWS = 2_000
 """Rows of each side by which a window is judged, at most; half of them are fitted on."""
 MOST_WINDOWS = 30
 """Past windows from which the floor is learned, at most."""
-LEAST_ROWS = 60
+LEAST_ROWS = 50
 _MOST_CODES = 250
 _BINS = 32
 

@@ -124,7 +124,7 @@ def test_new_texts_and_columns_without_a_value_are_told_apart(stationary):
 def test_few_rows_no_feature_in_common_and_another_kind_say_nothing():
     classifier = DomainClassifier(sample=pd.DataFrame({"x": np.zeros(100)}), named="m 1")
 
-    assert classifier.test({"x": np.zeros(59)}, window="a") is None
+    assert classifier.test({"x": np.zeros(49)}, window="a") is None
     assert classifier.test({"z": np.zeros(100)}, window="a") is None
     assert classifier.test({"x": np.full(100, "0", dtype=object)}, window="a") is None
     assert classifier.test({}, window="a") is None

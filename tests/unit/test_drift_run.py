@@ -241,6 +241,7 @@ class TestReference:
 
         assert len(windows_of(days, len(days))) == 20
         assert len(windows_of(None, 3000)) == 30
+        assert len(windows_of(None, 3000, most_blocks=10)) == 10
         assert len(windows_of(days[:300], 300)) == 0
         assert windows_of(None, 200) == ()
 
