@@ -3,9 +3,6 @@
 import importlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
@@ -100,30 +97,24 @@ def _trees(folders: Iterable[Path]) -> list[dg.ComponentTree]:
 
 def _tree(folder: Path) -> dg.ComponentTree:
     folder = folder.resolve()
-    if folder == EXAMPLES:
-        module = importlib.import_module("release_platform.examples")
-    else:
-        if str(folder.parent) not in sys.path:
-            sys.path.insert(0, str(folder.parent))
-        if (beside := _Beside(folder=str(folder.parent))) not in sys.meta_path:
-            sys.meta_path.append(beside)
-        module = importlib.import_module(folder.name)
+    module = importlib.import_module("release_platform.examples") if folder == EXAMPLES else _package(folder)
     return dg.ComponentTree.from_module(module, project_root=folder.parent)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Beside(MetaPathFinder):
-    """Finds modules beside a team's models after all others, such as one that a `source` names.
+def _package(folder: Path) -> ModuleType:
+    """Returns the package that a folder is, whatever else is called so.
 
-    Dagster takes back what was put on `sys.path` while it loaded a code location, and a run imports them later.
+    Its neighbours, such as a module that a `source` names, are found after all that is installed: every process of a
+    run takes its path over from here, and a `dagster` or a `queue.py` of whoever calls is not to be taken for the real.
     """
-
-    folder: str
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None, /
-    ) -> ModuleSpec | None:
-        return PathFinder.find_spec(name, [self.folder], target) if path is None else None
+    beside = str(folder.parent)
+    if beside not in sys.path:
+        sys.path.append(beside)
+    sys.path.insert(0, beside)
+    try:
+        return importlib.import_module(folder.name)
+    finally:
+        sys.path.remove(beside)
 
 
 def _projects(trees: Sequence[dg.ComponentTree]) -> dict[str, Project]:

@@ -6,9 +6,24 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from release_platform.cli.processes import Processes, apart_from_here
 
+COMPONENT = {
+    "type": "release_platform.component.ModelRelease",
+    "attributes": {
+        "name": "orders",
+        "task": "binary",
+        "owner": "team:ml",
+        "source": {"csv": "orders.csv"},
+        "contract": {"columns": {"amount": {"type": "number"}, "late": {"type": "category"}}},
+        "target": {"column": "late", "positive": "yes"},
+        "features": ["amount"],
+        "estimator": {"type": "sklearn.linear_model.LogisticRegression"},
+        "gates": [{"name": "auc", "metric": "roc_auc", "minimum": 0.6}],
+    },
+}
 LOAD = "from dagster._core.code_pointer import load_python_module as load; print(load({!r}, None).SAID)"
 
 
@@ -52,21 +67,23 @@ def test_dagster_finds_all_of_a_python_path(here: Path) -> None:
     assert done.stdout == "the team\n", done.stderr
 
 
-def test_a_run_in_dagster_finds_modules_beside_the_models_and_takes_none_for_an_installed_one(here: Path) -> None:
-    (here / "models").mkdir()
-    (here / "models" / "defs.yaml").write_text("")
+def test_modules_beside_the_models_are_found_and_none_is_taken_for_an_installed_one(here: Path) -> None:
+    (here / "models" / "orders").mkdir(parents=True)
+    (here / "models" / "__init__.py").write_text("NAMED = 'ours'")
     (here / "our_sources.py").write_text("SAID = 'beside'")
     code = (
-        "from pathlib import Path\nfrom dagster._utils import alter_sys_path\n"
-        "from release_platform import definitions\n"
-        "with alter_sys_path([], []):\n    definitions._trees([Path('models')])\n"
-        "import our_sources, serving\nprint(our_sources.SAID, serving.__file__)"
+        "from release_platform.definitions import load_projects\nload_projects(Path('models'))\n"
+        "import multiprocessing.spawn as spawn, models, our_sources, serving\n"
+        "print(models.NAMED, our_sources.SAID, serving.__file__, spawn.get_preparation_data('run')['sys_path'][-1])"
     )
+    (here / "models" / "orders" / "defs.yaml").write_text(yaml.safe_dump(COMPONENT))
     done = subprocess.run(
-        [sys.executable, "-c", code], env=apart_from_here(os.environ), capture_output=True, text=True, check=False
-    )
-    assert done.stdout.startswith("beside "), done.stderr
-    assert str(here) not in done.stdout
+        [sys.executable, "-c", f"from pathlib import Path\n{code}"],
+        env=apart_from_here(os.environ), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    named, said, serving, last = (done.stdout or done.stderr).split()
+    assert (named, said, last) == ("ours", "beside", str(here))
+    assert not serving.startswith(str(here))
 
 
 def test_without_a_python_path_none_is_made() -> None:
