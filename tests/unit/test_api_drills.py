@@ -53,7 +53,8 @@ def store() -> Slow:
 
 def services(store: Slow, home: Path) -> Any:
     settings = Settings(home=home, models=home / "models")
-    return SimpleNamespace(store=store, releases=SimpleNamespace(store=store), settings=settings)
+    releases = SimpleNamespace(store=store)
+    return SimpleNamespace(store=store, releases=releases, settings=settings, server_urls=settings.serving_urls)
 
 
 def test_a_process_that_is_stopped_ends_its_drill_first(store: Slow, tmp_path: Path) -> None:
