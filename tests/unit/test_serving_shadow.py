@@ -1,5 +1,7 @@
 """What waits for a shadow is bounded, and the slices that are told apart are few."""
 
+import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -66,6 +68,22 @@ def test_bodies_that_are_large_together_do_not_fit_either(shadows, metrics):
     for _ in range(3):
         shadows.offer(Beside(loaded=SHADOW, weight=1.0), offered(bytes(MOST_BYTES // 2)))
     assert n_dropped(metrics) == 1
+
+
+def test_what_waited_for_a_shadow_that_is_gone_is_not_put_to_it(shadows, metrics):
+    async def offer_and_ask():
+        asking = asyncio.create_task(shadows.run())
+        await asyncio.sleep(0)
+        shadows.offer(Beside(loaded=SHADOW, weight=1.0), offered())
+        async with asyncio.timeout(5):
+            while not n_dropped(metrics):
+                await asyncio.sleep(0.001)
+        asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(offer_and_ask())
+    assert 'reason="ended"' in metrics.exposition().decode()
 
 
 def test_a_column_of_many_values_is_given_up_and_no_more_than_so_many_columns_are_told_apart():
