@@ -68,7 +68,7 @@ def find_watched(spec: RollbackSpec, head: Head, rows: Sequence[LedgerRow], at: 
     """Returns what the policy watches at a moment, or a sentence that says why it does not act."""
     if find_unfinished(rows) is not None:
         return "a drill of the rollback is under way"
-    moves = [row for row in rows if moves_production(row) and find_drill(row) is None]
+    moves = _decisions(rows)
     if not moves:
         return "nothing is in Production"
     last = moves[-1]
@@ -89,11 +89,15 @@ def find_watched(spec: RollbackSpec, head: Head, rows: Sequence[LedgerRow], at: 
 
 def find_taken_back(rows: Sequence[LedgerRow]) -> str | None:
     """Returns the version that the policy took back, while nobody moved Production since; None for none."""
-    moves = [row for row in rows if moves_production(row) and find_drill(row) is None]
+    moves = _decisions(rows)
     if not moves or moves[-1].actor != POLICY:
         return None
     taken: str | None = moves[-1].before["production"]
     return taken
+
+
+def _decisions(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
+    return [row for row in rows if moves_production(row) and find_drill(row) is None]
 
 
 def judge_verified(

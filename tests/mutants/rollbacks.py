@@ -32,8 +32,8 @@ DEFECTS = (
     Defect(
         name="a drill ends the watch of a version",
         file=_ROLLBACK,
-        old="moves = [row for row in rows if moves_production(row) and find_drill(row) is None]",
-        new="moves = [row for row in rows if moves_production(row)]",
+        old="return [row for row in rows if moves_production(row) and find_drill(row) is None]",
+        new="return [row for row in rows if moves_production(row)]",
         tests=(f"{_OF_ROLLBACK}test_a_drill_is_no_decision_of_a_person_and_is_left_alone",),
     ),
     Defect(
@@ -182,8 +182,8 @@ DEFECTS = (
     Defect(
         name="a storm of alarms has one run more than the bound",
         file=_RETRAINING,
-        old="if len(recent) >= spec.most_per_day else []",
-        new="if len(recent) > spec.most_per_day else []",
+        old="if len(recent) >= spec.most_per_day:",
+        new="if len(recent) > spec.most_per_day:",
         tests=(f"{_OF_RETRAINING}test_no_more_than_so_many_in_any_day",),
     ),
     Defect(
@@ -203,8 +203,8 @@ DEFECTS = (
     Defect(
         name="version 10 in Staging is older than version 3 in Production",
         file=_RETRAINING,
-        old="int(head.staging) > int(head.production)",
-        new="head.staging > head.production",
+        old="int(head.staging) > int(day.version)",
+        new="head.staging > day.version",
         tests=(f"{_OF_RETRAINING}test_a_newer_version_in_staging_is_decided_on_first",),
     ),
 )

@@ -319,7 +319,7 @@ def test_what_is_usual_is_taken_from_earlier_minutes(gate: LiveGateSpec) -> None
         candidate, stable = (Window(key=key, **counts) for key in keys)
         return candidate, stable
 
-    tables = tables_of(gate, [minute(1, 20), minute(2, 50), minute(3, 50)])
+    tables = tables_of(gate, [minute(1, 20), minute(2, 50), minute(3, 50)], since=1)
     assert not tables[:, 0].any(), "the first minute only tells what is usual"
     assert tables[0, 1].tolist() == [10, 10, 10, 10]
 

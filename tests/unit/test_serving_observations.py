@@ -1,5 +1,6 @@
 """Windows hold every routed request once, in minutes that are closed once."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import nan
 from types import SimpleNamespace
@@ -30,7 +31,6 @@ from serving.tallies import first_answer
 
 FIRST = 29_000_000
 ANSWER = Predictions(values=np.array(["yes"], dtype=object), probabilities=np.array([[0.25, 0.75]]))
-OTHER_ANSWER = Predictions(values=np.array(["no"], dtype=object), probabilities=np.array([[0.75, 0.25]]))
 
 
 def loaded(version):
@@ -112,31 +112,29 @@ def test_what_a_version_failed_is_counted_by_kind():
 
 
 def reflected(*reflections):
-    """Returns the window of a shadow: what it made of requests, and what Production answered to them."""
+    """Returns the window of a shadow that made this of requests."""
     server = Server()
-    for reflection, beside in reflections:
-        server.seen.reflected(SHADOW, reflection, beside=beside)
+    server.seen.reflected(SHADOW, reflections)
     server.pass_s(60)
     return next(window for window in server.told() if window.key.route is Route.SHADOW)
 
 
-def test_a_pair_says_what_of_productions_answer_becomes_what():
-    slices = ("plan=pro",)
-    window = reflected(
-        (Reflection(ms=2.0, first=OTHER_ANSWER, slices=slices), ANSWER), (Reflection(ms=2.0, first=ANSWER), ANSWER)
-    )
+def test_a_pair_is_counted_in_each_of_its_slices_with_what_became_what():
+    pair = Reflection(number=1, ms=2.0, answer=1.0, counted=0.75, is_pair=True)
+    window = reflected(replace(pair, flip="yes -> no", slices=("plan=pro",)), pair)
     assert window.pairs == {EVERY_SLICE: 2, "plan=pro": 1}
     assert window.flips == {EVERY_SLICE: {"yes -> no": 1}, "plan=pro": {"yes -> no": 1}}
 
 
 def test_what_a_shadow_failed_is_its_error_and_no_pair():
-    window = reflected((Reflection(ms=2.0, error="prediction_failed"), ANSWER))
+    window = reflected(Reflection(number=1, ms=2.0, error="prediction_failed"))
     assert (window.requests, window.errors, window.pairs) == (1, {"prediction_failed": 1}, {})
     assert sum(window.latency.values()) == 1
 
 
 def test_what_production_failed_has_no_pair():
-    window = reflected((Reflection(ms=2.0, first=ANSWER), None))
+    answer, counted = first_answer(ANSWER)
+    window = reflected(Reflection(number=0, ms=2.0, answer=answer, counted=counted))
     assert (window.requests, window.errors, window.pairs, window.predictions) == (1, {}, {}, {75: 1})
 
 
