@@ -130,7 +130,7 @@ class ServingClient:
             Unavailable: The server does not answer, or asks for an API key.
             VerificationFailed: The answer is none.
         """
-        said = self._read(self._request("GET", "/admin/windows", params={"after": after}))
+        said = self._read(self._request("GET", "/v1/windows", params={"after": after}))
         try:
             told = {one["replica"]: tuple(map(Window.from_json, one["windows"])) for one in said["replicas"]}
             return told, int(said["silent"])

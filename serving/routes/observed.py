@@ -19,11 +19,11 @@ _After = Annotated[int, Query(ge=-1, le=2**53, description="Minutes since 1970; 
 
 
 def build_observed_routes(*, observations: Observations, samples: Samples, siblings: Siblings) -> APIRouter:
-    """Returns `/admin/windows` and `/admin/samples`."""
-    router = APIRouter(prefix="/admin", tags=["operations"])
+    """Returns `/v1/windows` and `/admin/samples`."""
+    router = APIRouter(tags=["operations"])
 
     @router.get(
-        "/windows",
+        "/v1/windows",
         summary="What each version did on its route in each closed minute",
         responses=answers(ObservedWindows, *_PROBLEMS),
     )
@@ -35,7 +35,7 @@ def build_observed_routes(*, observations: Observations, samples: Samples, sibli
         return _answer({"closed": closed, "silent": n_silent, "replicas": replicas})
 
     @router.get(
-        "/samples",
+        "/admin/samples",
         summary="A sample of the requests that were answered, with their rows",
         responses=answers(ObservedSamples, *_PROBLEMS),
     )
