@@ -83,7 +83,7 @@ class Replays:
         most_rows: int,
     ) -> Replay:
         model, (production, candidate) = before.model, versions
-        frame = self._recordings.read_period(model, production, since=since, until=now)
+        frame, n_recorded = self._recordings.read_first(model, production, since=since, until=now, most=most_rows)
         inputs = [column.name for package in (before, after) for column in package.plan.inputs]
         rows = chosen_rows(frame, inputs, most_rows)
         told = ask_both(before, after, rows, timer=self._timer)
@@ -96,7 +96,7 @@ class Replays:
             stable=stable,
             candidate=other,
             rows_digest=digest_of(rows),
-            n_recorded=len(frame),
+            n_recorded=n_recorded,
             n_rows=len(rows),
             n_answered=told.n_answered,
             n_refused=told.n_refused,

@@ -1,26 +1,30 @@
 """The live servers' samples of answered requests, and their labels, are fetched and kept as recordings, each once.
 
 What a server tells of a minute never changes. So the rows that a process answered in a minute are one file, whose name
-is theirs: a minute that is fetched again finds it there.
+is theirs: a minute that is fetched again finds it there. A server that has much tells it in pages of whole minutes;
+each is kept before the next is asked for.
 """
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pandas as pd
 
 from release_platform.adapters.recordings import LABEL, PREDICTION_ID, Recordings
-from release_platform.domain.ports import Servers
+from release_platform.domain.ports import HandedSamples, Servers
 from release_platform.domain.samples import Label, Sample
 from release_platform.domain.spec import label_text
 from release_platform.domain.windows import Route
 
 MOST_ROWS = 200
 """Rows of a minute that are kept of each process, model and version, at most: 288,000 a day."""
+
+MOST_PAGES = 20
+"""How often a server is asked in a row; what it has beyond that is for the next time."""
 
 _Place = tuple[str, str, int, str]
 """Model, version, minute and process."""
@@ -71,34 +75,48 @@ class SampledTraffic:
         Raises:
             Unavailable: The storage does not answer, or is full.
         """
-        told, after, problems = defaultdict[_Place, list[Sample]](list), dict[str, int](), []
-        came = defaultdict[_Place, list[Label]](list)
-        for handed in self._servers.samples(seen):
-            closed = seen.get(handed.url) if handed.closed is None else handed.closed
-            after |= {} if closed is None else {handed.url: closed}
-            problems += [f"{handed.url} does not hand in all samples: {handed.problem}"] if handed.problem else []
-            for one in handed.samples:
-                if one.model in models and one.route is not Route.SHADOW:  # no client was told a shadow's answer
-                    told[one.model, one.version, one.minute, one.replica].append(one)
-            for label in handed.labels:
-                if label.model in models:
-                    came[label.model, label.version, label.minute, label.replica].append(label)
-        rows: dict[str, int] = defaultdict(int)
+        rows, labels, problems = Counter[str](), Counter[str](), list[str]()
+        after, of = dict[str, int](), None
+        for _ in range(MOST_PAGES):
+            page = self._servers.samples({**seen, **after}, of=of)
+            for handed in page:
+                closed = seen.get(handed.url) if handed.closed is None else handed.closed
+                if closed is not None:
+                    after[handed.url] = max(closed, after.get(handed.url, closed))
+                if handed.problem:
+                    problems.append(f"{handed.url} does not hand in all samples: {handed.problem}")
+            rows.update(self._keep_rows(models, page))
+            labels.update(self._keep_labels(models, page))
+            of = {handed.url for handed in page if handed.more}
+            if not of:
+                break
+        return Collected(seen=after, rows=dict(rows), labels=dict(labels), problems=tuple(problems))
+
+    def _keep_rows(self, models: Collection[str], page: Sequence[HandedSamples]) -> dict[str, int]:
+        told, found = defaultdict[_Place, list[Sample]](list), Counter[str]()
+        for one in (sample for handed in page for sample in handed.samples):
+            if one.model in models and one.route is not Route.SHADOW:  # no client was told a shadow's answer
+                told[one.model, one.version, one.minute, one.replica].append(one)
         for (model, version, minute, replica), samples in sorted(told.items()):
             table = rows_of(chosen(samples, self._most_rows))
-            at = datetime.fromtimestamp(minute * 60, UTC)
-            if self._recordings.add_new(model, version, at.date(), table, name=f"{minute}-{replica}"):
-                rows[model] += len(table)
-        return Collected(seen=after, rows=dict(rows), labels=self._keep_labels(came), problems=tuple(problems))
-
-    def _keep_labels(self, came: Mapping[_Place, Sequence[Label]]) -> dict[str, int]:
-        found: dict[str, int] = defaultdict(int)
-        for (model, version, minute, replica), labels in sorted(came.items()):
-            day = datetime.fromtimestamp(minute * 60, UTC).date()
-            table = labels_of(labels)
-            if self._labels.add_new(model, version, day, table, name=f"{minute}-{replica}"):
+            if self._recordings.add_new(model, version, _day_of(minute), table, name=f"{minute}-{replica}"):
                 found[model] += len(table)
-        return dict(found)
+        return found
+
+    def _keep_labels(self, models: Collection[str], page: Sequence[HandedSamples]) -> dict[str, int]:
+        came, found = defaultdict[_Place, list[Label]](list), Counter[str]()
+        for label in (one for handed in page for one in handed.labels):
+            if label.model in models:
+                came[label.model, label.version, label.minute, label.replica].append(label)
+        for (model, version, minute, replica), labels in sorted(came.items()):
+            table = labels_of(labels)
+            if self._labels.add_new(model, version, _day_of(minute), table, name=f"{minute}-{replica}"):
+                found[model] += len(table)
+        return found
+
+
+def _day_of(minute: int) -> date:
+    return datetime.fromtimestamp(minute * 60, UTC).date()
 
 
 def labels_of(labels: Sequence[Label]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from release_platform.adapters.model_package import ModelPackage
-from release_platform.adapters.recordings import PREDICTION_ID
+from release_platform.adapters.recordings import PREDICTION_ID, first_places, places_of
 from release_platform.domain.features import InputError, Inputs
 from release_platform.domain.flips import SliceFlips, flip_report
 from release_platform.domain.identity import digest_of
@@ -95,6 +95,8 @@ def chosen_rows(frame: pd.DataFrame, columns: Sequence[str], most: int = MOST_RO
         columns: The inputs of both versions; one that is not recorded is absent from every row.
         most: How many.
     """
+    if PREDICTION_ID in frame:  # only of those that may be taken is everything looked at
+        frame = frame[first_places(places_of(frame[PREDICTION_ID]), most)]
     there = [name for name in dict.fromkeys(columns) if name in frame]
     values = [[_sent(value) for value in frame[name].tolist()] for name in there]
     ids = frame[PREDICTION_ID].astype(str).tolist() if PREDICTION_ID in frame else [""] * len(frame)

@@ -243,7 +243,7 @@ def _answer_sibling(observations: Observations, samples: Samples, question: dict
         case str(what) if what == WINDOWS:
             return observations.closed_after(question["after"])
         case str(what) if what == SAMPLES:
-            return samples.closed_after(question["after"])
+            return samples.closed_after(question["after"]).to_bytes()
         case str(what) if what == OUTCOMES:
             return observations.take(question["outcomes"], labelled=samples.label).to_json()
         case other:

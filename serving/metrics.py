@@ -101,6 +101,11 @@ class Metrics:
             "Sampled requests that were dropped before anybody fetched them.",
             registry=registry,
         )
+        self._samples_left_out = Counter(
+            "serving_samples_left_out",
+            "Sampled requests that were not kept because their rows are too large.",
+            registry=registry,
+        )
         self._cut = Counter(
             "serving_connections_cut",
             "Connections ended by a fault of their clients.",
@@ -182,6 +187,10 @@ class Metrics:
     def samples_lost(self, n: int) -> None:
         """Counts sampled requests that nobody fetched in time."""
         self._samples_lost.inc(n)
+
+    def sample_left_out(self) -> None:
+        """Counts a sampled request whose rows are too large to be kept."""
+        self._samples_left_out.inc()
 
     def connection_cut(self, reason: str) -> None:
         """Counts a connection that was ended by a fault of its client."""

@@ -2,9 +2,6 @@
 
 from release_platform.domain.api_keys import Scope
 
-COUNTS = frozenset({"/admin/windows"})
-"""What only adds up what `/metrics` adds up too; whoever may read that may read it."""
-
 PROBES = frozenset({"/livez", "/readyz", "/ping", "/health", "/v2/health/live", "/v2/health/ready"})
 
 
@@ -21,6 +18,4 @@ def needed(method: str, path: str) -> Scope | None:
         return None
     if path == "/v1/outcomes":
         return Scope.PREDICT
-    if path in COUNTS:
-        return Scope.READ
     return Scope.ADMIN if path.startswith("/admin") else Scope.READ

@@ -1,21 +1,23 @@
 """A sample of the requests that were answered, rows and answers, for a candidate to be tried on.
 
+```
+answer --in the sample?--> written as it is told --minute over--> told, page by page, and kept for an hour
+```
 Whether a prediction is in it depends on its number alone, so on nothing that a client or a version does. The labels
-that are told later of such predictions are kept too, so that what was answered can be held against them. Nothing is
+that are told later of such predictions are kept too, so that what was answered can be held against them. Each is
+written once, when it comes: what it takes in memory is known then, and to tell thousands is to join them. Nothing is
 kept unless the server is told to, since rows are data of people.
-
-A sample is kept as the JSON text that a collector gets: to write those of a minute at once would hold up the answers.
 """
 
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import orjson
 
-from release_platform.domain.features import Column, ColumnType, FeaturePlan, Inputs, is_missing, n_rows_of
+from release_platform.domain.features import MISSING, Column, ColumnType, FeaturePlan, Inputs, n_rows_of
 from release_platform.domain.prediction import Predictions
 from release_platform.domain.windows import Route
 from serving.metrics import Metrics
@@ -24,27 +26,59 @@ from serving.observations import KEPT_MINUTES
 from serving.tallies import Arm
 
 MOST_ROWS = 20_000
-"""Most rows that are kept."""
+"""Most rows that are kept, and most labels."""
+MOST_BYTES = 32 * 1024**2
+"""Most bytes of requests that are kept, as they are told."""
 MOST_OF_ONE = 100
-"""Most rows of one request that are."""
+"""Most rows of one request that are kept."""
+MOST_VALUES_OF_ONE = 10_000
+"""Most values of it, so that to write it never holds up an answer for long; one row is kept in any case."""
+MOST_BYTES_OF_ONE = 1024**2
+"""Most bytes of it; a request with more is left out."""
+MOST_BYTES_TOLD = 4 * 1024**2
+"""Bytes that are told at once, unless a single minute has more: a minute is told whole."""
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: multiples of it are spread evenly
 _ALL = 2**64
+_WHOLE = 2.0**63
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
+class _Kept:
     minute: int
     n_rows: int
-    told: orjson.Fragment
+    told: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Label:
-    minute: int
-    number: int
-    model: str
-    version: str
-    label: str | int | float
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What one process tells at once of its sample.
+
+    Attributes:
+        closed: The last minute of which all is told.
+        more: Whether later minutes are over too: who asks for those after `closed` is told of them.
+        body: All of it, a JSON object.
+    """
+
+    closed: int
+    more: bool
+    body: bytes
+
+    def to_bytes(self) -> bytes:
+        """Returns it as another process reads it."""
+        return orjson.dumps([self.closed, self.more, len(self.body)]) + b"\n" + self.body
+
+    @staticmethod
+    def from_bytes(written: bytes) -> "Page":
+        """Returns what `to_bytes` wrote.
+
+        Raises:
+            ValueError: It is not whole.
+        """
+        head, _, body = written.partition(b"\n")
+        closed, more, n_bytes = orjson.loads(head)
+        if len(body) != n_bytes:
+            raise ValueError(f"{len(body):,} of {n_bytes:,} bytes came")
+        return Page(closed=closed, more=more, body=body)
 
 
 class Samples:
@@ -54,15 +88,23 @@ class Samples:
         share: The share of the predictions that is in it, 0 to 1.
         replica: The name of this process.
         minute: Returns the present minute.
-        metrics: What is told of what was dropped before anybody fetched it.
-        most_rows: Most rows that are kept.
+        metrics: What is told of what was left out, or dropped before anybody fetched it.
+        most_rows: Most rows that are kept, and most labels.
+        most_bytes: Most bytes of requests that are kept.
 
     Attributes:
         is_on: Whether anything can be in it.
     """
 
     def __init__(
-        self, *, share: float, replica: str, minute: Callable[[], int], metrics: Metrics, most_rows: int = MOST_ROWS
+        self,
+        *,
+        share: float,
+        replica: str,
+        minute: Callable[[], int],
+        metrics: Metrics,
+        most_rows: int = MOST_ROWS,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         self.is_on = share > 0
         self._below = int(share * _ALL)
@@ -70,9 +112,11 @@ class Samples:
         self._minute = minute
         self._metrics = metrics
         self._most_rows = most_rows
-        self._kept: deque[_Sample] = deque()
-        self._labels: deque[_Label] = deque(maxlen=most_rows)
+        self._most_bytes = most_bytes
+        self._kept: deque[_Kept] = deque()
+        self._labels: deque[_Kept] = deque(maxlen=most_rows)
         self._n_rows = 0
+        self._n_bytes = 0
         self._fetched = -1
 
     def takes(self, number: int) -> bool:
@@ -80,85 +124,121 @@ class Samples:
         return number * _GOLDEN % _ALL < self._below
 
     def offer(self, loaded: LoadedModel, route: Route, inputs: Inputs, predictions: Predictions, number: int) -> None:
-        """Keeps a request that was answered, if it is in the sample."""
+        """Keeps a request that was answered, if it is in the sample and not too large."""
         if not self.takes(number):
             return
-        minute, n_rows = self._minute(), n_rows_of(inputs)
-        told = {
-            "prediction_id": f"{self._replica}-{number:x}",
-            "model": loaded.model,
-            "version": loaded.version,
-            "route": route.value,
-            "minute": minute,
-            "n_rows": n_rows,
-            "columns": columns_of(loaded.package.plan, _first(inputs)),
-            "predictions": predictions.values[:MOST_OF_ONE].tolist(),
-        }
-        n_kept = min(n_rows, MOST_OF_ONE)
-        self._kept.append(_Sample(minute, n_kept, orjson.Fragment(orjson.dumps(told))))
-        self._n_rows += n_kept
-        before, n_lost = minute - KEPT_MINUTES, 0
-        while self._n_rows > self._most_rows or self._kept[0].minute < before:
-            dropped = self._kept.popleft()
-            self._n_rows -= dropped.n_rows
-            n_lost += dropped.minute > self._fetched
-        if n_lost:
-            self._metrics.samples_lost(n_lost)
+        minute, columns = self._minute(), _first(loaded.package.plan, inputs)
+        told = b""
+        if _n_letters(columns.values()) <= MOST_BYTES_OF_ONE:
+            n_rows = len(next(iter(columns.values())))
+            told = orjson.dumps(
+                {
+                    "prediction_id": f"{self._replica}-{number:x}",
+                    "model": loaded.model,
+                    "version": loaded.version,
+                    "route": route.value,
+                    "minute": minute,
+                    "n_rows": n_rows_of(inputs),
+                    "columns": columns_of(loaded.package.plan, columns),
+                    "predictions": predictions.values[:n_rows].tolist(),
+                }
+            )
+        if not 0 < len(told) <= MOST_BYTES_OF_ONE:
+            self._metrics.sample_left_out()
+            return
+        self._kept.append(_Kept(minute, n_rows, told))
+        self._n_rows += n_rows
+        self._n_bytes += len(told)
+        self._forget()
 
     def label(self, arm: Arm, number: int, label: str | int | float) -> None:
         """Keeps what would have been right of a prediction, if it is in the sample."""
         if self.takes(number):
-            self._labels.append(_Label(self._minute(), number, arm.model, arm.version, label))
-            while self._labels[0].minute < self._minute() - KEPT_MINUTES:
-                self._labels.popleft()
+            minute = self._minute()
+            of = {"model": arm.model, "version": arm.version, "minute": minute, "label": label}
+            told = orjson.dumps({"prediction_id": f"{self._replica}-{number:x}", **of})
+            self._labels.append(_Kept(minute, 0, told))
+            self._forget()
 
-    def closed_after(self, minute: int) -> dict[str, Any]:
-        """Returns, as a value for orjson, the sample of the minutes after one that are over, and labels told then."""
-        closed = self._minute() - 1
-        found = [sample for sample in self._kept if minute < sample.minute <= closed]
-        self._fetched = max(self._fetched, *(one.minute for one in found)) if found else self._fetched
-        labels = [self._told_label(one) for one in self._labels if minute < one.minute <= closed]
-        told = [sample.told for sample in found]
-        return {"replica": self._replica, "closed": closed, "samples": told, "labels": labels}
+    def closed_after(self, minute: int) -> Page:
+        """Returns the sample of the minutes after one that are over, and the labels told in them, or the first page."""
+        self._forget()
+        over = self._minute() - 1
+        samples, labels = (
+            [one for one in several if minute < one.minute <= over] for several in (self._kept, self._labels)
+        )
+        closed = _last_of_page((*samples, *labels), over)
+        samples, labels = ([one for one in several if one.minute <= closed] for several in (samples, labels))
+        self._fetched = max(self._fetched, *(one.minute for one in samples)) if samples else self._fetched
+        told = {"samples": _fragments(samples), "labels": _fragments(labels)}
+        body = orjson.dumps({"replica": self._replica, "closed": closed, **told})
+        return Page(closed=closed, more=closed < over, body=body)
 
-    def _told_label(self, one: _Label) -> dict[str, Any]:
-        of = {"model": one.model, "version": one.version, "minute": one.minute, "label": one.label}
-        return {"prediction_id": f"{self._replica}-{one.number:x}", **of}
+    def _forget(self) -> None:
+        """Drops what is too old, and the oldest requests of too many."""
+        before, n_lost = self._minute() - KEPT_MINUTES, 0
+        while self._kept and (
+            self._n_rows > self._most_rows or self._n_bytes > self._most_bytes or self._kept[0].minute < before
+        ):
+            dropped = self._kept.popleft()
+            self._n_rows -= dropped.n_rows
+            self._n_bytes -= len(dropped.told)
+            n_lost += dropped.minute > self._fetched
+        while self._labels and self._labels[0].minute < before:
+            self._labels.popleft()
+        if n_lost:
+            self._metrics.samples_lost(n_lost)
 
 
 def columns_of(plan: FeaturePlan, inputs: Inputs) -> dict[str, list[Any]]:
     """Returns rows as a client sends them as `columns`: what is missing is None, times are ISO 8601 text."""
-    if isinstance(inputs, np.ndarray):
-        lists = inputs.T.tolist()
-        return {column.name: _numbers(column.type, lists[place]) for place, column in enumerate(plan.inputs)}
-    return {column.name: _values(column.type, inputs[column.name]) for column in plan.inputs}
-
-
-def _numbers(kind: ColumnType, values: list[float]) -> list[Any]:
-    """Returns numbers of a matrix as their type has them; there NaN is what is missing, which equals nothing."""
-    match kind:
-        case ColumnType.INTEGER:
-            return [int(value) if value == value else None for value in values]
-        case ColumnType.BOOLEAN:
-            return [bool(value) if value == value else None for value in values]
-        case _:
-            return [value if value == value else None for value in values]
+    columns = plan.columns(inputs)
+    return {column.name: _values(column.type, columns[column.name]) for column in plan.inputs}
 
 
 def _values(kind: ColumnType, column: Column) -> list[Any]:
-    said: list[Any]
     match kind:
+        case ColumnType.NUMBER:
+            return [None if value != value else value for value in column.tolist()]
+        case ColumnType.INTEGER:
+            return [None if value != value else _whole(value) for value in column.tolist()]
+        case ColumnType.BOOLEAN:
+            return [None if value != value else bool(value) for value in column.tolist()]
+        case ColumnType.CATEGORY:
+            return [None if value == MISSING else value for value in column.tolist()]
         case ColumnType.TIMESTAMP:
-            said = np.datetime_as_string(column, unit="us").tolist()
-        case ColumnType.INTEGER | ColumnType.BOOLEAN:
-            whole = np.nan_to_num(column)
-            said = whole.astype(np.int64 if kind is ColumnType.INTEGER else np.bool_).tolist()
+            return [None if text == "NaT" else text for text in np.datetime_as_string(column, unit="us").tolist()]
         case _:
-            said = column.tolist()
-    return [None if gone else value for value, gone in zip(said, is_missing(column).tolist(), strict=True)]
+            assert_never(kind)
 
 
-def _first(inputs: Inputs) -> Inputs:
-    if isinstance(inputs, np.ndarray):
-        return inputs[:MOST_OF_ONE]
-    return {name: values[:MOST_OF_ONE] for name, values in inputs.items()}
+def _whole(value: float) -> int | float:
+    """Returns a whole number as JSON has it; one of more than 64 bits stays as it is."""
+    return int(value) if -_WHOLE <= value < _WHOLE else value
+
+
+def _first(plan: FeaturePlan, inputs: Inputs) -> dict[str, Column]:
+    """Returns the rows of a request that are kept."""
+    n_rows = max(1, min(MOST_OF_ONE, MOST_VALUES_OF_ONE // len(plan.inputs)))
+    return {name: values[:n_rows] for name, values in plan.columns(inputs).items()}
+
+
+def _n_letters(columns: Iterable[Column]) -> int:
+    return sum(sum(map(len, column)) for column in columns if column.dtype.kind == "O")
+
+
+def _last_of_page(several: Iterable[_Kept], over: int) -> int:
+    """Returns the last minute up to which what is told is not too much, but of one minute with anything in any case."""
+    sizes: Counter[int] = Counter()
+    for one in several:
+        sizes[one.minute] += len(one.told)
+    n_bytes = 0
+    for place, minute in enumerate(sorted(sizes)):
+        n_bytes += sizes[minute]
+        if place and n_bytes > MOST_BYTES_TOLD:
+            return minute - 1
+    return over
+
+
+def _fragments(several: Iterable[_Kept]) -> list[orjson.Fragment]:
+    return [orjson.Fragment(one.told) for one in several]

@@ -183,7 +183,7 @@ class SampledRequest(BaseModel):
     version: str
     route: str
     minute: int
-    n_rows: int = Field(description="How many rows it had; at most the first 100 are here.")
+    n_rows: int = Field(description="How many rows it had; at most the first 100 are here, and 10,000 values.")
     columns: dict[str, list[Value]]
     predictions: list[Label]
 
@@ -210,7 +210,8 @@ class ReplicaSamples(BaseModel):
 class ObservedSamples(BaseModel):
     """What every process behind this port kept."""
 
-    closed: int = Field(description="The last minute that is over on all of them: what to send as `after` next.")
+    closed: int = Field(description="The last minute of which all of them told all: what to send as `after` next.")
+    more: bool = Field(description="Whether there is more of minutes that are over: ask again at once.")
     silent: int = Field(description="How many processes did not answer in time; ask again.")
     replicas: list[ReplicaSamples]
 

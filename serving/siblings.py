@@ -1,7 +1,8 @@
 """The workers beside this one, asked over sockets in the folder that their supervisor gave them.
 
 Whichever worker a client reaches can so tell what all of them know. A question is a JSON object, and so is its answer;
-each worker has the socket `<its replica>.sock`. One that died leaves a socket on which nobody answers.
+each worker has the socket `<its replica>.sock`. One that died leaves a socket on which nobody answers. What is large is
+asked and answered as bytes, so that nobody reads it on the way to a client.
 """
 
 import asyncio
@@ -15,10 +16,10 @@ import orjson
 
 WITHIN_S = 2.0
 """Seconds that a worker has to answer."""
-_MOST_BYTES = 256 * 1024**2
 _LOG = logging.getLogger(__name__)
 
 Answer = Callable[[dict[str, Any]], Any]
+Read = Callable[[bytes], Any]
 
 
 class Siblings:
@@ -27,7 +28,7 @@ class Siblings:
     Args:
         folder: Where their sockets are; None for a server of one process, which has none beside it.
         replica: The name of this process.
-        answer: Returns, for a question, a JSON value. Called on the event loop.
+        answer: Returns, for a question, a JSON value, or bytes, which are sent as they are. Called on the event loop.
         within_s: Seconds that another one has to answer.
     """
 
@@ -61,8 +62,13 @@ class Siblings:
         """Returns whether there is, or was, a worker of this name beside this one."""
         return self._folder is not None and replica != self._replica and self._place(replica).exists()
 
-    async def ask(self, replica: str, question: dict[str, Any]) -> Any | None:
+    async def ask(self, replica: str, question: dict[str, Any], *, read: Read = orjson.loads) -> Any | None:
         """Returns what one other worker answers; None when it is gone.
+
+        Args:
+            replica: Its name.
+            question: The question.
+            read: Returns what bytes of an answer are; raises ValueError where they are not whole.
 
         Raises:
             TimeoutError: It does not answer in time.
@@ -74,24 +80,24 @@ class Siblings:
                 try:
                     writer.write(orjson.dumps(question))
                     writer.write_eof()
-                    found = await reader.read(_MOST_BYTES)
-                    while more := await reader.read(_MOST_BYTES):
-                        found += more
+                    found = await reader.read(-1)
                 finally:
                     writer.close()
-            return orjson.loads(found)
+            return read(found)
         except (ConnectionRefusedError, FileNotFoundError):
             place.unlink(missing_ok=True)
-        except (ConnectionError, orjson.JSONDecodeError):  # it ended while it was asked
+        except (ConnectionError, ValueError):  # it ended while it was asked
             pass
         return None
 
-    async def ask_all(self, question: dict[str, Any]) -> tuple[list[Any], int]:
-        """Returns what all others answer that are not gone, and how many did not answer in time."""
+    async def ask_all(self, question: dict[str, Any], *, read: Read = orjson.loads) -> tuple[list[Any], int]:
+        """Returns what all others answer that are not gone, and how many did not answer in time; `read`: see `ask`."""
         if self._folder is None:
             return [], 0
         others = sorted(path.stem for path in self._folder.glob("*.sock") if path.stem != self._replica)
-        found = await asyncio.gather(*(self.ask(other, question) for other in others), return_exceptions=True)
+        found = await asyncio.gather(
+            *(self.ask(other, question, read=read) for other in others), return_exceptions=True
+        )
         answers = [one for one in found if one is not None and not isinstance(one, BaseException)]
         return answers, sum(isinstance(one, BaseException) for one in found)
 
@@ -99,7 +105,8 @@ class Siblings:
         with suppress(ConnectionError):
             try:
                 question = orjson.loads(await reader.read(-1))
-                writer.write(orjson.dumps(self._answer(question)))
+                answer = self._answer(question)
+                writer.write(answer if isinstance(answer, bytes) else orjson.dumps(answer))
                 await writer.drain()
             except Exception:  # noqa: BLE001 - whoever asks gets no answer, and this server goes on
                 _LOG.exception("another worker's question could not be answered")

@@ -1,6 +1,6 @@
 """All live servers, asked at once over HTTP: moves are pushed to them, windows and samples come from them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -48,28 +48,34 @@ class Servers:
         silent = f"{n_silent} of its processes did not answer in time"
         return [*found, HandedIn(url=url, problem=silent)] if n_silent else found
 
-    def samples(self, after: Mapping[str, int]) -> Sequence[HandedSamples]:
+    def samples(self, after: Mapping[str, int], *, of: Collection[str] | None = None) -> Sequence[HandedSamples]:
         """See `Servers`."""
-        return self._each(lambda url: self._samples_of(url, after.get(url, -1)))
+        return self._each(lambda url: self._samples_of(url, after.get(url, -1)), of=of)
 
     def _samples_of(self, url: str, after: int) -> HandedSamples:
         try:
             with self._client(url) as client:
-                told, labels, closed, n_silent = client.samples(after)
+                told = client.samples(after)
         except (Unavailable, VerificationFailed) as error:
             return HandedSamples(url=url, problem=error.problem)
-        if n_silent:
-            silent = f"{n_silent} of its processes did not answer in time"
-            return HandedSamples(url=url, samples=told, labels=labels, problem=silent)
-        return HandedSamples(url=url, closed=closed, samples=told, labels=labels)
+        if told.n_silent:
+            silent = f"{told.n_silent} of its processes did not answer in time"
+            return HandedSamples(url=url, samples=told.samples, labels=told.labels, problem=silent)
+        return HandedSamples(
+            url=url,
+            closed=told.closed,
+            samples=told.samples,
+            labels=told.labels,
+            more=told.more and told.closed > after,
+        )
 
     def push(self, push: Push) -> Sequence[Outcome]:
         """See `Servers`."""
         return self._each(partial(push_to, push=push, answer_s=self._answer_s))
 
-    def _each(self, ask: Callable[[str], _Answer]) -> Sequence[_Answer]:
-        """Returns what each server answers, all asked at once."""
-        urls = each_server(self._urls)
+    def _each(self, ask: Callable[[str], _Answer], *, of: Collection[str] | None = None) -> Sequence[_Answer]:
+        """Returns what each server answers, or each of some, all asked at once."""
+        urls = [url for url in each_server(self._urls) if of is None or url in of]
         if not urls:
             return ()
         with ThreadPoolExecutor(len(urls), thread_name_prefix="servers") as threads:

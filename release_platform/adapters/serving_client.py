@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +21,25 @@ _REFUSED: dict[int, str] = {
     httpx.codes.FORBIDDEN: "does not let this API key do it",
 }
 _LATER = frozenset({httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToldSamples:
+    """What a server tells of its sample.
+
+    Attributes:
+        samples: Those of minutes that are over.
+        labels: The labels that came in such minutes.
+        closed: The last minute of which it told all.
+        more: Whether there is more of minutes that are over.
+        n_silent: How many of its processes did not answer in time.
+    """
+
+    samples: tuple[Sample, ...]
+    labels: tuple[Label, ...]
+    closed: int
+    more: bool
+    n_silent: int
 
 
 class ServingClient:
@@ -110,15 +130,15 @@ class ServingClient:
             Unavailable: The server does not answer, or asks for an API key.
             VerificationFailed: The answer is none.
         """
-        said = self._read(self._request("GET", "/admin/windows", params={"after": after}))
+        said = self._read(self._request("GET", "/v1/windows", params={"after": after}))
         try:
             told = {one["replica"]: tuple(map(Window.from_json, one["windows"])) for one in said["replicas"]}
             return told, int(said["silent"])
         except (ValueError, KeyError, TypeError) as error:
             raise self._failed(f"its windows cannot be read: {error}") from None
 
-    def samples(self, after: int) -> tuple[tuple[Sample, ...], tuple[Label, ...], int, int]:
-        """Returns the sample of the minutes after one, labels, the last minute that is over, and how many did not say.
+    def samples(self, after: int) -> ToldSamples:
+        """Returns the sample of the minutes after one, or as much of it as the server tells at once.
 
         Raises:
             Unavailable: The server does not answer, or asks for an API key of the scope admin.
@@ -126,11 +146,15 @@ class ServingClient:
         """
         said = self._read(self._request("GET", "/admin/samples", params={"after": after}))
         try:
-            told = tuple(Sample.from_json(sample) for one in said["replicas"] for sample in one["samples"])
-            labels = tuple(  # a server of an older version tells none
-                Label.from_json(label) for one in said["replicas"] for label in one.get("labels", [])
+            return ToldSamples(
+                samples=tuple(Sample.from_json(sample) for one in said["replicas"] for sample in one["samples"]),
+                labels=tuple(  # a server of an older version tells none
+                    Label.from_json(label) for one in said["replicas"] for label in one.get("labels", [])
+                ),
+                closed=int(said["closed"]),
+                more=said.get("more") is True,
+                n_silent=int(said["silent"]),
             )
-            return told, labels, int(said["closed"]), int(said["silent"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._failed(f"its samples cannot be read: {error}") from None
 

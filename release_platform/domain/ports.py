@@ -1,6 +1,6 @@
 """What the platform asks of outside systems. Adapters implement these; one contract test runs on them and fakes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -121,6 +121,7 @@ class HandedSamples:
         closed: The last minute, since 1970, of which all was told; None when that is not known.
         samples: Those of minutes that are over, of every model; what was told once never changes.
         labels: The labels that came in minutes that are over, of predictions of the sample; likewise.
+        more: Whether it has more of minutes after `closed` that are over: it does not tell too much at once.
         problem: Why not all is handed in; empty when all is.
     """
 
@@ -128,6 +129,7 @@ class HandedSamples:
     closed: int | None = None
     samples: Sequence[Sample] = ()
     labels: Sequence[Label] = ()
+    more: bool = False
     problem: str = ""
 
 
@@ -140,13 +142,14 @@ class Servers(Protocol):
         What does not answer is told of in what is returned; it holds up the others for some seconds at most.
         """
 
-    def samples(self, after: Mapping[str, int]) -> Sequence[HandedSamples]:
+    def samples(self, after: Mapping[str, int], *, of: Collection[str] | None = None) -> Sequence[HandedSamples]:
         """Asks each server, all at once, for its sample of the minutes after one, and returns it in their order.
 
         What does not answer is told of in what is returned; it holds up the others for some seconds at most.
 
         Args:
-            after: The minute by the server's address; a server that is not named tells all that it has.
+            after: The minute by the server's address; a server that is not named tells from the first that it has.
+            of: The addresses of those that are asked; None for all.
         """
 
     def push(self, push: Push) -> Sequence[Outcome]:

@@ -20,7 +20,7 @@ from release_platform.domain.windows import EVERY_SLICE
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 JUDGED_QUANTILE = "p95"
-REFUSED, FLIPS, LATENCY = "replay_refused", "replay_flips", "replay_latency"
+REFUSED, FLIPS, SLICE_FLIPS, LATENCY = "replay_refused", "replay_flips", "replay_slice_flips", "replay_latency"
 """The gates of a replay."""
 _SHOWN = {REFUSED: "which rows it refuses", FLIPS: "which answers change in which slices", LATENCY: "its times"}
 _LIMITS = {REFUSED: "max_refused_share", FLIPS: "max_flip_share", LATENCY: "max_latency_ratio"}
@@ -129,7 +129,7 @@ class Replay:
 
 
 def judge_replay(replay: Replay, limits: ReplaySpec) -> tuple[GateResult, ...]:
-    """Returns what the three gates find; with too few rows each is `inconclusive`, and says what to do next."""
+    """Returns what the four gates find; with too few rows each is `inconclusive`, and says what to do next."""
     few = ""
     if replay.n_answered < limits.minimum_rows:
         few = (
@@ -141,6 +141,7 @@ def judge_replay(replay: Replay, limits: ReplaySpec) -> tuple[GateResult, ...]:
     return (
         _gate(REFUSED, replay.refused_share, limits.max_refused_share, "the share of rows that it refuses", few=few),
         _gate(FLIPS, replay.flip_share, limits.max_flip_share, "the share of answers that it changes", few=few),
+        _slice_gate(replay, limits, few=few),
         _gate(LATENCY, replay.latency_ratio, limits.max_latency_ratio, ratio, few=few),
     )
 
@@ -198,6 +199,22 @@ def _days(replay: Replay) -> int:
     """Returns how many days the replay looked back, 1 and up."""
     since, at = (datetime.fromisoformat(moment).astimezone(UTC) for moment in (replay.since, replay.at))
     return max(ceil((at - since).total_seconds() / _DAY_S), 1)
+
+
+def _slice_gate(replay: Replay, limits: ReplaySpec, *, few: str) -> GateResult:
+    """Returns what is found of the slice that changes most; a model without a slice of that many rows passes."""
+    least, limit = limits.minimum_slice_rows, limits.slice_limit
+    judged = [one for one in replay.flips if one.slice != EVERY_SLICE and one.pairs >= least]
+    if not judged:
+        share = None if replay.flip_share is None else 0.0
+        found = _gate(SLICE_FLIPS, share, limit, "the share of answers that it changes in a slice", few=few)
+        said = f"no slice has {least:,} row(s) that both answer, so only the share over all rows is judged"
+        return replace(found, reason=said, value=None) if found.passed else found
+    worst = max(judged, key=lambda one: one.share)
+    n_others = sum(one.share > limit for one in judged) - 1
+    others = f" (and {n_others:,} more slice(s) are above the maximum)" if n_others > 0 else ""
+    said = f"the share of answers that it changes in the slice '{worst.slice}' of {worst.pairs:,} row(s){others}"
+    return _gate(SLICE_FLIPS, worst.share, limit, said, few=few)
 
 
 def _gate(name: str, value: float | None, limit: float, said: str, *, few: str = "") -> GateResult:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from serving.observations import Observations
-from serving.samples import Samples
+from serving.samples import Page, Samples
 from serving.schemas import ObservedSamples, ObservedWindows, answers
 from serving.siblings import Siblings
 
@@ -19,30 +19,36 @@ _After = Annotated[int, Query(ge=-1, le=2**53, description="Minutes since 1970; 
 
 
 def build_observed_routes(*, observations: Observations, samples: Samples, siblings: Siblings) -> APIRouter:
-    """Returns `/admin/windows` and `/admin/samples`."""
-    router = APIRouter(prefix="/admin", tags=["operations"])
-
-    async def told(own: dict[str, Any], what: str, after: int) -> Response:
-        others, n_silent = await siblings.ask_all({"what": what, "after": after})
-        replicas: list[dict[str, Any]] = [own, *others]
-        closed = min(replica["closed"] for replica in replicas)
-        found = {"closed": closed, "silent": n_silent, "replicas": replicas}
-        return Response(orjson.dumps(found), media_type="application/json")
+    """Returns `/v1/windows` and `/admin/samples`."""
+    router = APIRouter(tags=["operations"])
 
     @router.get(
-        "/windows",
+        "/v1/windows",
         summary="What each version did on its route in each closed minute",
         responses=answers(ObservedWindows, *_PROBLEMS),
     )
     async def windows(after: _After = -1) -> Response:
-        return await told(observations.closed_after(after), WINDOWS, after)
+        own = observations.closed_after(after)
+        others, n_silent = await siblings.ask_all({"what": WINDOWS, "after": after})
+        replicas: list[dict[str, Any]] = [own, *others]
+        closed = min(replica["closed"] for replica in replicas)
+        return _answer({"closed": closed, "silent": n_silent, "replicas": replicas})
 
     @router.get(
-        "/samples",
+        "/admin/samples",
         summary="A sample of the requests that were answered, with their rows",
         responses=answers(ObservedSamples, *_PROBLEMS),
     )
     async def sampled(after: _After = -1) -> Response:
-        return await told(samples.closed_after(after), SAMPLES, after)
+        own = samples.closed_after(after)
+        others, n_silent = await siblings.ask_all({"what": SAMPLES, "after": after}, read=Page.from_bytes)
+        pages = [own, *others]
+        closed, more = min(page.closed for page in pages), any(page.more for page in pages)
+        replicas = [orjson.Fragment(page.body) for page in pages]
+        return _answer({"closed": closed, "more": more, "silent": n_silent, "replicas": replicas})
 
     return router
+
+
+def _answer(told: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(told), media_type="application/json")

@@ -1,6 +1,6 @@
 """Servers that keep what is pushed to them, and hand in what a test says that they counted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from release_platform.domain.ports import HandedIn, HandedSamples
 from release_platform.domain.push import Accepted, Outcome, Push, Unanswered
@@ -20,6 +20,7 @@ class FakeServers:
         counted: What each server counted of its traffic, by address. It may be changed at any time.
         sampled: What each server sampled of it, by address; all minutes up to `closed` are over.
         labelled: The labels that it was told of that sample, by address.
+        minutes_told: Of how many minutes a server tells its sample at once.
     """
 
     def __init__(self, *urls: str, down: Sequence[str] = (), broken: Exception | None = None) -> None:
@@ -31,6 +32,7 @@ class FakeServers:
         self.sampled: dict[str, list[Sample]] = {url: [] for url in urls}
         self.labelled: dict[str, list[Label]] = {url: [] for url in urls}
         self.closed = 0
+        self.minutes_told = 1_000_000_000
 
     def push(self, push: Push) -> Sequence[Outcome]:
         """See `Servers`."""
@@ -43,16 +45,19 @@ class FakeServers:
         """See `Servers`."""
         return [self._hand_in(url, after) for url in self._urls]
 
-    def samples(self, after: Mapping[str, int]) -> Sequence[HandedSamples]:
+    def samples(self, after: Mapping[str, int], *, of: Collection[str] | None = None) -> Sequence[HandedSamples]:
         """See `Servers`."""
-        return [self._hand_samples(url, after.get(url, -1)) for url in self._urls]
+        return [self._hand_samples(url, after.get(url, -1)) for url in self._urls if of is None or url in of]
 
     def _hand_samples(self, url: str, after: int) -> HandedSamples:
         if url in self.down:
             return HandedSamples(url=url, problem="down")
-        told = [sample for sample in self.sampled[url] if after < sample.minute <= self.closed]
-        labels = [label for label in self.labelled[url] if after < label.minute <= self.closed]
-        return HandedSamples(url=url, closed=self.closed, samples=told, labels=labels)
+        minutes = sorted({sample.minute for sample in self.sampled[url] if after < sample.minute <= self.closed})
+        more = len(minutes) > self.minutes_told
+        closed = minutes[self.minutes_told - 1] if more else self.closed
+        told = [sample for sample in self.sampled[url] if after < sample.minute <= closed]
+        labels = [label for label in self.labelled[url] if after < label.minute <= closed]
+        return HandedSamples(url=url, closed=closed, samples=told, labels=labels, more=more)
 
     def _hand_in(self, url: str, after: int) -> HandedIn:
         if url in self.down:

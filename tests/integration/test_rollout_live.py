@@ -53,7 +53,7 @@ class Live:
         """Lets a minute pass in which every key asks once; returns how many were answered by which version."""
         answers = [self.ask(f"customer-{n}") for n in range(N_KEYS)]
         assert {answer.status_code for answer in answers} == {200}, "a client was let down"
-        self.client.get("/admin/windows").raise_for_status()  # counts what was put down, before the clock moves
+        self.client.get("/v1/windows").raise_for_status()  # counts what was put down, before the clock moves
         self.world.clock.pass_s(60)
         self.unlabelled.append([answer.headers["x-prediction-id"] for answer in answers])
         return Counter(answer.headers["x-model-version"] for answer in answers)

@@ -67,7 +67,7 @@ class Served:
         return n_asked(self.client, model) - self.n_before[model]
 
     def windows(self):
-        (replica,) = self.client.get("/admin/windows").json()["replicas"]
+        (replica,) = self.client.get("/v1/windows").json()["replicas"]
         return [Window.from_json(window) for window in replica["windows"]]
 
     def shadow(self, model, n=N):

@@ -60,7 +60,7 @@ def ask(client, model, *, key=None, rows=None, path="predict"):
 
 
 def told(client, **parameters):
-    answer = client.get("/admin/windows", params=parameters)
+    answer = client.get("/v1/windows", params=parameters)
     assert answer.status_code == 200, answer.text
     (replica,) = answer.json()["replicas"]
     assert (answer.json()["silent"], answer.json()["closed"]) == (0, replica["closed"])
@@ -202,7 +202,7 @@ def test_without_api_keys_nobody_gets_samples(served):
 @pytest.mark.parametrize("after", ["-2", "x", "1e999", ""])
 def test_what_is_no_minute_is_refused(served, after):
     client, _, _ = served
-    answer = client.get("/admin/windows", params={"after": after})
+    answer = client.get("/v1/windows", params={"after": after})
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
 
 
@@ -212,6 +212,6 @@ def test_with_api_keys_it_takes_one_of_the_scope_read(built, tmp_path):
     registry = FakeRegistry(built, aliases={(QUICK, "production"): "1"})
     with running(settings_for(tmp_path / "cache", api_keys=tmp_path / "keys.json"), registry) as url:
         for scope, text in shown.items():
-            answer = httpx.get(f"{url}/admin/windows", headers={"x-api-key": text})
+            answer = httpx.get(f"{url}/v1/windows", headers={"x-api-key": text})
             assert answer.status_code == (200 if scope is Scope.READ else 403)
-        assert httpx.get(f"{url}/admin/windows").status_code == 401
+        assert httpx.get(f"{url}/v1/windows").status_code == 401

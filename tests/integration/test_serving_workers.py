@@ -146,7 +146,7 @@ def quick_minutes(monkeypatch, tmp_path, package):
 
 
 def replicas(server, after=-1):
-    told = httpx.get(f"{server.url}/admin/windows", params={"after": after}).json()
+    told = httpx.get(f"{server.url}/v1/windows", params={"after": after}).json()
     assert told["silent"] == 0
     return {replica["replica"]: replica["windows"] for replica in told["replicas"]}
 

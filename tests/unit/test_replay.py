@@ -7,8 +7,17 @@ from typing import Any
 import pytest
 
 from release_platform.domain.flips import SliceFlips
-from release_platform.domain.gates import Verdict
-from release_platform.domain.replay import FLIPS, LATENCY, REFUSED, Replay, Side, judge_replay, unmet_replay
+from release_platform.domain.gates import GateResult, Verdict
+from release_platform.domain.replay import (
+    FLIPS,
+    LATENCY,
+    REFUSED,
+    SLICE_FLIPS,
+    Replay,
+    Side,
+    judge_replay,
+    unmet_replay,
+)
 from release_platform.domain.replay_spec import ReplaySpec
 
 LIMITS = ReplaySpec(max_refused_share=0.01, max_flip_share=0.1, max_latency_ratio=2.0, minimum_rows=100)
@@ -71,6 +80,7 @@ class TestGates:
         assert verdicts(found) == {
             REFUSED: Verdict.FAILED,
             FLIPS: Verdict.INCONCLUSIVE,
+            SLICE_FLIPS: Verdict.INCONCLUSIVE,
             LATENCY: Verdict.INCONCLUSIVE,
         }
 
@@ -80,6 +90,9 @@ class TestGates:
             {"max_refused_share": -0.1},
             {"max_flip_share": 1.1},
             {"max_flip_share": float("nan")},
+            {"max_slice_flip_share": 1.1},
+            {"max_slice_flip_share": float("nan")},
+            {"minimum_slice_rows": 0},
             {"max_latency_ratio": 0.0},
             {"max_latency_ratio": float("inf")},
             {"minimum_rows": 0},
@@ -88,6 +101,49 @@ class TestGates:
     def test_no_limit_is_without_sense(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             ReplaySpec(**wrong)
+
+
+def in_slices(**flipped: tuple[int, int]) -> Replay:
+    """A replay of which the answers of so many rows of so many change, in each slice of a column `kind`."""
+    one = replay()
+    slices = [SliceFlips(slice=f"kind={k}", pairs=n, share=of / n, flips=()) for k, (of, n) in flipped.items()]
+    return replace(one, flips=(one.flips[0], *slices))
+
+
+class TestSlices:
+    def judged(self, found: Replay, **limits: Any) -> GateResult:
+        return next(one for one in judge_replay(found, replace(LIMITS, **limits)) if one.gate == SLICE_FLIPS)
+
+    def test_a_slice_of_few_rows_that_changes_whole_fails_though_the_share_over_all_is_small(self) -> None:
+        found = in_slices(rare=(50, 50), often=(0, 950))
+        gate = self.judged(found)
+        assert gate.verdict is Verdict.FAILED
+        assert gate.reason == (
+            "the share of answers that it changes in the slice 'kind=rare' of 50 row(s) is 1, above the maximum 0.3"
+        )
+        assert verdicts(found)[FLIPS] is Verdict.PASSED
+
+    @pytest.mark.parametrize(("flipped", "verdict"), [(49, Verdict.PASSED), (50, Verdict.PASSED), (51, Verdict.FAILED)])
+    def test_a_slice_passes_up_to_the_limit(self, flipped: int, verdict: Verdict) -> None:
+        assert self.judged(in_slices(a=(flipped, 100)), max_slice_flip_share=0.5).verdict is verdict
+
+    def test_the_worst_is_named_and_how_many_others_are_beyond_the_limit(self) -> None:
+        gate = self.judged(in_slices(a=(60, 100), b=(70, 100), c=(80, 100), d=(1, 100)))
+        assert "slice 'kind=c' of 100 row(s) (and 2 more slice(s) are above the maximum)" in gate.reason
+        assert gate.value == 0.8
+
+    def test_one_row_too_few_and_a_slice_is_not_judged_and_that_is_said(self) -> None:
+        gate = self.judged(in_slices(rare=(49, 49)))
+        assert (gate.verdict, gate.value) == (Verdict.PASSED, None)
+        assert gate.reason == "no slice has 50 row(s) that both answer, so only the share over all rows is judged"
+        assert self.judged(in_slices(rare=(49, 49)), minimum_slice_rows=49).verdict is Verdict.FAILED
+
+    @pytest.mark.parametrize(("overall", "limit"), [(0.05, 0.15), (0.2, 0.6), (0.9, 1.0)])
+    def test_without_a_limit_of_its_own_a_slice_may_change_three_times_as_much(
+        self, overall: float, limit: float
+    ) -> None:
+        assert ReplaySpec(max_flip_share=overall).slice_limit == pytest.approx(limit)
+        assert ReplaySpec(max_flip_share=overall, max_slice_flip_share=0.07).slice_limit == 0.07
 
 
 class TestDigest:
@@ -139,7 +195,7 @@ class TestDemand:
     def test_what_is_beyond_a_limit_is_named(self) -> None:
         (found,) = self.unmet(replay(flips=21))
         assert found.startswith("replay_flips failed: the share of answers that it changes is 0.105, above the maximum")
-        assert len(self.unmet(replay(answered=3))) == 3
+        assert len(self.unmet(replay(answered=3))) == 4
 
     @pytest.mark.parametrize(
         ("beyond", "shown", "limit"),

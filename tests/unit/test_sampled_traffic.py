@@ -10,7 +10,7 @@ import pytest
 from release_platform.adapters.recordings import Recordings
 from release_platform.domain.samples import Label, Sample
 from release_platform.domain.windows import Route
-from release_platform.sampled_traffic import SampledTraffic
+from release_platform.sampled_traffic import MOST_PAGES, SampledTraffic
 from tests.fakes.servers import FakeServers
 
 ONE, TWO = "http://one", "http://two"
@@ -77,6 +77,30 @@ def test_a_server_that_is_down_is_named_and_asked_for_the_same_minutes_later(
 
     servers.down = set()
     assert traffic.collect({"churn"}, found.seen).rows == {"churn": 1}
+
+
+def test_a_server_that_tells_little_at_once_is_asked_again_and_no_other(
+    servers: FakeServers, recordings: Recordings
+) -> None:
+    servers.sampled[ONE] = [sample(number, minute=MINUTE - number) for number in range(5)]
+    servers.minutes_told = 2
+    servers.down = {TWO}
+    traffic = SampledTraffic(recordings, recordings, servers)
+    found = traffic.collect({"churn"}, {})
+
+    assert (found.rows, found.seen) == ({"churn": 5}, {ONE: MINUTE})
+    assert found.problems == (f"{TWO} does not hand in all samples: down",), "once"
+
+
+def test_what_is_too_much_for_one_time_is_fetched_the_next(servers: FakeServers, recordings: Recordings) -> None:
+    servers.sampled[ONE] = [sample(number, minute=MINUTE - number) for number in range(MOST_PAGES + 5)]
+    servers.minutes_told = 1
+    traffic = SampledTraffic(recordings, recordings, servers)
+    found = traffic.collect({"churn"}, {})
+    assert found.rows == {"churn": MOST_PAGES}
+    assert found.seen == {ONE: MINUTE - 5, TWO: MINUTE}
+
+    assert traffic.collect({"churn"}, found.seen).rows == {"churn": 5}
 
 
 def test_shadows_and_models_of_somebody_else_are_left(servers: FakeServers, recordings: Recordings) -> None:

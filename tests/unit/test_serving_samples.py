@@ -1,5 +1,7 @@
-"""A sample is of the share that was asked, of whole minutes, and holds rows as clients send them."""
+"""A sample is of the share that was asked, of whole minutes, holds rows as clients send them, and never too much."""
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,7 +17,15 @@ from release_platform.domain.windows import Route
 from serving.metrics import Metrics
 from serving.models import Live, LoadedModel, Origin
 from serving.observations import KEPT_MINUTES
-from serving.samples import MOST_OF_ONE, Samples, columns_of
+from serving.samples import (
+    MOST_BYTES_OF_ONE,
+    MOST_BYTES_TOLD,
+    MOST_OF_ONE,
+    MOST_VALUES_OF_ONE,
+    Page,
+    Samples,
+    columns_of,
+)
 from serving.tallies import Arm
 from tests.fakes.packages import build_typed_classifier, manifest_of
 
@@ -45,12 +55,30 @@ class Minutes:
         self.metrics = Metrics(Live())
         self.kept = Samples(share=share, replica="r", minute=lambda: self.now, metrics=self.metrics, **settings)
 
+    def page(self, after=-1):
+        return self.kept.closed_after(after)
+
     def told(self, after=-1):
-        return orjson.loads(orjson.dumps(self.kept.closed_after(after)))["samples"]
+        return json.loads(self.page(after).body)["samples"]
+
+    def labels(self, after=-1):
+        return json.loads(self.page(after).body)["labels"]
 
     def lost(self):
+        return self._counted("serving_samples_lost_total")
+
+    def left_out(self):
+        return self._counted("serving_samples_left_out_total")
+
+    def _counted(self, name):
         lines = self.metrics.exposition().decode().splitlines()
-        return float(next(line.split()[-1] for line in lines if line.startswith("serving_samples_lost_total")))
+        return float(next(line.split()[-1] for line in lines if line.startswith(name)))
+
+
+def with_text(loaded, text, n_rows=1):
+    """Rows of the typed model, whose category is a text."""
+    rows = {name: np.concatenate([values[:1]] * n_rows) for name, values in loaded.package.golden_inputs.items()}
+    return rows | {"carrier": np.array([text] * n_rows, dtype=object)}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 1.0])
@@ -122,18 +150,18 @@ def test_labels_of_the_sample_are_told_in_the_minute_in_which_they_came_and_kept
     taken = [number for number in range(1, 20) if minutes.kept.takes(number)]
     for number in range(1, 20):
         minutes.kept.label(arm, number, "low")
-    assert minutes.kept.closed_after(-1)["labels"] == []
+    assert minutes.labels() == []
     minutes.now += 1
-    told = minutes.kept.closed_after(99)["labels"]
+    told = minutes.labels(99)
     assert [int(label["prediction_id"].removeprefix("r-"), 16) for label in told] == taken
     assert told[0] == {"model": "typed", "version": "1", "minute": 100, "label": "low"} | {
         "prediction_id": told[0]["prediction_id"]
     }
-    assert minutes.kept.closed_after(100)["labels"] == []
+    assert minutes.labels(100) == []
     minutes.now += KEPT_MINUTES + 1
     minutes.kept.label(arm, taken[0], "low")
     minutes.now += 1
-    assert len(minutes.kept.closed_after(-1)["labels"]) == 1
+    assert len(minutes.labels()) == 1
 
 
 def test_there_are_never_more_rows_than_so_many_and_few_of_one_request(loaded):
@@ -145,3 +173,80 @@ def test_there_are_never_more_rows_than_so_many_and_few_of_one_request(loaded):
     told = minutes.told()
     assert [(sample["n_rows"], len(sample["columns"]["x"])) for sample in told] == [(300, MOST_OF_ONE)] * 2
     assert minutes.lost() == 3
+
+
+def test_what_is_kept_never_has_more_than_so_many_bytes_whatever_clients_send(loaded):
+    minutes = Minutes(most_bytes=10_000)
+    for number in range(1, 31):
+        minutes.kept.offer(loaded, Route.STABLE, with_text(loaded, chr(96 + number) * 1000), ANSWER, number)
+    minutes.now += 1
+    told = minutes.told()
+    assert [sample["prediction_id"] for sample in told] == [f"r-{number:x}" for number in range(23, 31)]
+    assert (minutes.lost(), minutes.left_out()) == (22, 0)
+
+
+@pytest.mark.parametrize("letter", ["x", "\x00", "€"], ids=["plain", "escaped", "of three bytes"])
+def test_a_request_whose_rows_are_too_large_is_left_out_and_counted_and_the_others_stay(loaded, letter):
+    minutes = Minutes()
+    minutes.kept.offer(loaded, Route.STABLE, with_text(loaded, "small"), ANSWER, 1)
+    minutes.kept.offer(loaded, Route.STABLE, with_text(loaded, letter * MOST_BYTES_OF_ONE), ANSWER, 2)
+    many = with_text(loaded, letter * (MOST_BYTES_OF_ONE // MOST_OF_ONE), n_rows=MOST_OF_ONE)
+    minutes.kept.offer(loaded, Route.STABLE, many, ANSWER, 3)
+    minutes.now += 1
+    assert [sample["prediction_id"] for sample in minutes.told()] == ["r-1"]
+    assert (minutes.lost(), minutes.left_out()) == (0, 2)
+
+
+def test_of_a_model_with_many_inputs_fewer_rows_of_a_request_are_kept(loaded):
+    names = [f"c{place}" for place in range(MOST_VALUES_OF_ONE // 4)]
+    plan = FeaturePlan(
+        inputs=tuple(Input(name=name, type=ColumnType.NUMBER) for name in names), derived=(), features=tuple(names)
+    )
+    wide = replace(loaded, package=replace(loaded.package, plan=plan))
+    minutes = Minutes()
+    minutes.kept.offer(wide, Route.STABLE, np.ones((50, len(names))), Predictions(values=np.ones(50)), 1)
+    minutes.now += 1
+    (sample,) = minutes.told()
+    assert (sample["n_rows"], len(sample["predictions"]), len(sample["columns"]["c0"])) == (50, 4, 4)
+
+
+def test_a_whole_number_of_any_size_is_told():
+    column = Input(name="n", type=ColumnType.INTEGER, nullable=True)
+    plan = FeaturePlan(inputs=(column,), derived=(), features=("n",))
+    typed = {"n": as_column(column, [2**53, -(10**300), None])}
+    assert json.loads(orjson.dumps(columns_of(plan, typed))) == {"n": [2**53, -1e300, None]}
+
+
+def test_much_is_told_in_pages_of_whole_minutes_and_a_minute_is_told_whole(loaded):
+    minutes = Minutes()
+    text = "x" * (MOST_BYTES_TOLD // 10)
+    for number in range(1, 26):  # 6, 6, 6 and 7 in a minute, so that two are more than a page
+        minutes.kept.offer(loaded, Route.STABLE, with_text(loaded, text), ANSWER, number)
+        minutes.now += number in {6, 12, 18}
+    arm = Arm("typed", "1", Route.STABLE, loaded.package.task, loaded.package.classes)
+    minutes.kept.label(arm, 1, "low")
+    minutes.now += 3
+    pages, after = [], -1
+    while not pages or pages[-1].more:
+        pages.append(minutes.page(after))
+        after = pages[-1].closed
+    assert [(page.closed, page.more) for page in pages] == [(100, True), (101, True), (102, True), (105, False)]
+    told = [json.loads(page.body) for page in pages]
+    assert [len(one["samples"]) for one in told] == [6, 6, 6, 7]
+    assert [len(one["labels"]) for one in told] == [0, 0, 0, 1]
+    assert [one["closed"] for one in told] == [page.closed for page in pages]
+
+
+def test_what_is_older_than_an_hour_is_not_told_though_nothing_new_came(loaded):
+    minutes = Minutes()
+    minutes.kept.offer(loaded, Route.STABLE, loaded.package.golden_inputs, ANSWER, 1)
+    minutes.now += KEPT_MINUTES + 1
+    assert (minutes.told(), minutes.lost()) == ([], 1)
+
+
+def test_a_page_that_another_process_wrote_is_read_only_when_it_is_whole():
+    page = Page(closed=7, more=True, body=b'{"samples": []}')
+    assert Page.from_bytes(page.to_bytes()) == page
+    for broken in (b"", b"[7]\n{}", page.to_bytes()[:-1]):
+        with pytest.raises(ValueError, match=r"."):
+            Page.from_bytes(broken)

@@ -82,6 +82,21 @@ def test_long_answers_come_whole(tmp_path):
     assert run(scenario) == ["x" * 1000] * 5000
 
 
+def test_an_answer_of_bytes_comes_as_it_is_and_one_that_is_not_whole_is_none(tmp_path):
+    def whole(answer):
+        if not answer.endswith(b"."):
+            raise ValueError
+        return answer
+
+    async def scenario():
+        answers = iter([b"no JSON.", b"no JS"])
+        async with worker(tmp_path, "one", lambda _: next(answers)).answering():
+            other = worker(tmp_path, "two")
+            return [await other.ask_all({"what": "x"}, read=whole) for _ in range(2)]
+
+    assert run(scenario) == [([b"no JSON."], 0), ([], 0)]
+
+
 @pytest.mark.parametrize("folder", [None, "too/long"])
 def test_where_no_socket_can_be_there_is_nobody_to_ask(tmp_path, folder):
     place = None if folder is None else tmp_path / ("long" * 40)
