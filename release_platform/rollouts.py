@@ -10,6 +10,7 @@ from datetime import datetime
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.rollout_store import KeptRollout
+from release_platform.domain.coverage import Holes
 from release_platform.domain.errors import NotFound, Refused
 from release_platform.domain.freeze import find_freeze
 from release_platform.domain.gates import Verdict
@@ -55,16 +56,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What there is to judge of a stage: what is asked, and the windows up to a minute, that one included."""
+    """What there is to judge of a stage: what is asked, and the windows and holes up to a minute, that one included."""
 
     planned: Plan
     windows: tuple[Window, ...]
+    holes: Holes
     until: int
 
     @property
     def found(self) -> tuple[Assessment, ...]:
         """What each gate finds in it."""
-        return assess_all(self.planned, measure(self.planned, self.windows, until=self.until))
+        return assess_all(self.planned, measure(self.planned, self.windows, until=self.until, holes=self.holes))
 
 
 class Rollouts:
@@ -171,8 +173,12 @@ class Rollouts:
         until = rollout.judged if rollout.ended else settled_minute(now)
         if planned is None or until < planned.first_minute:
             return None
-        windows = self._store.windows.windows(rollout.model, planned.first_minute, until)
-        return Evidence(planned=planned, windows=windows, until=until)
+        return self._evidence(planned, until)
+
+    def _evidence(self, planned: Plan, until: int) -> Evidence:
+        period = planned.model, planned.first_minute, until
+        holes = self._store.windows.holes(*period)
+        return Evidence(planned=planned, windows=self._store.windows.windows(*period), holes=holes, until=until)
 
     def _begin(self, request: PromotionRequest, chosen: RolloutSpec, policy: PolicySpec) -> KeptRollout:
         facts = self._releases.facts(request, policy)
@@ -195,9 +201,8 @@ class Rollouts:
         """
         if rollout.ended:
             return ()
-        last = int(now.timestamp() // 60) - 1
         after = max(rollout.judged, int(rollout.since.timestamp() // 60) - 1)
-        return self._traffic.collect(rollout.model, after=after, last=last)
+        return self._traffic.collect_all(rollout.model, after=after, now=now)
 
     def _advanced(self, kept: KeptRollout, policy: PolicySpec, now: datetime) -> tuple[Rollout, tuple[Assessment, ...]]:
         rollout = kept.rollout
@@ -210,7 +215,8 @@ class Rollouts:
         looked: tuple[Assessment, ...] = ()
         planned = plan(rollout)
         if planned is not None and settled_minute(now) > max(rollout.judged, planned.first_minute - 1):
-            found = look(rollout, self._windows(rollout, planned, now), at=now)
+            there = self._evidence(planned, settled_minute(now))
+            found = look(rollout, there.windows, at=now, holes=there.holes)
             assert found is not None
             assessed, looked = found
             if (
@@ -220,9 +226,6 @@ class Rollouts:
         if not frozen:
             rollout, _ = advance(rollout, Ticked(stage=rollout.stage, at=now))
         return rollout, looked
-
-    def _windows(self, rollout: Rollout, planned: Plan, now: datetime) -> tuple[Window, ...]:
-        return self._store.windows.windows(rollout.model, planned.first_minute, settled_minute(now))
 
     def _find_end(self, kept: KeptRollout, now: datetime) -> Ordered | None:
         """Returns what ended a rollout behind its back: another move of Production, or its request was closed."""

@@ -51,7 +51,7 @@ class Watch:
             return None
         now = self._clock.now()
         last = int(now.timestamp() // 60) - 1
-        said = self._traffic.collect(model, after=last - _COLLECTED, last=last)
+        said = self._traffic.collect(model, after=last - _COLLECTED, now=now)
         head, rows = self._store.head(model), self._store.ledger(model)
         watched = find_watched(policy, head, rows, now)
         if isinstance(watched, str):

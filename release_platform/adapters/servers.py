@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -44,7 +45,7 @@ class Servers:
                 told, n_silent = client.windows(after)
         except (Unavailable, VerificationFailed) as error:
             return [HandedIn(url=url, problem=error.problem)]
-        found = [HandedIn(url=url, replica=replica, windows=windows) for replica, windows in told.items()]
+        found = [replace(one, url=url) for one in told]
         silent = f"{n_silent} of its processes did not answer in time"
         return [*found, HandedIn(url=url, problem=silent)] if n_silent else found
 

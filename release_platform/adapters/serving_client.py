@@ -12,6 +12,7 @@ import httpx
 from release_platform.adapters.loopback import is_loopback
 from release_platform.adapters.serving_protocols import Asked
 from release_platform.domain.errors import Unavailable, VerificationFailed
+from release_platform.domain.ports import HandedIn
 from release_platform.domain.samples import Label, Sample
 from release_platform.domain.windows import Window
 
@@ -103,7 +104,7 @@ class ServingClient:
             raise self._failed(f"status {response.status_code}")
         return response.content, response.headers, latency_ms
 
-    def windows(self, after: int) -> tuple[dict[str, tuple[Window, ...]], int]:
+    def windows(self, after: int) -> tuple[tuple[HandedIn, ...], int]:
         """Returns what each process of the server counted in the minutes after one, and how many did not say.
 
         Raises:
@@ -112,10 +113,18 @@ class ServingClient:
         """
         said = self._read(self._request("GET", "/admin/windows", params={"after": after}))
         try:
-            told = {one["replica"]: tuple(map(Window.from_json, one["windows"])) for one in said["replicas"]}
-            return told, int(said["silent"])
-        except (ValueError, KeyError, TypeError) as error:
+            return tuple(self._handed_in(one) for one in said["replicas"]), int(said["silent"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._failed(f"its windows cannot be read: {error}") from None
+
+    def _handed_in(self, one: Mapping[str, Any]) -> HandedIn:
+        return HandedIn(
+            url=self.base_url,
+            replica=one["replica"],
+            since=int(one.get("since", 0)),  # a server of an older version says neither this nor what is whole
+            whole=frozenset(map(int, one.get("whole", ()))),
+            windows=tuple(map(Window.from_json, one["windows"])),
+        )
 
     def samples(self, after: int) -> tuple[tuple[Sample, ...], tuple[Label, ...], int, int]:
         """Returns the sample of the minutes after one, labels, the last minute that is over, and how many did not say.

@@ -13,6 +13,7 @@ import pytest
 
 from release_platform.defs.naming import asset_key
 from release_platform.defs.resources import Platform
+from release_platform.domain.coverage import Owed
 from release_platform.domain.lifecycle import Share
 from release_platform.domain.policy import RequestState
 from release_platform.domain.rollback import POLICY
@@ -100,6 +101,7 @@ def measured(home: Home, *, errors: int = 0, minutes: int = 10) -> None:
         canary = WindowKey(model=MODEL, version="2", route=Route.CANARY, minute=minute)
         stable = WindowKey(model=MODEL, version="1", route=Route.STABLE, minute=minute)
         store.windows.record("r", [Window(key=canary, requests=100, errors=failed), Window(key=stable, requests=400)])
+        store.windows.record_owed(MODEL, [Owed(minute=minute, url="http://one", told=True)])
 
 
 def values(of: dg.AssetMaterialization) -> dict[str, Any]:
