@@ -20,10 +20,10 @@ from release_platform.domain.policy import PromotionRequest, RequestState
 from release_platform.domain.ports import Clock, Servers
 from release_platform.domain.rollout import AUTOMATIC, Order, Ordered, Rollout, RolloutState, Ticked, advance, begin
 from release_platform.domain.spec import ModelSpec, PolicySpec
-from release_platform.domain.strategy import RolloutSpec, Strategy
+from release_platform.domain.strategy import RolloutSpec, StageKind, Strategy
 from release_platform.domain.windows import Window
 from release_platform.effects import Effects, find_other_move
-from release_platform.live_traffic import LiveTraffic
+from release_platform.live_traffic import RECENT, LiveTraffic, Round
 from release_platform.releases import Releases, Tell, check_words, keep_quiet
 
 ATTEMPTS = 5
@@ -100,8 +100,17 @@ class Rollouts:
             tell(sentence)
         return kept.rollout
 
-    def step(self, model: str, spec: ModelSpec) -> Step | None:
+    def ask(self) -> Round:
+        """Returns a round in which the servers are asked once, for the steps of many models."""
+        return self._traffic.ask(self._clock.now())
+
+    def step(self, model: str, spec: ModelSpec, heard: Round | None = None) -> Step | None:
         """Looks at a model's rollout once: collects, judges, goes on, and brings about what must hold then.
+
+        Args:
+            model: The model's name.
+            spec: Its spec.
+            heard: What the servers hand in; None: they are asked now.
 
         Returns:
             What it came to; None when there is no rollout, or another process was first.
@@ -113,9 +122,9 @@ class Rollouts:
         kept = self._store.rollouts.find_current(model)
         if kept is None:
             return None
-        now = self._clock.now()
-        said = self._collect(kept.rollout, now)
-        rollout, looked = self._advanced(kept, spec.policy, now)
+        heard = heard or self.ask()
+        said = self._collect(kept.rollout, heard)
+        rollout, looked = self._advanced(kept, spec.policy, heard.at)
         after = kept if rollout == kept.rollout else self._store.rollouts.save(kept, rollout)
         if after is None:
             return None
@@ -194,15 +203,17 @@ class Rollouts:
         )
         return self._store.rollouts.open(rollout, epoch=facts.head.epoch)
 
-    def _collect(self, rollout: Rollout, now: datetime) -> tuple[str, ...]:
+    def _collect(self, rollout: Rollout, heard: Round) -> tuple[str, ...]:
         """Keeps what the servers counted since the last judged minute, and returns a sentence for each problem.
 
         A window that comes after its minute was judged is left out, so that what was judged never changes.
         """
         if rollout.ended:
             return ()
+        if rollout.present.kind is StageKind.FULL:  # nothing is judged: only the record is kept
+            return self._traffic.collect(rollout.model, heard, after=heard.last - RECENT)
         after = max(rollout.judged, int(rollout.since.timestamp() // 60) - 1)
-        return self._traffic.collect_all(rollout.model, after=after, now=now)
+        return self._traffic.collect_all(rollout.model, heard, after=after)
 
     def _advanced(self, kept: KeptRollout, policy: PolicySpec, now: datetime) -> tuple[Rollout, tuple[Assessment, ...]]:
         rollout = kept.rollout

@@ -11,6 +11,7 @@ import httpx
 
 from release_platform.adapters.loopback import is_loopback
 from release_platform.adapters.serving_protocols import Asked
+from release_platform.adapters.whole_deadline import WholeDeadline
 from release_platform.domain.errors import Unavailable, VerificationFailed
 from release_platform.domain.ports import HandedIn
 from release_platform.domain.samples import Label, Sample
@@ -30,6 +31,7 @@ class ServingClient:
         base_url: Its address, e.g. `http://127.0.0.1:8000`.
         timeout_s: Seconds that each step of a request may take.
         connect_s: Seconds that connecting may take; None for `timeout_s`.
+        whole_s: Seconds that all of a request may take, up to the last byte of its answer; None: no such limit.
         api_key: The API key that is shown with every request; empty for none. It is never printed.
         transport: How requests travel; None for the network.
 
@@ -43,6 +45,7 @@ class ServingClient:
         timeout_s: float = 10.0,
         *,
         connect_s: float | None = None,
+        whole_s: float | None = None,
         api_key: str = "",
         transport: httpx.BaseTransport | None = None,
     ) -> None:
@@ -50,6 +53,8 @@ class ServingClient:
         with _translated(self.base_url):
             # A proxy of the environment cannot reach this machine's own addresses.
             trust_env = not is_loopback(httpx.URL(self.base_url).host)
+            if transport is None and whole_s is not None:
+                transport = WholeDeadline(whole_s, trust_env=trust_env)
             timeout = httpx.Timeout(timeout_s, connect=timeout_s if connect_s is None else connect_s)
             self._client = httpx.Client(
                 base_url=self.base_url,
