@@ -5,8 +5,9 @@ After that, all that must hold in the new state is brought about. Whoever is kil
 second, leaves a state from which the next step does all of it again; what is done already is left as it is.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.rollout_store import KeptRollout
@@ -68,6 +69,25 @@ class Evidence:
         """What each gate finds in it."""
         return assess_all(self.planned, measure(self.planned, self.windows, until=self.until, holes=self.holes))
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns all that each gate counted, minute by minute, and what it found, as a JSON value."""
+        measured = measure(self.planned, self.windows, until=self.until, holes=self.holes)
+        return {
+            "first_minute": self.planned.first_minute,
+            "last_minute": self.until,
+            "holes": {str(minute): list(urls) for minute, urls in self.holes.items()},
+            "whole": list(measured.whole),
+            "gates": [
+                {
+                    **asdict(one.result),
+                    "worse": one.worse,
+                    "fine": one.fine,
+                    "counts": measured.tables[one.result.gate].tolist(),
+                }
+                for one in assess_all(self.planned, measured)
+            ],
+        }
+
 
 class Rollouts:
     """The rollouts of all models in one release store, over the live servers."""
@@ -125,6 +145,7 @@ class Rollouts:
         heard = heard or self.ask()
         said = self._collect(kept.rollout, heard)
         rollout, looked = self._advanced(kept, spec.policy, heard.at)
+        rollout = self._with_assessment(kept.rollout, rollout)
         after = kept if rollout == kept.rollout else self._store.rollouts.save(kept, rollout)
         if after is None:
             return None
@@ -147,7 +168,8 @@ class Rollouts:
         for _ in range(ATTEMPTS):
             now = self._clock.now()
             kept = self.get(model)
-            rollout = self._ordered(kept, Ordered(order=order, actor=actor, reason=reason, at=now), policy)
+            ordered = self._ordered(kept, Ordered(order=order, actor=actor, reason=reason, at=now), policy)
+            rollout = self._with_assessment(kept.rollout, ordered)
             after = kept if rollout == kept.rollout else self._store.rollouts.save(kept, rollout)
             if after is not None:
                 break
@@ -188,6 +210,22 @@ class Rollouts:
         period = planned.model, planned.first_minute, until
         holes = self._store.windows.holes(*period)
         return Evidence(planned=planned, windows=self._store.windows.windows(*period), holes=holes, until=until)
+
+    def _with_assessment(self, before: Rollout, after: Rollout) -> Rollout:
+        """Returns an aborted rollout with the digest of what there was to judge, which is kept first."""
+        if after.state is not RolloutState.ABORTED or before.ended:
+            return after
+        there = self.evidence(after)
+        value = {
+            "format": 1,
+            "rollout_id": after.rollout_id,
+            "candidate": after.candidate,
+            "stable": after.stable,
+            "stage": after.stage,
+            "reason": after.reason,
+            "judged": there.to_json() if there is not None else None,
+        }
+        return replace(after, assessment=self._store.assessments.record(after.model, value))
 
     def _begin(self, request: PromotionRequest, chosen: RolloutSpec, policy: PolicySpec) -> KeptRollout:
         facts = self._releases.facts(request, policy)

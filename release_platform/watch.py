@@ -92,4 +92,11 @@ class Watch:
             reason=taken.reason,
             request_id=f"{POLICY}-{model}-{taken.watched.row.epoch}",
             expected_epoch=epoch,
+            evidence=self._store.assessments.record(model, _said(taken)),
         )
+
+
+def _said(taken: Taken) -> dict[str, str | int]:
+    """Returns what a version is taken back on, as a JSON value."""
+    row = taken.watched.row
+    return {"format": 1, "epoch": row.epoch, "version": row.version, "to": taken.watched.before, "reason": taken.reason}

@@ -223,6 +223,20 @@ def test_a_paused_rollout_is_aborted_by_a_failed_gate_all_the_same(world: World)
     assert world.stage_now == (RolloutState.ABORTED, 0)
 
 
+def test_the_row_of_an_abort_names_what_it_was_decided_on(world: World) -> None:
+    world.ask("2")
+    world.pass_minutes(4, errors=120)
+    row = world.store.ledger(MODEL)[-1]
+    assert (row.weight, row.actor) == (0.0, "rollout")
+    kept = world.store.assessments.find(row.evidence)
+    assert kept is not None
+    assert (kept["candidate"], kept["reason"]) == ("2", row.reason)
+    (gate,) = kept["judged"]["gates"]
+    assert (gate["gate"], gate["verdict"]) == ("errors", "failed")
+    assert gate["counts"][0][0] == [200, 120, 900, 0]
+    assert world.store.assessments.find("sha256:none") is None
+
+
 def test_a_person_aborts_and_is_named_in_the_ledger(world: World) -> None:
     world.ask("2")
     world.order(Order.ABORT, reason="the phones ring")
