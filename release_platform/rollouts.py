@@ -12,7 +12,7 @@ from typing import Any
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.rollout_store import KeptRollout
 from release_platform.domain.coverage import Holes
-from release_platform.domain.errors import NotFound, Refused
+from release_platform.domain.errors import IntegrityError, NotFound, Refused
 from release_platform.domain.freeze import find_freeze
 from release_platform.domain.gates import Verdict
 from release_platform.domain.judge import Assessment, Plan, assess_all, look, measure, plan, settled_minute
@@ -205,6 +205,22 @@ class Rollouts:
         if planned is None or until < planned.first_minute:
             return None
         return self._evidence(planned, until)
+
+    def assessment(self, rollout: Rollout) -> dict[str, Any] | None:
+        """Returns what an aborted rollout was decided on, as it was kept, with its digest; None of any other.
+
+        Raises:
+            IntegrityError: It was changed in the release store, or is not there any more.
+        """
+        if not rollout.assessment:
+            return None
+        kept = self._store.assessments.find(rollout.assessment)
+        if kept is None:
+            raise IntegrityError(
+                f"release store: what the rollout {rollout.rollout_id} was aborted on is not there any more",
+                remedy="somebody changed the database: restore a backup",
+            )
+        return {"digest": rollout.assessment, **kept}
 
     def _evidence(self, planned: Plan, until: int) -> Evidence:
         period = planned.model, planned.first_minute, until

@@ -16,6 +16,7 @@ from release_platform.domain.policy import RequestState
 from release_platform.domain.rollout import Order, Rollout, RolloutState
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, Strategy
 from release_platform.domain.windows import Route, Window
+from release_platform.standing import rollout_status
 from tests.fakes.clock import FakeClock
 from tests.fakes.packages import build_linear_classifier
 from tests.fakes.registry import FakeRegistry
@@ -235,6 +236,8 @@ def test_the_row_of_an_abort_names_what_it_was_decided_on(world: World) -> None:
     assert (gate["gate"], gate["verdict"]) == ("errors", "failed")
     assert gate["counts"][0][0] == [200, 120, 900, 0]
     assert world.store.assessments.find("sha256:none") is None
+    shown = rollout_status(world.rollouts, MODEL)
+    assert (shown["holes"], shown["assessment"]) == ({}, {"digest": row.evidence, **kept})
 
 
 def test_a_person_aborts_and_is_named_in_the_ledger(world: World) -> None:
