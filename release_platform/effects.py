@@ -72,6 +72,7 @@ class Effects:
                 reason=rollout.reason,
                 request_id=rollout_move_id(rollout.rollout_id, "back"),
                 expected_epoch=head.epoch,
+                evidence=rollout.assessment,
                 tell=said.append,
             )
             return ""
@@ -132,7 +133,7 @@ class Effects:
             actor=request.actor if forward else rollout.actor or AUTOMATIC,
             reason=reason,
             request_id=request_id,
-            evidence=rollout.evidence if forward else "",
+            evidence=rollout.evidence if forward else rollout.assessment,
             digest=registration.digest if registration else "",
         )
 

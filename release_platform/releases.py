@@ -337,6 +337,7 @@ class Releases:
         reason: str,
         request_id: str | None = None,
         expected_epoch: int | None = None,
+        evidence: str = "",
         tell: Tell = keep_quiet,
     ) -> LedgerRow:
         """Brings a former Production version back (default: the previous one) and returns the ledger row.
@@ -360,7 +361,7 @@ class Releases:
             actor=actor,
             reason=reason,
             request_id=request_id or f"rollback-{uuid.uuid4().hex[:12]}",
-            evidence="",
+            evidence=evidence,
             digest=registration.digest if registration else "",
         )
         self._deliver(model, tell)  # before the registry, which may take its time to not answer

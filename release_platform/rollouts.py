@@ -5,12 +5,14 @@ After that, all that must hold in the new state is brought about. Whoever is kil
 second, leaves a state from which the next step does all of it again; what is done already is left as it is.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.rollout_store import KeptRollout
-from release_platform.domain.errors import NotFound, Refused
+from release_platform.domain.coverage import Holes
+from release_platform.domain.errors import IntegrityError, NotFound, Refused
 from release_platform.domain.freeze import find_freeze
 from release_platform.domain.gates import Verdict
 from release_platform.domain.judge import Assessment, Plan, assess_all, look, measure, plan, settled_minute
@@ -19,10 +21,10 @@ from release_platform.domain.policy import PromotionRequest, RequestState
 from release_platform.domain.ports import Clock, Servers
 from release_platform.domain.rollout import AUTOMATIC, Order, Ordered, Rollout, RolloutState, Ticked, advance, begin
 from release_platform.domain.spec import ModelSpec, PolicySpec
-from release_platform.domain.strategy import RolloutSpec, Strategy
+from release_platform.domain.strategy import RolloutSpec, StageKind, Strategy
 from release_platform.domain.windows import Window
 from release_platform.effects import Effects, find_other_move
-from release_platform.live_traffic import LiveTraffic
+from release_platform.live_traffic import RECENT, LiveTraffic, Round
 from release_platform.releases import Releases, Tell, check_words, keep_quiet
 
 ATTEMPTS = 5
@@ -55,16 +57,36 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What there is to judge of a stage: what is asked, and the windows up to a minute, that one included."""
+    """What there is to judge of a stage: what is asked, and the windows and holes up to a minute, that one included."""
 
     planned: Plan
     windows: tuple[Window, ...]
+    holes: Holes
     until: int
 
     @property
     def found(self) -> tuple[Assessment, ...]:
         """What each gate finds in it."""
-        return assess_all(self.planned, measure(self.planned, self.windows, until=self.until))
+        return assess_all(self.planned, measure(self.planned, self.windows, until=self.until, holes=self.holes))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all that each gate counted, minute by minute, and what it found, as a JSON value."""
+        measured = measure(self.planned, self.windows, until=self.until, holes=self.holes)
+        return {
+            "first_minute": self.planned.first_minute,
+            "last_minute": self.until,
+            "holes": {str(minute): list(urls) for minute, urls in self.holes.items()},
+            "whole": list(measured.whole),
+            "gates": [
+                {
+                    **asdict(one.result),
+                    "worse": one.worse,
+                    "fine": one.fine,
+                    "counts": measured.tables[one.result.gate].tolist(),
+                }
+                for one in assess_all(self.planned, measured)
+            ],
+        }
 
 
 class Rollouts:
@@ -98,8 +120,17 @@ class Rollouts:
             tell(sentence)
         return kept.rollout
 
-    def step(self, model: str, spec: ModelSpec) -> Step | None:
+    def ask(self) -> Round:
+        """Returns a round in which the servers are asked once, for the steps of many models."""
+        return self._traffic.ask(self._clock.now())
+
+    def step(self, model: str, spec: ModelSpec, heard: Round | None = None) -> Step | None:
         """Looks at a model's rollout once: collects, judges, goes on, and brings about what must hold then.
+
+        Args:
+            model: The model's name.
+            spec: Its spec.
+            heard: What the servers hand in; None: they are asked now.
 
         Returns:
             What it came to; None when there is no rollout, or another process was first.
@@ -111,9 +142,10 @@ class Rollouts:
         kept = self._store.rollouts.find_current(model)
         if kept is None:
             return None
-        now = self._clock.now()
-        said = self._collect(kept.rollout, now)
-        rollout, looked = self._advanced(kept, spec.policy, now)
+        heard = heard or self.ask()
+        said = self._collect(kept.rollout, heard)
+        rollout, looked = self._advanced(kept, spec.policy, heard.at)
+        rollout = self._with_assessment(kept.rollout, rollout)
         after = kept if rollout == kept.rollout else self._store.rollouts.save(kept, rollout)
         if after is None:
             return None
@@ -136,7 +168,8 @@ class Rollouts:
         for _ in range(ATTEMPTS):
             now = self._clock.now()
             kept = self.get(model)
-            rollout = self._ordered(kept, Ordered(order=order, actor=actor, reason=reason, at=now), policy)
+            ordered = self._ordered(kept, Ordered(order=order, actor=actor, reason=reason, at=now), policy)
+            rollout = self._with_assessment(kept.rollout, ordered)
             after = kept if rollout == kept.rollout else self._store.rollouts.save(kept, rollout)
             if after is not None:
                 break
@@ -171,8 +204,44 @@ class Rollouts:
         until = rollout.judged if rollout.ended else settled_minute(now)
         if planned is None or until < planned.first_minute:
             return None
-        windows = self._store.windows.windows(rollout.model, planned.first_minute, until)
-        return Evidence(planned=planned, windows=windows, until=until)
+        return self._evidence(planned, until)
+
+    def assessment(self, rollout: Rollout) -> dict[str, Any] | None:
+        """Returns what an aborted rollout was decided on, as it was kept, with its digest; None of any other.
+
+        Raises:
+            IntegrityError: It was changed in the release store, or is not there any more.
+        """
+        if not rollout.assessment:
+            return None
+        kept = self._store.assessments.find(rollout.assessment)
+        if kept is None:
+            raise IntegrityError(
+                f"release store: what the rollout {rollout.rollout_id} was aborted on is not there any more",
+                remedy="somebody changed the database: restore a backup",
+            )
+        return {"digest": rollout.assessment, **kept}
+
+    def _evidence(self, planned: Plan, until: int) -> Evidence:
+        period = planned.model, planned.first_minute, until
+        holes = self._store.windows.holes(*period)
+        return Evidence(planned=planned, windows=self._store.windows.windows(*period), holes=holes, until=until)
+
+    def _with_assessment(self, before: Rollout, after: Rollout) -> Rollout:
+        """Returns an aborted rollout with the digest of what there was to judge, which is kept first."""
+        if after.state is not RolloutState.ABORTED or before.ended:
+            return after
+        there = self.evidence(after)
+        value = {
+            "format": 1,
+            "rollout_id": after.rollout_id,
+            "candidate": after.candidate,
+            "stable": after.stable,
+            "stage": after.stage,
+            "reason": after.reason,
+            "judged": there.to_json() if there is not None else None,
+        }
+        return replace(after, assessment=self._store.assessments.record(after.model, value))
 
     def _begin(self, request: PromotionRequest, chosen: RolloutSpec, policy: PolicySpec) -> KeptRollout:
         facts = self._releases.facts(request, policy)
@@ -188,16 +257,17 @@ class Rollouts:
         )
         return self._store.rollouts.open(rollout, epoch=facts.head.epoch)
 
-    def _collect(self, rollout: Rollout, now: datetime) -> tuple[str, ...]:
+    def _collect(self, rollout: Rollout, heard: Round) -> tuple[str, ...]:
         """Keeps what the servers counted since the last judged minute, and returns a sentence for each problem.
 
         A window that comes after its minute was judged is left out, so that what was judged never changes.
         """
         if rollout.ended:
             return ()
-        last = int(now.timestamp() // 60) - 1
+        if rollout.present.kind is StageKind.FULL:  # nothing is judged: only the record is kept
+            return self._traffic.collect(rollout.model, heard, after=heard.last - RECENT)
         after = max(rollout.judged, int(rollout.since.timestamp() // 60) - 1)
-        return self._traffic.collect(rollout.model, after=after, last=last)
+        return self._traffic.collect_all(rollout.model, heard, after=after)
 
     def _advanced(self, kept: KeptRollout, policy: PolicySpec, now: datetime) -> tuple[Rollout, tuple[Assessment, ...]]:
         rollout = kept.rollout
@@ -210,7 +280,8 @@ class Rollouts:
         looked: tuple[Assessment, ...] = ()
         planned = plan(rollout)
         if planned is not None and settled_minute(now) > max(rollout.judged, planned.first_minute - 1):
-            found = look(rollout, self._windows(rollout, planned, now), at=now)
+            there = self._evidence(planned, settled_minute(now))
+            found = look(rollout, there.windows, at=now, holes=there.holes)
             assert found is not None
             assessed, looked = found
             if (
@@ -220,9 +291,6 @@ class Rollouts:
         if not frozen:
             rollout, _ = advance(rollout, Ticked(stage=rollout.stage, at=now))
         return rollout, looked
-
-    def _windows(self, rollout: Rollout, planned: Plan, now: datetime) -> tuple[Window, ...]:
-        return self._store.windows.windows(rollout.model, planned.first_minute, settled_minute(now))
 
     def _find_end(self, kept: KeptRollout, now: datetime) -> Ordered | None:
         """Returns what ended a rollout behind its back: another move of Production, or its request was closed."""

@@ -163,6 +163,8 @@ def rollout_status(rollouts: Rollouts, model: str) -> dict[str, Any]:
         "settled": kept.settled,
         "gates": [] if evidence is None else [_gate_status(one) for one in evidence.found],
         "flips": [] if evidence is None else [asdict(of) for of in flip_report(evidence.windows)],
+        "holes": {} if evidence is None else {str(minute): list(urls) for minute, urls in evidence.holes.items()},
+        "assessment": rollouts.assessment(rollout),
     }
 
 

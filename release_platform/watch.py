@@ -9,14 +9,12 @@ from release_platform.domain.ports import Clock, Servers
 from release_platform.domain.rollback import POLICY, Taken, find_drift, find_watched, judge_verified, judge_watched
 from release_platform.domain.rollout import Order
 from release_platform.domain.spec import ModelSpec
-from release_platform.live_traffic import LiveTraffic
+from release_platform.live_traffic import RECENT, LiveTraffic, Round
 from release_platform.releases import Releases
 from release_platform.rollouts import Rollouts
 
 RECORD_DAYS = 7
 """How far back the record of the version before is looked for."""
-_COLLECTED = 3
-"""Minutes that are fetched again each time: a server may have been away for a moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +37,13 @@ class Watch:
         self._traffic = LiveTraffic(releases.store, servers)
         self._clock = clock or SystemClock()
 
-    def look(self, model: str, spec: ModelSpec) -> Look | None:
+    def look(self, model: str, spec: ModelSpec, heard: Round | None = None) -> Look | None:
         """Looks once: collects, judges, and rolls back if the policy says so; None where the model has no policy.
+
+        Args:
+            model: The model's name.
+            spec: Its spec.
+            heard: What the servers hand in; None: they are asked now.
 
         Raises:
             Unavailable: An outside system does not answer; the next look does it again.
@@ -49,9 +52,9 @@ class Watch:
         policy = spec.rollback_policy
         if policy is None:
             return None
-        now = self._clock.now()
-        last = int(now.timestamp() // 60) - 1
-        said = self._traffic.collect(model, after=last - _COLLECTED, last=last)
+        heard = heard or self._traffic.ask(self._clock.now())
+        now = heard.at
+        said = self._traffic.collect(model, heard, after=self._seen(model, heard.last - RECENT))
         head, rows = self._store.head(model), self._store.ledger(model)
         watched = find_watched(policy, head, rows, now)
         if isinstance(watched, str):
@@ -71,6 +74,11 @@ class Watch:
         row = self._take_back(model, spec, found, epoch=head.epoch)
         return Look(said=(*said, f"version {row.version} is in Production again: {found.reason}"), row=row)
 
+    def _seen(self, model: str, minute: int) -> int:
+        """Returns a minute, or the last that a rollout of the model judged: what was judged never changes."""
+        kept = self._store.rollouts.find_current(model)
+        return max(minute, kept.rollout.judged) if kept is not None else minute
+
     def _take_back(self, model: str, spec: ModelSpec, taken: Taken, *, epoch: int) -> LedgerRow:
         """Rolls back, through the version's rollout while that can still be aborted, and returns the row."""
         kept = self._store.rollouts.find_current(model)
@@ -84,4 +92,11 @@ class Watch:
             reason=taken.reason,
             request_id=f"{POLICY}-{model}-{taken.watched.row.epoch}",
             expected_epoch=epoch,
+            evidence=self._store.assessments.record(model, _said(taken)),
         )
+
+
+def _said(taken: Taken) -> dict[str, str | int]:
+    """Returns what a version is taken back on, as a JSON value."""
+    row = taken.watched.row
+    return {"format": 1, "epoch": row.epoch, "version": row.version, "to": taken.watched.before, "reason": taken.reason}

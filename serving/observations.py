@@ -5,7 +5,8 @@ answer --> put down --each second--> counted into its minute --minute over--> cl
 ```
 A request costs one entry in a list; all counting is done for many at once. Only requests that were routed count, not
 those that chose their version. A minute is closed once: what is counted later goes into the next one. Each minute in
-which this process served a route has a window, also without a request. A minute that it slept through has none.
+which this process served a route has a window, also without a request. A minute that it slept through has none. Which
+minutes were counted from beginning to end is told too: not the one in which the process began.
 """
 
 from collections import deque
@@ -91,6 +92,7 @@ class Observations:
 
     Attributes:
         replica: The name of this process, which no other and no earlier one has.
+        since: The minute in which it began to count.
     """
 
     def __init__(
@@ -116,7 +118,8 @@ class Observations:
         self._slices = Slices()
         self._memory = Memory(most_remembered)
         self._names: dict[str, int] = {}
-        self._open = self.minute
+        self.since = self._open = self.minute
+        self._whole: deque[int] = deque()
         self._closed: deque[Window] = deque()
         self._fetched = -1
 
@@ -234,6 +237,8 @@ class Observations:
         return {
             "replica": self.replica,
             "closed": self._open - 1,
+            "since": self.since,
+            "whole": [whole for whole in self._whole if whole > minute],
             "windows": [window.to_json() for window in found],
         }
 
@@ -265,15 +270,20 @@ class Observations:
         for arm, at in sorted(over, key=lambda place: place[1]):
             self._closed.append(self._tallies.pop((arm, at)).as_window(arm, at))
         self._served.clear()
+        if self._open > self.since:
+            self._whole.append(self._open)
         self._open = minute
         self._forget(minute - KEPT_MINUTES)
         served = {(arm.model, arm.version) for arm in self._arms_served()}
         self._arms = {key: arm for key, arm in self._arms.items() if key[:2] in served}
 
     def _forget(self, before: int) -> None:
-        n_lost = 0
+        n_lost, gone = 0, before - 1
         while self._closed and (len(self._closed) > self._most_windows or self._closed[0].key.minute < before):
+            gone = max(gone, self._closed[0].key.minute)
             n_lost += self._closed.popleft().key.minute > self._fetched
+        while self._whole and self._whole[0] <= gone:
+            self._whole.popleft()
         if n_lost:
             self._metrics.windows_lost(n_lost)
 

@@ -162,6 +162,8 @@ class ReplicaWindows(BaseModel):
 
     replica: str = Field(description="The process; another after each start.")
     closed: int = Field(description="The last minute, since 1970, that is closed on it.")
+    since: int = Field(description="The minute in which it began to count.")
+    whole: list[int] = Field(description="The closed minutes that it counted from beginning to end.")
     windows: list[dict[str, Any]] = Field(
         description="Counts by model, version, route and minute: what was told once never changes."
     )

@@ -121,7 +121,7 @@ def seen(seed: int, version: Version, gates: Iterable[str], *, others: bool = Tr
     planned = plan(rollout_of(PAIRED if shadow else GATES, shadow=shadow))
     assert planned is not None
     planned = replace(planned, gates=tuple(gate for gate in planned.gates if gate.name in wanted))
-    measured = measure(planned, (w for pair in pairs for w in pair), until=START_MINUTE + len(pairs) - 1)
+    measured = measure(planned, (w for pair in pairs for w in pair), until=START_MINUTE + len(pairs) - 1, holes={})
     requests = tuple(int(n) for n in np.cumsum([candidate.requests for candidate, _ in pairs]))
     return {
         gate.name: _seen(gate, planned, measured.tables[gate.name], requests, others=others and not shadow)
@@ -174,7 +174,7 @@ def late_labels(n_alike: int, n_worse: int, *, seed: int = 6_000_000) -> dict[st
 
     def ended(at: int, version: Labelled) -> tuple[bool, bool]:
         pairs = late_stream(seed + at, version)
-        measured = measure(planned, (w for pair in pairs for w in pair), until=START_MINUTE + len(pairs) - 1)
+        measured = measure(planned, (w for pair in pairs for w in pair), until=START_MINUTE + len(pairs) - 1, holes={})
         worse, fine = evidence_over_time(gate, measured.tables[gate.name])
         failed, passed = worse >= log(1 / planned.level_worse), fine >= log(1 / planned.level_fine)
         first = len(pairs) if not failed.any() else int(failed.argmax())
@@ -238,7 +238,7 @@ def strictness(n: int, *, seed: int = 5_000_000) -> dict[str, dict[str, float | 
     paths = []
     for at in range(n):
         pairs = stream(seed + at, CASES[0].worse)
-        measured = measure(planned, (w for pair in pairs for w in pair), until=START_MINUTE + len(pairs) - 1)
+        measured = measure(planned, (w for pair in pairs for w in pair), until=START_MINUTE + len(pairs) - 1, holes={})
         requests = tuple(int(k) for k in np.cumsum([candidate.requests for candidate, _ in pairs]))
         paths.append((evidence_over_time(gate, measured.tables[gate.name])[0], requests))
     return {
@@ -297,6 +297,6 @@ def holes(n: int, *, seed: int = 4_000_000) -> dict[str, int]:
 
 def _passes(windows: list[Window]) -> bool:
     at = START + timedelta(minutes=SHORT.minutes, seconds=SETTLE_S)
-    looked = look(rollout_of(GATES), windows, at=at)
+    looked = look(rollout_of(GATES), windows, at=at, holes={})
     assert looked is not None
     return looked[0].verdict is Verdict.PASSED

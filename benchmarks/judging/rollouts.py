@@ -63,7 +63,7 @@ def fly(rollout: Rollout, windows: Sequence[Window], *, looks: Iterable[int]) ->
     for minute in looks:
         at = START + timedelta(minutes=minute + 1, seconds=SETTLE_S)
         known = [window for window in windows if window.key.minute <= START_MINUTE + minute]
-        looked = look(rollout, known, at=at)
+        looked = look(rollout, known, at=at, holes={})
         assert looked is not None
         rollout, effects = advance(rollout, looked[0])
         failed = failed or looked[0].verdict is Verdict.FAILED

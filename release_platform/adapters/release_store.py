@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError as DuplicateRow
 
+from release_platform.adapters.assessment_store import AssessmentStore
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.deadlines import PATIENCE_S
 from release_platform.adapters.drift_store import DriftStore
@@ -61,6 +62,7 @@ class ReleaseStore:
     Attributes:
         rollouts: The rollouts in it.
         windows: The windows of live traffic in it.
+        assessments: What aborts and automatic rollbacks in it were decided on.
         drills: The drills of rollbacks in it.
         drift: What drift reports said in it, day by day.
         replays: The replays of candidates in it.
@@ -81,6 +83,7 @@ class ReleaseStore:
         self._transactions = Transactions(self._engine)
         self.rollouts = RolloutStore(self._transactions, self._clock)
         self.windows = WindowStore(self._transactions)
+        self.assessments = AssessmentStore(self._transactions)
         self.drills = DrillStore(self._transactions)
         self.drift = DriftStore(self._transactions)
         self.replays = ReplayStore(self._transactions)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ _Answer = TypeVar("_Answer")
 CONNECT_S = 2.0
 ANSWER_S = 5.0
 """A server that has a copy loads it in well under a second; one that must ask the registry goes on after we stop."""
+HAND_IN_S = 3.0
+"""For all windows, to the last byte: rollouts of other models wait meanwhile. A server gives its processes two."""
 
 
 class Servers:
@@ -25,7 +28,7 @@ class Servers:
 
     Args:
         urls: Their addresses; those with the prefix `dns+` are looked up each time.
-        answer_s: Seconds that each has to answer; to connect it has two at most.
+        answer_s: Seconds that each has for all of an answer; to connect it has two at most, for windows three.
         api_key: The API key with which their windows and samples are read; empty for none. A pushed move proves itself.
     """
 
@@ -40,11 +43,11 @@ class Servers:
 
     def _windows_of(self, url: str, after: int) -> list[HandedIn]:
         try:
-            with self._client(url) as client:
+            with self._client(url, min(HAND_IN_S, self._answer_s)) as client:
                 told, n_silent = client.windows(after)
         except (Unavailable, VerificationFailed) as error:
             return [HandedIn(url=url, problem=error.problem)]
-        found = [HandedIn(url=url, replica=replica, windows=windows) for replica, windows in told.items()]
+        found = [replace(one, url=url) for one in told]
         silent = f"{n_silent} of its processes did not answer in time"
         return [*found, HandedIn(url=url, problem=silent)] if n_silent else found
 
@@ -54,7 +57,7 @@ class Servers:
 
     def _samples_of(self, url: str, after: int) -> HandedSamples:
         try:
-            with self._client(url) as client:
+            with self._client(url, None) as client:  # of many rows, and nothing waits for them
                 told = client.samples(after)
         except (Unavailable, VerificationFailed) as error:
             return HandedSamples(url=url, problem=error.problem)
@@ -81,15 +84,15 @@ class Servers:
         with ThreadPoolExecutor(len(urls), thread_name_prefix="servers") as threads:
             return list(threads.map(ask, urls))
 
-    def _client(self, url: str) -> ServingClient:
+    def _client(self, url: str, whole_s: float | None) -> ServingClient:
         connect_s = min(CONNECT_S, self._answer_s)
-        return ServingClient(url, self._answer_s, connect_s=connect_s, api_key=self._api_key)
+        return ServingClient(url, self._answer_s, connect_s=connect_s, whole_s=whole_s, api_key=self._api_key)
 
 
 def push_to(url: str, push: Push, answer_s: float = ANSWER_S) -> Outcome:
     """Pushes a move to one server and returns what it says to it; whatever goes wrong is an outcome."""
     try:
-        with ServingClient(url, answer_s, connect_s=min(CONNECT_S, answer_s)) as client:
+        with ServingClient(url, answer_s, connect_s=min(CONNECT_S, answer_s), whole_s=answer_s) as client:
             status, said = client.push_certificate(push.model, push.to_json())
     except Unavailable as error:
         return Unanswered(url=url, problem=error.problem)

@@ -12,7 +12,9 @@ import httpx
 
 from release_platform.adapters.loopback import is_loopback
 from release_platform.adapters.serving_protocols import Asked
+from release_platform.adapters.whole_deadline import WholeDeadline
 from release_platform.domain.errors import Unavailable, VerificationFailed
+from release_platform.domain.ports import HandedIn
 from release_platform.domain.samples import Label, Sample
 from release_platform.domain.windows import Window
 
@@ -49,6 +51,7 @@ class ServingClient:
         base_url: Its address, e.g. `http://127.0.0.1:8000`.
         timeout_s: Seconds that each step of a request may take.
         connect_s: Seconds that connecting may take; None for `timeout_s`.
+        whole_s: Seconds that all of a request may take, up to the last byte of its answer; None: no such limit.
         api_key: The API key that is shown with every request; empty for none. It is never printed.
         transport: How requests travel; None for the network.
 
@@ -62,6 +65,7 @@ class ServingClient:
         timeout_s: float = 10.0,
         *,
         connect_s: float | None = None,
+        whole_s: float | None = None,
         api_key: str = "",
         transport: httpx.BaseTransport | None = None,
     ) -> None:
@@ -69,6 +73,8 @@ class ServingClient:
         with _translated(self.base_url):
             # A proxy of the environment cannot reach this machine's own addresses.
             trust_env = not is_loopback(httpx.URL(self.base_url).host)
+            if transport is None and whole_s is not None:
+                transport = WholeDeadline(whole_s, trust_env=trust_env)
             timeout = httpx.Timeout(timeout_s, connect=timeout_s if connect_s is None else connect_s)
             self._client = httpx.Client(
                 base_url=self.base_url,
@@ -123,7 +129,7 @@ class ServingClient:
             raise self._failed(f"status {response.status_code}")
         return response.content, response.headers, latency_ms
 
-    def windows(self, after: int) -> tuple[dict[str, tuple[Window, ...]], int]:
+    def windows(self, after: int) -> tuple[tuple[HandedIn, ...], int]:
         """Returns what each process of the server counted in the minutes after one, and how many did not say.
 
         Raises:
@@ -132,10 +138,18 @@ class ServingClient:
         """
         said = self._read(self._request("GET", "/v1/windows", params={"after": after}))
         try:
-            told = {one["replica"]: tuple(map(Window.from_json, one["windows"])) for one in said["replicas"]}
-            return told, int(said["silent"])
-        except (ValueError, KeyError, TypeError) as error:
+            return tuple(self._handed_in(one) for one in said["replicas"]), int(said["silent"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._failed(f"its windows cannot be read: {error}") from None
+
+    def _handed_in(self, one: Mapping[str, Any]) -> HandedIn:
+        return HandedIn(
+            url=self.base_url,
+            replica=one["replica"],
+            since=int(one.get("since", 0)),  # a server of an older version says neither this nor what is whole
+            whole=frozenset(map(int, one.get("whole", ()))),
+            windows=tuple(map(Window.from_json, one["windows"])),
+        )
 
     def samples(self, after: int) -> ToldSamples:
         """Returns the sample of the minutes after one, or as much of it as the server tells at once.

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, P
 from release_platform.adapters.deadlines import CONNECT, PATIENCE_S, bound_connections
 from release_platform.domain.errors import Refused, SpecError, Unavailable
 
-SCHEMA = "0010"
+SCHEMA = "0012"
 
 SQLITE_WAITS_S = 30
 """Seconds that a transaction waits for another process that writes."""
@@ -30,7 +30,9 @@ _RIGHTS = {
     "heads": "SELECT, INSERT, UPDATE (epoch, state, projected_epoch)",
     "rollouts": "SELECT, INSERT, UPDATE (state, settled, revision, value)",
     "live_windows": "SELECT, INSERT, DELETE",
+    "live_minutes": "SELECT, INSERT, DELETE, UPDATE (told)",
     "drills": "SELECT, INSERT",
+    "assessments": "SELECT, INSERT",
     "replays": "SELECT, INSERT",
     "outbox": "SELECT, INSERT, DELETE, UPDATE (state, deliveries)",
     "projections": "SELECT, INSERT, DELETE",

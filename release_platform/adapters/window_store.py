@@ -1,6 +1,7 @@
-"""The windows of live traffic in the release store: what each replica counted in each minute."""
+"""The windows of live traffic in the release store: what each replica counted in each minute, and what it owes."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,12 +9,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from release_platform.adapters.store_tables import readable, table
 from release_platform.adapters.store_transactions import Transactions
+from release_platform.domain.coverage import Holes, Owed, holes_in
 from release_platform.domain.windows import Window, merged
 
 KEPT_DAYS = 35
 """Windows older than this are dropped: longer than any stage of a rollout may last."""
 
 _windows = table("live_windows", "model minute version route replica", "", "value")
+_minutes = table("live_minutes", "model minute url replica", "told")
 
 
 class WindowStore:
@@ -27,13 +30,32 @@ class WindowStore:
         rows = [{**_key(window), "replica": replica, "value": window.to_json()} for window in windows]
         if not rows:
             return 0
-        is_sqlite = self._transactions.engine.dialect.name == "sqlite"
-        insert = sqlite.insert(_windows) if is_sqlite else postgresql.insert(_windows)
-        kept = 0
+        insert, kept = self._insert(_windows), 0
         with self._transactions.begin() as connection:
             for row in rows:
                 kept += connection.execute(insert.values(row).on_conflict_do_nothing()).rowcount
         return kept
+
+    def record_owed(self, model: str, owed: Iterable[Owed]) -> None:
+        """Keeps what is owed of a model's minutes; what was told once stays told."""
+        rows = [{"model": model, **asdict(one)} for one in owed]
+        if not rows:
+            return
+        insert = self._insert(_minutes)
+        news = sa.and_(insert.excluded.told, sa.not_(_minutes.c.told))
+        paid = insert.on_conflict_do_update(index_elements=[*_minutes.primary_key], set_={"told": True}, where=news)
+        with self._transactions.begin() as connection:
+            connection.execute(paid, rows)
+
+    def holes(self, model: str, first: int, last: int) -> Holes:
+        """Returns the minutes of a model of which not all was handed in, from one to another, both included."""
+        query = sa.select(_minutes).where(
+            _minutes.c.model == model, _minutes.c.minute >= first, _minutes.c.minute <= last
+        )
+        with self._transactions.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        owed = (Owed(minute=r["minute"], url=r["url"], replica=r["replica"], told=bool(r["told"])) for r in rows)
+        return holes_in(range(first, last + 1), owed)
 
     def windows(self, model: str, first: int, last: int) -> tuple[Window, ...]:
         """Returns the windows of a model from one minute to another, both included, those of all replicas added up."""
@@ -47,7 +69,12 @@ class WindowStore:
     def drop_before(self, minute: int) -> int:
         """Drops the windows of every model that are of an earlier minute, and returns how many there were."""
         with self._transactions.begin() as connection:
+            connection.execute(_minutes.delete().where(_minutes.c.minute < minute))
             return int(connection.execute(_windows.delete().where(_windows.c.minute < minute)).rowcount)
+
+    def _insert(self, into: sa.Table) -> Any:
+        is_sqlite = self._transactions.engine.dialect.name == "sqlite"
+        return sqlite.insert(into) if is_sqlite else postgresql.insert(into)
 
 
 def _key(window: Window) -> dict[str, Any]:

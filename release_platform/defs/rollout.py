@@ -42,6 +42,7 @@ ASSET = "rollout"
 SENSOR_INTERVAL_S = 5
 SHOWN_EVERY_MINUTES = 10
 RECENT = 20
+TURN = "round's turn"
 
 
 def build_rollout_asset(project: Project) -> dg.AssetSpec:
@@ -108,14 +109,15 @@ def build_rollout_sensor(projects: Projects) -> dg.SensorDefinition:
         services, shown = platform.services, _remembered(context.cursor)
         said: list[str] = []
         events: list[dg.AssetMaterialization] = []
-        for name, project in projects.items():
+        heard = services.rollouts.ask()
+        for name, project in in_turn(projects, shown):
             try:
-                step = services.rollouts.step(name, project.spec)
+                step = services.rollouts.step(name, project.spec, heard)
                 told = step.said if step is not None else ()
                 said += [f"{name}: {sentence}" for sentence in told]
                 if step is not None:
                     said.append(_sentence(step))
-                watched = services.watch.look(name, project.spec)
+                watched = services.watch.look(name, project.spec, heard)
                 said += [f"{name}: {sentence}" for sentence in (watched.said if watched is not None else ())]
                 events += _events(name, services, context.instance, shown, told)
             except ReleaseError as error:
@@ -130,6 +132,15 @@ def build_rollout_sensor(projects: Projects) -> dg.SensorDefinition:
         )
 
     return rollout_sensor
+
+
+def in_turn(projects: Projects, shown: dict[str, Any]) -> list[tuple[str, Project]]:
+    """Returns the models, beginning with another one each time: none always waits for the same others."""
+    turn = shown.get(TURN)
+    begin = turn % len(projects) if isinstance(turn, int) and projects else 0
+    shown[TURN] = begin + 1
+    named = list(projects.items())
+    return named[begin:] + named[:begin]
 
 
 def _events(

@@ -15,18 +15,22 @@ the stable version's. Two e-processes (see `sequential`) collect evidence agains
   is measured and windows that stopped coming are inconclusive whatever the evidence, and after the stage's maximum time
   an inconclusive stage is aborted (`rollout`).
 
+A minute of which not all was handed in is such a hole (`coverage`). What was handed in of it is evidence that the
+candidate is worse, and none that it is not: what is lacking may be what was bad.
+
 Each stage is judged on its own windows. Evidence once reached stays: what counts is its maximum over the looks.
 
 What is usual is taken from earlier windows of the stage; its first window is no evidence yet.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil, exp, log
 
 import numpy as np
 
+from release_platform.domain.coverage import Holes
 from release_platform.domain.gates import GateResult, Verdict
 from release_platform.domain.live_metrics import Arms, is_measured, tables_of
 from release_platform.domain.rollout import Assessed, Rollout
@@ -78,11 +82,13 @@ class Measured:
         n: Requests (of a shadow: pairs) that the candidate answered.
         missing: For each gate's name why it cannot pass, whatever its tables say; empty when nothing is in the way.
         tables: For each gate's name, shape (questions, windows, 4 or 2), as `sequential` takes them.
+        whole: For each window whether all of its minute was handed in.
     """
 
     n: int
     missing: Mapping[str, str]
     tables: Mapping[str, Counts]
+    whole: Sequence[bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +134,11 @@ def settled_minute(at: datetime) -> int:
     return int((at.timestamp() - SETTLE_S) // 60) - 1
 
 
-def measure(planned: Plan, windows: Iterable[Window], *, until: int) -> Measured:
+def measure(planned: Plan, windows: Iterable[Window], *, until: int, holes: Holes) -> Measured:
     """Returns what the windows say, from the stage's first minute to `until`, both included.
 
     Windows of other models, versions, routes and minutes are left out; those of several replicas are added up.
+    `holes` are the minutes of which not all was handed in.
     """
     period = range(planned.first_minute, until + 1)
     arms = arms_of(planned, windows, until=until)
@@ -139,8 +146,9 @@ def measure(planned: Plan, windows: Iterable[Window], *, until: int) -> Measured
     n = sum(w.pairs.get(EVERY_SLICE, 0) if shadow else w.requests for w, _ in arms)
     return Measured(
         n=n,
-        missing={gate.name: _missing(gate, period, arms) for gate in planned.gates},
+        missing={gate.name: _missing(gate, period, arms, holes) for gate in planned.gates},
         tables={gate.name: tables_of(gate, arms, since=planned.first_minute) for gate in planned.gates},
+        whole=[candidate.key.minute not in holes for candidate, _ in arms],
     )
 
 
@@ -159,7 +167,8 @@ def assess(gate: LiveGateSpec, measured: Measured, planned: Plan) -> Assessment:
     if not tables[..., 0].sum() or (tables.shape[-1] == 4 and not tables[..., 2].sum()):
         nothing = missing or "an arm has nothing to be measured"
         return _assessment(gate, Verdict.INCONCLUSIVE, f"{nothing}, so it cannot pass", None, (0.0, 0.0), 0)
-    worse, fine = (float(path[-1]) for path in evidence_over_time(gate, tables))
+    worse = float(_worse_over_time(gate, tables)[-1])
+    fine = float(_fine_over_time(gate, tables * np.array(measured.whole, dtype=np.int64)[:, None])[-1])
     difference, said = _difference(tables)
     n_more = _more(tables, gate.accepted, log(1 / planned.level_fine) - fine)
     evidence = (worse, fine)
@@ -182,10 +191,18 @@ def evidence_over_time(gate: LiveGateSpec, tables: Counts) -> tuple[Floats, Floa
     Both have shape (windows,), in natural logarithms, 0 and up, and never fall. A gate that asks several questions
     fails on the average of their evidence, which is evidence too, and passes when the last of them has passed.
     """
+    return _worse_over_time(gate, tables), _fine_over_time(gate, tables)
+
+
+def _worse_over_time(gate: LiveGateSpec, tables: Counts) -> Floats:
     worse = evidence_worse(tables, gate.accepted)
     average = np.logaddexp.reduce(worse, axis=0) - np.log(len(worse))
-    last = np.maximum.accumulate(evidence_fine(tables, gate.accepted), axis=-1).min(axis=0)
-    return np.maximum(np.maximum.accumulate(average), 0.0), np.maximum(last, 0.0)
+    return np.maximum(np.maximum.accumulate(average), 0.0)
+
+
+def _fine_over_time(gate: LiveGateSpec, tables: Counts) -> Floats:
+    last: Floats = np.maximum.accumulate(evidence_fine(tables, gate.accepted), axis=-1).min(axis=0)
+    return np.maximum(last, 0.0)
 
 
 def assess_all(planned: Plan, measured: Measured) -> tuple[Assessment, ...]:
@@ -208,27 +225,33 @@ def schedule(
 
 
 def look(
-    rollout: Rollout, windows: Iterable[Window], *, at: datetime
+    rollout: Rollout, windows: Iterable[Window], *, at: datetime, holes: Holes
 ) -> tuple[Assessed, tuple[Assessment, ...]] | None:
     """Returns the event of one look at a moment, and what each gate found; None when there is nothing to judge."""
     planned, minute = plan(rollout), settled_minute(at)
     if planned is None:
         return None
-    measured = measure(planned, windows, until=minute)
+    measured = measure(planned, windows, until=minute, holes=holes)
     found = assess_all(planned, measured)
     return schedule(planned, measured, found, minute=minute, at=at), found
 
 
-def _missing(gate: LiveGateSpec, period: range, arms: Sequence[Arms]) -> str:
+def _missing(gate: LiveGateSpec, period: range, arms: Sequence[Arms], holes: Holes) -> str:
     if not any(candidate.requests for candidate, _ in arms) or not any(stable.requests for _, stable in arms):
         return "there are no requests of both versions in the same minutes"
-    whole = [c.key.minute for c, s in arms if is_measured(gate, c) and is_measured(gate, s)]
-    silent, holes = period[-1] - max(whole, default=period[0] - 1), len(period) - len(whole)
+    measured = {c.key.minute for c, s in arms if is_measured(gate, c) and is_measured(gate, s)} - holes.keys()
+    missing = [minute for minute in period if minute not in measured]
+    silent = period[-1] - max(measured, default=period[0] - 1)
     if silent >= STALE_MINUTES:
-        return f"the last {silent} minutes were not measured on both versions"
-    if holes > MOST_HOLES * len(period):
-        return f"{holes} of {len(period)} minutes were not measured on both versions"
+        return f"the last {silent} minutes were not measured on both versions{_who(missing[-silent:], holes)}"
+    if len(missing) > MOST_HOLES * len(period):
+        return f"{len(missing)} of {len(period)} minutes were not measured on both versions{_who(missing, holes)}"
     return ""
+
+
+def _who(minutes: Collection[int], holes: Holes) -> str:
+    lacking = sorted({url for minute in minutes for url in holes.get(minute, ())})
+    return f": not all that {' and '.join(lacking)} counted was handed in" if lacking else ""
 
 
 def _difference(tables: Counts) -> tuple[float, str]:

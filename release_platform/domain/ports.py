@@ -102,12 +102,16 @@ class HandedIn:
     Attributes:
         url: The server's address.
         replica: The process's name, which no other and no earlier one has.
+        since: The minute in which it began to count.
+        whole: The minutes that are over and that it counted from beginning to end; none of a server that does not say.
         windows: The windows of minutes that are over, of every model; what was told once never changes.
         problem: Why nothing is handed in; empty when something is.
     """
 
     url: str
     replica: str = ""
+    since: int = 0
+    whole: Collection[int] = ()
     windows: Sequence[Window] = ()
     problem: str = ""
 

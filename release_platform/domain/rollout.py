@@ -165,6 +165,7 @@ class Rollout:
         reason: Why it is where it is.
         actor: Who ordered that; empty when nobody did: the judge, or time.
         evidence: What the approvals of its request were bound to when it began.
+        assessment: Digest of what there was to judge when it was aborted; empty before.
     """
 
     rollout_id: str
@@ -181,6 +182,7 @@ class Rollout:
     reason: str = "it began"
     actor: str = ""
     evidence: str = ""
+    assessment: str = ""
 
     def __post_init__(self) -> None:
         if self.candidate == self.stable or not 0 <= self.stage < len(self.plan.stages):
@@ -231,12 +233,14 @@ class Rollout:
             "reason": self.reason,
             "actor": self.actor,
             "evidence": self.evidence,
+            "assessment": self.assessment,
         }
 
     @staticmethod
     def from_json(value: object) -> "Rollout":
         """Returns the rollout that `to_json` wrote; raises ValueError for anything else, or for another format."""
-        of = dict(exactly(value, "rollout", **_FIELDS))
+        kept = {"assessment": "", **value} if isinstance(value, dict) else value  # earlier ones have none
+        of = dict(exactly(kept, "rollout", **_FIELDS))
         if of.pop("format") != FORMAT:
             raise ValueError(f"only rollouts of format {FORMAT} can be read")
         of["plan"] = RolloutSpec.from_json(of["plan"])
@@ -415,4 +419,5 @@ _FIELDS: dict[str, Any] = {
     "reason": str,
     "actor": str,
     "evidence": str,
+    "assessment": str,
 }

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from release_platform.domain.coverage import Owed
 from release_platform.domain.errors import NotFound
 from release_platform.domain.ledger import moves_production
 from release_platform.domain.lifecycle import Share
@@ -84,6 +85,7 @@ def make_canary(parts: Parts, *, errors: int = 0) -> None:
         keys = {route: WindowKey(model=MODEL, version=v, route=route, minute=minute) for route, v in ARMS.items()}
         canary = Window(key=keys[Route.CANARY], requests=200, errors=failed)
         parts.store.windows.record("r", [canary, Window(key=keys[Route.STABLE], requests=900)])
+        parts.store.windows.record_owed(MODEL, [Owed(minute=minute, url="http://one", told=True)])
 
 
 def make_bad_canary(parts: Parts) -> None:

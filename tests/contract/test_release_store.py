@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.store_database import SCHEMA, SQLITE_WAITS_S, open_engine, store_url, upgrade
+from release_platform.domain.coverage import Owed
 from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.ledger import LedgerRow, faults, fold, standing_at
 from release_platform.domain.lifecycle import Move
@@ -213,6 +214,8 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
     assert saved is not None
     store.rollouts.settle(saved)
     assert store.windows.record("r1", [Window(key=KEY)]) == 1
+    for told in (False, True):
+        store.windows.record_owed(KEY.model, [Owed(minute=KEY.minute, url="http://one", told=told)])
     assert store.windows.drop_before(KEY.minute + 1) == 1
     (posted,) = store.outbox.find(State.WAITING)
     store.outbox.record(posted.message.id, "one", Delivery(n_attempts=1))
@@ -242,6 +245,7 @@ def test_a_role_of_its_own_can_do_everything_that_the_platform_does(as_role: str
         "UPDATE rollouts SET rollout_id = 'other'",
         "DELETE FROM rollouts",
         "UPDATE live_windows SET value = '{}'",
+        "UPDATE live_minutes SET url = 'http://other'",
         "UPDATE drills SET value = '{}'",
         "UPDATE verifications SET value = '{}'",
         "DELETE FROM drift_days",

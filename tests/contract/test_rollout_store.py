@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.rollout_store import KeptRollout
+from release_platform.domain.coverage import Owed
 from release_platform.domain.errors import IntegrityError, Refused
 from release_platform.domain.rollout import Order, Ordered, Rollout, advance, begin
 from release_platform.domain.strategy import RolloutSpec, Strategy
@@ -119,7 +120,26 @@ def test_a_window_that_comes_again_changes_nothing(store: ReleaseStore) -> None:
     assert store.windows.windows("m", 100, 100) == (kept,)
 
 
-def test_old_windows_are_dropped(store: ReleaseStore) -> None:
+def owed(minute: int = 100, replica: str = "", *, told: bool = False, url: str = "http://one") -> Owed:
+    return Owed(minute=minute, url=url, replica=replica, told=told)
+
+
+def test_a_minute_is_a_hole_until_all_that_is_owed_of_it_was_told(store: ReleaseStore) -> None:
+    assert store.windows.holes("m", 100, 101) == {100: [], 101: []}
+    store.windows.record_owed("m", [owed(), owed(replica="r1"), owed(101, told=True), owed(101, "r1", told=True)])
+    store.windows.record_owed("m", [owed(url="http://two", told=True)])
+    store.windows.record_owed("m", [])
+    assert store.windows.holes("m", 100, 101) == {100: ["http://one"]}
+    store.windows.record_owed("m", [owed(told=True), owed(101), owed(101, "r1")])
+    assert store.windows.holes("m", 100, 101) == {100: ["http://one"]}
+    store.windows.record_owed("m", [owed(replica="r1", told=True)])
+    assert store.windows.holes("m", 100, 101) == {}
+    assert store.windows.holes("other", 100, 100) == {100: []}
+
+
+def test_old_windows_and_what_is_owed_of_their_minutes_are_dropped(store: ReleaseStore) -> None:
     store.windows.record("r1", [window(minute) for minute in range(90, 110)])
+    store.windows.record_owed("m", [owed(minute, told=True) for minute in range(90, 110)])
     assert store.windows.drop_before(100) == 10
+    assert list(store.windows.holes("m", 90, 110)) == [*range(90, 100), 110]
     assert [w.key.minute for w in store.windows.windows("m", 0, 200)] == list(range(100, 110))

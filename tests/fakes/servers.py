@@ -12,23 +12,25 @@ class FakeServers:
     """The `Servers` at these addresses.
 
     Args:
-        urls: Their addresses.
+        urls: Their addresses, which may be changed at any time.
         down: Those that do not answer. It may be changed at any time.
         broken: What every push raises, as no right one does.
 
     Attributes:
         counted: What each server counted of its traffic, by address. It may be changed at any time.
+        processes: The process of each server, and the minute in which it began, by address; another one is a restart.
         sampled: What each server sampled of it, by address; all minutes up to `closed` are over.
         labelled: The labels that it was told of that sample, by address.
         minutes_told: Of how many minutes a server tells its sample at once.
     """
 
     def __init__(self, *urls: str, down: Sequence[str] = (), broken: Exception | None = None) -> None:
-        self._urls = urls
+        self.urls = urls
         self.down = set(down)
         self.broken = broken
         self.pushed: list[Push] = []
         self.counted: dict[str, list[Window]] = {url: [] for url in urls}
+        self.processes: dict[str, tuple[str, int]] = {url: (f"replica at {url}", 0) for url in urls}
         self.sampled: dict[str, list[Sample]] = {url: [] for url in urls}
         self.labelled: dict[str, list[Label]] = {url: [] for url in urls}
         self.closed = 0
@@ -39,15 +41,15 @@ class FakeServers:
         if self.broken is not None:
             raise self.broken
         self.pushed.append(push)
-        return [self._answer(url, push) for url in self._urls]
+        return [self._answer(url, push) for url in self.urls]
 
     def windows(self, after: int) -> Sequence[HandedIn]:
         """See `Servers`."""
-        return [self._hand_in(url, after) for url in self._urls]
+        return [self._hand_in(url, after) for url in self.urls]
 
     def samples(self, after: Mapping[str, int], *, of: Collection[str] | None = None) -> Sequence[HandedSamples]:
         """See `Servers`."""
-        return [self._hand_samples(url, after.get(url, -1)) for url in self._urls if of is None or url in of]
+        return [self._hand_samples(url, after.get(url, -1)) for url in self.urls if of is None or url in of]
 
     def _hand_samples(self, url: str, after: int) -> HandedSamples:
         if url in self.down:
@@ -62,8 +64,10 @@ class FakeServers:
     def _hand_in(self, url: str, after: int) -> HandedIn:
         if url in self.down:
             return HandedIn(url=url, problem="down")
-        windows = [window for window in self.counted[url] if window.key.minute > after]
-        return HandedIn(url=url, replica=f"replica at {url}", windows=windows)
+        replica, since = self.processes[url]
+        windows = [window for window in self.counted[url] if window.key.minute > max(after, since - 1)]
+        minutes = {window.key.minute for counted in self.counted.values() for window in counted}
+        return HandedIn(url=url, replica=replica, since=since, whole={m for m in minutes if m > since}, windows=windows)
 
     def _answer(self, url: str, push: Push) -> Outcome:
         if url in self.down:

@@ -47,6 +47,8 @@ def test_a_version_that_fails_more_than_the_one_before_is_taken_back(world: Worl
     row = world.store.ledger(MODEL)[-1]
     assert (row.move, row.version, row.actor) == ("rolled_back", "1", POLICY)
     assert "in the record of version 1" in row.reason
+    kept = world.store.assessments.find(row.evidence)
+    assert kept == {"format": 1, "epoch": row.epoch - 1, "version": "2", "to": "1", "reason": row.reason}
     assert world.registry.find_alias(MODEL, "production") == "1"
     assert [push.version for push in world.servers.pushed] == ["1", "2", "1"]
     assert world.wrong() == []
@@ -68,6 +70,9 @@ def test_while_it_bakes_the_rollout_is_aborted(world: World) -> None:
     assert (rollout.state, rollout.actor) == (RolloutState.ABORTED, POLICY)
     row = world.store.ledger(MODEL)[-1]
     assert (row.version, row.actor, row.request_id) == ("1", POLICY, "q2#rollout-back")
+    kept = world.store.assessments.find(row.evidence)
+    assert kept is not None
+    assert kept["reason"] == rollout.reason
     assert world.wrong() == []
 
 

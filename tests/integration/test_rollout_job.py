@@ -13,6 +13,8 @@ import pytest
 
 from release_platform.defs.naming import asset_key
 from release_platform.defs.resources import Platform
+from release_platform.defs.rollout import in_turn
+from release_platform.domain.coverage import Owed
 from release_platform.domain.lifecycle import Share
 from release_platform.domain.policy import RequestState
 from release_platform.domain.rollback import POLICY
@@ -100,10 +102,19 @@ def measured(home: Home, *, errors: int = 0, minutes: int = 10) -> None:
         canary = WindowKey(model=MODEL, version="2", route=Route.CANARY, minute=minute)
         stable = WindowKey(model=MODEL, version="1", route=Route.STABLE, minute=minute)
         store.windows.record("r", [Window(key=canary, requests=100, errors=failed), Window(key=stable, requests=400)])
+        owed = [Owed(minute=minute, url=url, told=True) for url in home.services.server_urls]
+        store.windows.record_owed(MODEL, owed)
 
 
 def values(of: dg.AssetMaterialization) -> dict[str, Any]:
     return {name: value.value for name, value in of.metadata.items()}
+
+
+def test_each_round_begins_with_another_model() -> None:
+    projects, shown = dict.fromkeys("abc", PROJECT), dict[str, Any]()
+    rounds = ["".join(name for name, _ in in_turn(projects, shown)) for _ in range(4)]
+    assert rounds == ["abc", "bca", "cab", "abc"]
+    assert in_turn({}, shown) == []
 
 
 def test_a_good_version_goes_its_way_in_dagster(home: Home, daemon: Daemon) -> None:

@@ -103,6 +103,7 @@ def live(folders: dict[tuple[str, str], Path], tmp_path: Path) -> Iterator[Live]
         world.servers = Servers([address])
         world.compose(world.store, world.registry, world.keys)
         until(lambda: client.get("/readyz").status_code == httpx.codes.OK)
+        world.clock.pass_s(60)  # the minute in which the server began is a hole
         yield Live(world, client)
     world.store.close()
 
@@ -223,6 +224,7 @@ def deaf(folders: dict[tuple[str, str], Path], tmp_path: Path) -> Iterator[Live]
         world.servers = Servers([address])
         world.compose(world.store, world.registry, world.keys)
         until(lambda: client.get("/readyz").status_code == httpx.codes.OK)
+        world.clock.pass_s(60)  # the minute in which the server began is a hole
         yield Live(world, client)
     world.store.close()
 
@@ -242,3 +244,30 @@ def test_a_server_has_each_share_when_the_order_returns_whatever_the_registry_do
     world.step()
     assert world.rollouts.get(MODEL).settled
     assert world.wrong() == []
+
+
+@pytest.mark.timeout(600)
+def test_while_one_of_two_servers_is_gone_a_good_version_goes_no_further(live: Live, tmp_path: Path) -> None:
+    world = live.world
+    settings = settings_for(tmp_path / "other" / "cache", key_folder=world.home / "keys")
+    with running(settings, world.registry, clock=world.clock) as other:
+        until(lambda: httpx.get(f"{other}/readyz").status_code == httpx.codes.OK)
+        world.clock.pass_s(60)
+        world.servers = Servers([str(live.client.base_url), other])
+        world.compose(world.store, world.registry, world.keys)
+        world.ask("2")
+        for _ in range(2):
+            live.minute()
+            httpx.get(f"{other}/v1/windows").raise_for_status()
+            world.step()
+    for _ in range(6):
+        live.minute()
+        step = world.step()
+    assert step is not None
+    assert step.said[0].startswith(f"{other} hands in no windows")
+    assert world.stage_now == (RolloutState.RUNNING, 0)
+    assert f"not all that {other} counted was handed in" in step.looked[0].result.reason
+    world.servers = Servers([str(live.client.base_url)])  # it is taken away on purpose
+    world.compose(world.store, world.registry, world.keys)
+    live.until_over(world.step)
+    assert world.rollouts.get(MODEL).rollout.state is RolloutState.ABORTED, "too many minutes of the stage are holes"

@@ -15,8 +15,14 @@ from release_platform.domain.lifecycle import Share
 from release_platform.domain.policy import RequestState
 from release_platform.domain.rollout import Order, Rollout, RolloutState
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, Strategy
+from release_platform.standing import rollout_status
+from tests.fakes.clock import FakeClock
 from tests.fakes.packages import build_linear_classifier
+from tests.fakes.registry import FakeRegistry
 from tests.fakes.rollout_world import MODEL, PLAN, SPEC, START, URL, World
+from tests.fakes.servers import FakeServers
+
+TWO = "http://two"
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +135,60 @@ def test_a_server_that_does_not_answer_is_told_and_its_minutes_are_holes(world: 
     assert "were not measured" in evidence.found[0].result.reason
 
 
+def reason(world: World) -> str:
+    evidence = world.rollouts.evidence(world.rollouts.get(MODEL).rollout)
+    assert evidence is not None
+    return evidence.found[0].result.reason
+
+
+@pytest.fixture
+def two(folders: dict[tuple[str, str], Path], tmp_path: Path) -> Iterator[World]:
+    """A world of two servers, of which the second counts no traffic of its own."""
+    made = World(tmp_path, FakeRegistry(folders, signs=False), FakeClock(START), FakeServers(URL, TWO))
+    made.release_first()
+    made.ask("2")
+    yield made
+    made.store.close()
+
+
+def test_two_servers_that_hand_in_let_a_good_version_through(two: World) -> None:
+    two.pass_minutes(7)
+    assert two.stage_now == (RolloutState.RUNNING, 2)
+
+
+def test_while_one_of_two_servers_hands_in_nothing_no_stage_passes(two: World) -> None:
+    two.servers.down = {TWO}
+    two.pass_minutes(20)
+    assert two.stage_now == (RolloutState.RUNNING, 0)
+    assert f"not all that {TWO} counted was handed in" in reason(two)
+    two.pass_minutes(12)
+    assert two.stage_now == (RolloutState.ABORTED, 0)
+
+
+def test_what_the_other_server_hands_in_aborts_a_bad_version_all_the_same(two: World) -> None:
+    two.servers.down = {TWO}
+    two.pass_minutes(3, errors=80)
+    assert two.stage_now == (RolloutState.ABORTED, 0)
+
+
+def test_a_process_that_is_killed_each_minute_passes_nothing(two: World) -> None:
+    for minute in range(10):
+        two.servers.processes[TWO] = (f"born {minute}", int(two.clock.now().timestamp() // 60))
+        two.pass_minutes(1)
+    assert two.stage_now == (RolloutState.RUNNING, 0)
+    assert f"not all that {TWO} counted was handed in" in reason(two)
+
+
+def test_a_server_that_is_taken_away_on_purpose_delays_a_good_version_by_its_last_minutes(two: World) -> None:
+    two.pass_minutes(1)
+    two.servers.urls = (URL,)
+    two.pass_minutes(8)
+    assert two.stage_now == (RolloutState.RUNNING, 0)
+    assert f"1 of 8 minutes were not measured on both versions: not all that {TWO}" in reason(two)
+    two.pass_minutes(3)
+    assert two.stage_now == (RolloutState.RUNNING, 1)
+
+
 def test_a_window_that_comes_after_its_minute_was_judged_is_left_out(world: World) -> None:
     world.ask("2")
     minute = int(START.timestamp() // 60)
@@ -159,6 +219,22 @@ def test_a_paused_rollout_is_aborted_by_a_failed_gate_all_the_same(world: World)
     world.order(Order.PAUSE)
     world.pass_minutes(3, errors=80)
     assert world.stage_now == (RolloutState.ABORTED, 0)
+
+
+def test_the_row_of_an_abort_names_what_it_was_decided_on(world: World) -> None:
+    world.ask("2")
+    world.pass_minutes(4, errors=120)
+    row = world.store.ledger(MODEL)[-1]
+    assert (row.weight, row.actor) == (0.0, "rollout")
+    kept = world.store.assessments.find(row.evidence)
+    assert kept is not None
+    assert (kept["candidate"], kept["reason"]) == ("2", row.reason)
+    (gate,) = kept["judged"]["gates"]
+    assert (gate["gate"], gate["verdict"]) == ("errors", "failed")
+    assert gate["counts"][0][0] == [200, 120, 900, 0]
+    assert world.store.assessments.find("sha256:none") is None
+    shown = rollout_status(world.rollouts, MODEL)
+    assert (shown["holes"], shown["assessment"]) == ({}, {"digest": row.evidence, **kept})
 
 
 def test_a_person_aborts_and_is_named_in_the_ledger(world: World) -> None:

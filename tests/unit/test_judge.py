@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.judging.late_labels import ALIKE, WORSE, late_stream
 from benchmarks.judging.streams import BOUGHT, START, START_MINUTE, Pair, Traffic, Version, stream, without
+from release_platform.domain.coverage import Holes
 from release_platform.domain.flips import flip_report
 from release_platform.domain.gates import Verdict
 from release_platform.domain.judge import (
@@ -46,12 +47,16 @@ def rollout_of(spec: RolloutSpec = SPEC) -> Rollout:
 
 
 def judged(
-    pairs: list[Pair], *, rollout: Rollout | None = None, minutes: int | None = None
+    pairs: list[Pair],
+    *,
+    rollout: Rollout | None = None,
+    minutes: int | None = None,
+    holes: Holes | None = None,
 ) -> tuple[Assessed, dict[str, Assessment]]:
     """Returns what one look sees right after so many minutes have settled; by default after all."""
     minutes = len(pairs) if minutes is None else minutes
     at = START + timedelta(minutes=minutes, seconds=SETTLE_S)
-    looked = look(rollout or rollout_of(), (window for pair in pairs for window in pair), at=at)
+    looked = look(rollout or rollout_of(), (window for pair in pairs for window in pair), at=at, holes=holes or {})
     assert looked is not None
     event, found = looked
     return event, {assessment.result.gate: assessment for assessment in found}
@@ -152,7 +157,7 @@ def test_looking_after_each_window_finds_what_one_look_at_the_end_finds(seed: in
     pairs = stream(seed, Version(errors=0.025), traffic=Traffic(minutes=20))
     planned = plan(rollout_of())
     assert planned is not None
-    measured = measure(planned, [w for pair in pairs for w in pair], until=START_MINUTE + 19)
+    measured = measure(planned, [w for pair in pairs for w in pair], until=START_MINUTE + 19, holes={})
     for gate in planned.gates:
         worse, fine = evidence_over_time(gate, measured.tables[gate.name])
         for t in range(20):
@@ -165,7 +170,7 @@ def holed(pairs: list[Pair], *, arm: int, minutes: set[int]) -> list[Window]:
 
 
 def verdict_of(windows: list[Window], *, minutes: int = 60) -> tuple[Verdict, str]:
-    looked = look(rollout_of(), windows, at=START + timedelta(minutes=minutes, seconds=SETTLE_S))
+    looked = look(rollout_of(), windows, at=START + timedelta(minutes=minutes, seconds=SETTLE_S), holes={})
     assert looked is not None
     return looked[0].verdict, looked[0].reason
 
@@ -202,6 +207,33 @@ def test_too_many_holes_never_pass() -> None:
     verdict, reason = verdict_of(holed(pairs, arm=1, minutes=set(range(10, 11 + most))))
     assert verdict is Verdict.INCONCLUSIVE
     assert f"{most + 1} of 60 minutes" in reason
+
+
+def holes_at(*minutes: int) -> Holes:
+    return {START_MINUTE + minute: ["http://two"] for minute in minutes}
+
+
+def test_minutes_of_which_not_all_was_handed_in_never_pass_and_name_who_owes_them() -> None:
+    event, found = judged(stream(61, GOOD), holes=holes_at(*range(60)))
+    assert (event.verdict, {one.fine for one in found.values()}) == (Verdict.INCONCLUSIVE, {0.0})
+    assert "the last 60 minutes were not measured" in event.reason
+    assert "not all that http://two counted was handed in" in event.reason
+
+
+def test_a_few_of_them_hold_up_nothing_and_are_no_evidence_that_a_version_is_fine() -> None:
+    pairs, most = stream(62, GOOD), round(MOST_HOLES * 60)
+    few = judged(pairs, holes=holes_at(*range(10, 10 + most)))
+    assert few[0].verdict is Verdict.PASSED
+    without_them = judged(pairs[:10] + pairs[10 + most :], minutes=60)[1]["errors"]
+    assert few[1]["errors"].fine == pytest.approx(without_them.fine)
+    assert few[1]["errors"].worse == judged(pairs)[1]["errors"].worse
+    event, _ = judged(pairs, holes=holes_at(*range(10, 11 + most)))
+    assert event.verdict is Verdict.INCONCLUSIVE
+    assert f"{most + 1} of 60 minutes were not measured on both versions: not all that http://two" in event.reason
+
+
+def test_what_was_handed_in_of_them_still_fails_a_bad_version() -> None:
+    assert judged(stream(64, BAD["errors"]), holes=holes_at(*range(60)))[0].verdict is Verdict.FAILED
 
 
 @pytest.mark.parametrize("family", ["latency", "predictions", "outcomes"])
@@ -279,9 +311,9 @@ def test_the_levels_of_all_blocking_gates_and_stages_add_up_to_the_stated_one() 
 
 def test_full_traffic_has_no_control_and_is_not_judged() -> None:
     rollout = rollout_of(RolloutSpec())
-    assert look(rollout, [], at=START + timedelta(hours=1)) is None
+    assert look(rollout, [], at=START + timedelta(hours=1), holes={}) is None
     aborted, _ = advance(rollout_of(), Ordered(order=Order.ABORT, actor="ada", reason="why", at=START))
-    assert look(aborted, [], at=START + timedelta(hours=1)) is None
+    assert look(aborted, [], at=START + timedelta(hours=1), holes={}) is None
 
 
 def test_a_shadow_is_judged_by_errors_predictions_labels_and_disagreement() -> None:
@@ -329,7 +361,7 @@ def test_without_a_verdict_a_rollout_is_aborted_at_its_maximum_time() -> None:
     rollout = rollout_of(replace(SPEC, canary=(step,)))
     windows = [without(w, "latency") for pair in stream(72, GOOD) for w in pair]
     for minutes in range(1, 40):
-        looked = look(rollout, windows, at=START + timedelta(minutes=minutes, seconds=SETTLE_S))
+        looked = look(rollout, windows, at=START + timedelta(minutes=minutes, seconds=SETTLE_S), holes={})
         if looked is None:
             break
         rollout, _ = advance(rollout, looked[0])

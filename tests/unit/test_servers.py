@@ -5,13 +5,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from release_platform.adapters.servers import Servers, push_to
+from release_platform.domain.ports import HandedIn
 from release_platform.domain.push import Accepted, Declined, Push, Unanswered
+from release_platform.domain.windows import Route, Window, WindowKey
 from release_platform.settings import Settings
 
 PUSH = Push(model="a b", version="3", epoch=7, certificate="c", signature="s", manifest='[{"path": "x"}]')
@@ -24,6 +26,11 @@ def answering(status: int, said: bytes, wait_s: float = 0.0) -> Iterator[tuple[s
     asked: list[tuple[str, bytes]] = []
 
     class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(said)
+
         def do_POST(self) -> None:
             asked.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
             time.sleep(wait_s)
@@ -85,17 +92,67 @@ def test_all_are_told_at_once_and_a_slow_one_costs_its_timeout_only() -> None:
     with (
         answering(200, taken) as (first, _),
         answering(200, taken, wait_s=2) as (slow, _),
-        answering(200, taken, wait_s=0.3) as (third, _),
-        answering(200, taken, wait_s=0.3) as (last, _),
+        answering(200, taken, wait_s=0.6) as (third, _),
+        answering(200, taken, wait_s=0.6) as (last, _),
         socket.create_server(("127.0.0.1", 0)) as deaf,  # accepts, and never says a word
     ):
         urls = (first, slow, third, f"http://127.0.0.1:{deaf.getsockname()[1]}", last)
         begun = time.monotonic()
-        outcomes = Servers(urls, answer_s=0.5).push(PUSH)
+        outcomes = Servers(urls, answer_s=1.0).push(PUSH)
         spent_s = time.monotonic() - begun
     assert [type(one) for one in outcomes] == [Accepted, Unanswered, Accepted, Unanswered, Accepted]
     assert tuple(one.url for one in outcomes) == urls
-    assert spent_s < 1.0  # one after the other they would take 1.6 s
+    assert spent_s < 2.5  # one after the other they would take 3.2 s
+
+
+@contextmanager
+def dripping(said: bytes) -> Iterator[str]:
+    """Yields the address of a server that goes on with its answer, a byte at a time, and never ends it."""
+    stop = threading.Event()
+
+    def answer(listener: socket.socket) -> None:
+        with suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(said)
+                while not stop.wait(0.05):
+                    connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, args=(listener,))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\ncontent-length: 4000\r\n\r\n", b"HTTP/1.1 200 OK\r\nx: "])
+@pytest.mark.parametrize("ask", ["windows", "push"])
+def test_a_server_that_drips_costs_its_timeout_only(said: bytes, ask: str) -> None:
+    with dripping(said) as url:
+        begun = time.monotonic()
+        asked = Servers((url,), answer_s=0.5)
+        (told,) = asked.windows(1) if ask == "windows" else asked.push(PUSH)
+        spent_s = time.monotonic() - begun
+    assert isinstance(told, HandedIn | Unanswered)
+    assert "does not answer in time" in told.problem
+    assert 0.4 < spent_s < 2.0
+
+
+WINDOW = Window(key=WindowKey(model="m", version="1", route=Route.STABLE, minute=100), requests=5)
+
+
+def test_each_process_says_what_it_counted_and_which_minutes_from_beginning_to_end() -> None:
+    one = {"replica": "a", "closed": 100, "since": 90, "whole": [99, 100], "windows": [WINDOW.to_json()]}
+    older = {"replica": "b", "closed": 100, "windows": []}
+    said = json.dumps({"closed": 100, "silent": 1, "replicas": [one, older]}).encode()
+    with answering(200, said) as (url, _):
+        found = Servers((url,)).windows(98)
+    assert found == [
+        HandedIn(url=url, replica="a", since=90, whole=frozenset({99, 100}), windows=(WINDOW,)),
+        HandedIn(url=url, replica="b", whole=frozenset()),
+        HandedIn(url=url, problem="1 of its processes did not answer in time"),
+    ]
 
 
 def test_no_server_is_no_outcome() -> None:

@@ -254,3 +254,34 @@ def test_a_thousand_that_were_put_down_are_counted_without_waiting_for_the_secon
 )
 def test_what_is_no_fault_of_the_version_is_no_error_of_it(problem, kind):
     assert error_kind(problem) == kind
+
+
+def whole(server, after=-1):
+    told = server.seen.closed_after(after)
+    return told["since"] - FIRST, [minute - FIRST for minute in told["whole"]]
+
+
+def test_the_minute_in_which_it_began_is_not_counted_from_beginning_to_end_and_later_ones_are():
+    server = Server(canary=False)
+    server.pass_s(60)
+    assert whole(server) == (0, [])
+    server.pass_s(150)
+    assert whole(server) == (0, [1, 2])
+    assert whole(server, FIRST + 1) == (0, [2])
+
+
+def test_a_minute_that_was_slept_through_is_not_whole():
+    server = Server(canary=False)
+    server.pass_s(90)
+    server.pass_s(180, looks=False)
+    server.pass_s(60)
+    assert whole(server) == (0, [1, 4])
+
+
+def test_minutes_whose_windows_are_gone_are_not_whole_any_more():
+    server = Server(canary=False, most_windows=3)
+    server.pass_s(600)
+    assert whole(server) == (0, [7, 8, 9])
+    long = Server(canary=False)
+    long.pass_s(60 * (KEPT_MINUTES + 5))
+    assert whole(long) == (0, list(range(5, KEPT_MINUTES + 5)))
