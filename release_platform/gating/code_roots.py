@@ -84,8 +84,8 @@ def _source_root(
 ) -> tuple[str | None, bool]:
     """Returns the folder of the repository that a module is in, and whether it is of another place altogether."""
     file = module_file(module)
-    if file is None:  # training says so, on both sides
-        return None, False
+    if file is None:
+        raise Refused(f"no Python file is found for {module}", remedy=f"correct `source.python`, or {_REMEDY}")
     if _within(file, repository.root) and not _within_one(file, kept):
         return _relative(_import_root(file, module), repository.root), False
     alike = _named(names, module)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.homes import ROOT, Command, Done, warm_release
+from tests.integration.homes import ROOT, Command, Done, release_in, warm_release
 
 SOURCE = """
 import numpy as np
@@ -122,9 +122,7 @@ def installed(repository: Path, site: Path) -> None:
     (info / "direct_url.json").write_text(json.dumps({"url": repository.as_uri(), "dir_info": {}}))
 
 
-def test_code_that_is_installed_outside_of_the_checkout_is_that_of_its_side(
-    warm: Command, repository: Path, tmp_path: Path
-) -> None:
+def test_code_that_is_installed_outside_of_the_checkout_is_that_of_its_side(repository: Path, tmp_path: Path) -> None:
     packages, model = repository / "src", repository / "models" / "sales"
     for folder in (packages / "acme", packages / "shared", model):
         folder.mkdir(parents=True)
@@ -140,7 +138,7 @@ def test_code_that_is_installed_outside_of_the_checkout_is_that_of_its_side(
 
     def gate() -> Done:
         paths = {"RELEASE_MODELS": "models", "PYTHONPATH": f"{ROOT}:{site}"}
-        return warm(tmp_path / "home", "gate", "sales", "--from", "good", "--json", cwd=repository, **paths)
+        return release_in(tmp_path / "home", "gate", "sales", "--from", "good", "--json", cwd=repository, **paths)
 
     done = gate()
     assert done.exit_code == 4, done.err

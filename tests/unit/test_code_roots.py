@@ -132,6 +132,11 @@ class TestCopies:
         assert find_code_roots(repository, "parcel_f.source:load").outside
 
 
+def test_a_source_that_python_does_not_find_is_refused(place: Path) -> None:
+    with pytest.raises(Refused, match=r"no Python file is found for parcel_nowhere.source"):
+        find_code_roots(committed(place, {"a": ""}), "parcel_nowhere.source:load")
+
+
 def test_a_folder_that_the_other_commit_lacks_is_not_looked_in(place: Path) -> None:
     (place / "src").mkdir()
     assert CodeRoots(folders=(".", "src", "libs")).paths_in(place) == (str(place), str(place / "src"))
