@@ -28,7 +28,7 @@ def init(
 ) -> None:
     """Write a workflow that runs `release gate` for each model of this repository, cached and pinned.
 
-    It installs from requirements/platform.txt or requirements.txt where there is one.
+    It installs from requirements/platform.txt or requirements.txt, and is refused where there is neither.
 
     Examples:
 

@@ -66,6 +66,9 @@ def model(
     sarif: Annotated[
         Path | None, typer.Option("--sarif", help="Write SARIF to this file: each gate that did not pass, at its line.")
     ] = None,
+    metrics: Annotated[
+        Path | None, typer.Option("--metrics", help="Write OpenMetrics text to this file, for GitLab's metrics report.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train and judge a model as a release would, and register nothing. Exit code 4: a blocking gate did not pass.
@@ -91,7 +94,7 @@ def model(
         _write(junit, junit_error(model, error))
         _write(markdown, pull_request_error(model, error))
         raise
-    _write_all(found, junit, markdown, sarif)
+    _write_all(found, junit, markdown, sarif, metrics)
     if json:
         show_json(found.to_json())
     else:
@@ -168,9 +171,12 @@ def known_services() -> "Services | None":
     return running.services()
 
 
-def _write_all(found: "Judged", junit: Path | None, markdown: Path | None, sarif: Path | None) -> None:
+def _write_all(
+    found: "Judged", junit: Path | None, markdown: Path | None, sarif: Path | None, metrics: Path | None
+) -> None:
     from release_platform.cli import running
     from release_platform.gating.junit import junit as as_junit
+    from release_platform.gating.open_metrics import open_metrics
     from release_platform.gating.pull_request import pull_request
     from release_platform.gating.sarif import sarif as as_sarif
     from release_platform.pipeline.environment import git_root
@@ -178,6 +184,7 @@ def _write_all(found: "Judged", junit: Path | None, markdown: Path | None, sarif
     folder = running.project(found.model).folder
     _write(junit, as_junit(found))
     _write(markdown, pull_request(found))
+    _write(metrics, open_metrics(found))
     _write(sarif, as_sarif(found, folder / "defs.yaml", git_root(folder) or Path.cwd()))
 
 

@@ -23,6 +23,7 @@ from release_platform.domain.policy import Hold, PromotionRequest, Ready, Reject
 from release_platform.domain.rollout import Rollout
 from release_platform.domain.spec import Tampering
 from release_platform.domain.strategy import Strategy, strategy_named
+from release_platform.model_card import keep_cards
 from release_platform.project import Project
 from release_platform.services import Services
 
@@ -175,20 +176,20 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
         said: list[str] = []
         with NamedFailures():
             request = platform.services.store.get_request(config.request_id)
-            spec = get_project(projects, request.model).spec
-            done = platform.services.rollouts.carry_out(config.request_id, spec, tell=said.append)
+            project = get_project(projects, request.model)
+            done = platform.services.rollouts.carry_out(config.request_id, project.spec, tell=said.append)
             for sentence in said:
                 context.log.info(sentence)
             if isinstance(done, Rollout):  # the rollout sensor shows it and carries it on
                 context.log.info(f"{done.model}: the rollout of version {done.candidate} is {done.said}")
             elif platform.services.store.head(done.model).production == done.version:  # not repeated after a rollback
-                context.log_event(production_materialization(done, platform.services, context.run_id, said))
+                context.log_event(production_materialization(done, platform.services, context.run_id, said, project))
 
     @dg.op(description="Brings a former Production version back.")
     def bring_back(context: dg.OpExecutionContext, config: RollbackForm, platform: Platform) -> None:
         said: list[str] = []
         with NamedFailures():
-            get_project(projects, config.model)
+            project = get_project(projects, config.model)
             row = platform.services.releases.rollback(
                 config.model,
                 to=config.to,
@@ -200,7 +201,7 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
             for sentence in said:
                 context.log.info(sentence)
             context.instance.add_run_tags(context.run_id, {REQUEST_TAG: row.request_id, MODEL_TAG: row.model})
-            context.log_event(production_materialization(row, platform.services, context.run_id, said))
+            context.log_event(production_materialization(row, platform.services, context.run_id, said, project))
 
     def job(name: str, description: str, op: dg.OpDefinition) -> dg.JobDefinition:
         @dg.job(name=name, description=description, tags=RUN_TAGS, executor_def=dg.in_process_executor)
@@ -241,9 +242,13 @@ class NamedFailures:
 
 
 def production_materialization(
-    row: LedgerRow, services: Services, run_id: str | None, said: Sequence[str]
+    row: LedgerRow, services: Services, run_id: str | None, said: Sequence[str], project: Project | None = None
 ) -> dg.AssetMaterialization:
-    """Returns what production_version shows of a move of Production; a move of a rollout has no run."""
+    """Returns what production_version shows of a move of Production; a move of a rollout has no run.
+
+    With a project, the model cards are written anew, and that of the version is shown; a drill leaves them alone, since
+    it ends where it began.
+    """
     return dg.AssetMaterialization(
         asset_key=asset_key(row.model, "production_version"),
         description=f"{row.move}: version {row.version}, by {row.actor}: {row.reason}",
@@ -259,6 +264,7 @@ def production_materialization(
             "ledger_hash": row.hash,
             SERVERS: dg.MetadataValue.text("\n".join(said)),
             "model_version": link(f"{services.settings.mlflow_url}/#/models/{row.model}/versions/{row.version}"),
+            **({"model_card": dg.MetadataValue.md(keep_cards(services, project, row))} if project is not None else {}),
             **({"run": dg.MetadataValue.dagster_run(run_id)} if run_id is not None else {}),
         },
         tags={"dagster/data_version": row.digest, "dagster/data_version_is_user_provided": "true"},
@@ -309,8 +315,13 @@ def _evaluations(faults: Mapping[str, Sequence[str]], decided: Sequence[Decided]
 
 
 def _reconciled(project: Project, services: Services) -> tuple[str, ...]:
-    undo = project.spec.policy.tampering is Tampering.UNDO
-    return services.releases.projection.reconcile(project.spec.name, undo=undo)
+    undo, model = project.spec.policy.tampering is Tampering.UNDO, project.spec.name
+    shown = services.store.projected_epoch(model)
+    found = services.releases.projection.reconcile(model, undo=undo)
+    if services.store.projected_epoch(model) > shown:  # moves that were cut off, or the registry was away
+        for row in (row for row in services.store.ledger(model) if row.epoch > shown):
+            keep_cards(services, project, row)
+    return found
 
 
 def _said(request: PromotionRequest) -> str:

@@ -22,9 +22,7 @@ from release_platform.domain.ports import VersionRecord
 from release_platform.domain.records import Evaluated, RegisteredVersion
 from release_platform.domain.selftest import SELFTEST
 from release_platform.domain.spec import GateSpec, Selftest
-from release_platform.model_card import CARD_FOLDER, gather_card, write_card
-from release_platform.pipeline.card import card_markdown
-from release_platform.pipeline.markdown import cell
+from release_platform.model_card import keep_card, keep_cards
 from release_platform.project import Project
 from release_platform.services import Services
 
@@ -80,26 +78,19 @@ def build_registered_version(project: Project) -> dg.AssetsDefinition:
                 ),
                 "gates_passed": sum(gate.passed for gate in results),
                 "files": dg.MetadataValue.json(trained.manifest.to_json()),
-                "model_card": dg.MetadataValue.md(_keep_card(services, project, registration)),
+                "model_card": dg.MetadataValue.md(_card_of(services, project, registration)),
             },
         )
 
     return registered_version
 
 
-def _keep_card(services: Services, project: Project, registration: Registration) -> str:
-    """Logs the model card of a registered version beside its report, and returns it as Markdown.
-
-    The version stands by now: a card that cannot be kept is said so, and `release card` renders it at any time.
-    """
-    try:
-        card = gather_card(services, project, registration.version)
-        with TemporaryDirectory() as folder:
-            write_card(card, Path(folder))
-            services.tracking.log_files(registration.mlflow_run_id, Path(folder), CARD_FOLDER)
-    except ReleaseError as error:
-        return f"could not be kept: {cell(error.problem)}"
-    return card_markdown(card)
+def _card_of(services: Services, project: Project, registration: Registration) -> str:
+    """Returns the model card of a registered version, and keeps it, and that of the one that it took Staging from."""
+    row = next(reversed(services.store.ledger(registration.model)), None)
+    if row is None or row.version != registration.version:
+        return keep_card(services, project, registration.version)
+    return keep_cards(services, project, row)
 
 
 def required_proof(instance: dg.DagsterInstance, project: Project) -> tuple[GateResult, ...]:

@@ -82,7 +82,7 @@ def build_rollout_job(projects: Projects) -> dg.JobDefinition:
                 context.log.info(sentence)
             row = _find_shown_move(services, config.model, rollout)
             if row is not None and not _is_shown(config.model, row.epoch, context.instance):
-                context.log_event(production_materialization(row, services, context.run_id, said))
+                context.log_event(production_materialization(row, services, context.run_id, said, project))
 
     @dg.job(
         name="order_rollout",
@@ -119,7 +119,7 @@ def build_rollout_sensor(projects: Projects) -> dg.SensorDefinition:
                     said.append(_sentence(step))
                 watched = services.watch.look(name, project.spec, heard)
                 said += [f"{name}: {sentence}" for sentence in (watched.said if watched is not None else ())]
-                events += _events(name, services, context.instance, shown, told)
+                events += _events(project, services, context.instance, shown, told)
             except ReleaseError as error:
                 said.append(f"{name}: {error.problem}")
         _drop_old_windows(services, shown)
@@ -144,9 +144,10 @@ def in_turn(projects: Projects, shown: dict[str, Any]) -> list[tuple[str, Projec
 
 
 def _events(
-    model: str, services: Services, instance: dg.DagsterInstance, shown: dict[str, Any], told: Sequence[str]
+    project: Project, services: Services, instance: dg.DagsterInstance, shown: dict[str, Any], told: Sequence[str]
 ) -> Iterator[dg.AssetMaterialization]:
     """Yields what Dagster does not show yet of the rollout that began last; remembers it in the cursor."""
+    model = project.spec.name
     kept = services.store.rollouts.find_last(model)
     if kept is not None and shown.get(model) != _state(kept):
         yield rollout_materialization(kept, services)
@@ -155,7 +156,7 @@ def _events(
     if row is None or shown.get(f"{model} production") == row.epoch:
         return
     if not _is_shown(model, row.epoch, instance):
-        yield production_materialization(row, services, None, told)
+        yield production_materialization(row, services, None, told, project)
     shown[f"{model} production"] = row.epoch
 
 

@@ -60,7 +60,10 @@ def proof_of(instance: dg.DagsterInstance, project: Project) -> tuple[GateResult
     value: Any = found.metadata[_RECORD].value
     proof = Selftest.from_json(value)
     if proof.binding != binding_of(project):
-        return None, f"the gates were proven before the defs.yaml was changed; {remedy}"
+        return (
+            None,
+            f"the gates were proven before the defs.yaml, the code of the source or the platform was changed; {remedy}",
+        )
     return proof.gate, "" if proof.passed else f"{proof.said}; correct the gates, then {remedy}"
 
 

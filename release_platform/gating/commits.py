@@ -2,16 +2,12 @@
 
 Both are trained in processes of their own, on the same data with the same split and seed, each by its own `defs.yaml`
 and with its own Python source; the platform is the installed one for both. Data that is read from files is read from
-where the working tree reads it.
+where the working tree reads it; what of it changed since the commit is said beside.
 """
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,16 +22,17 @@ from release_platform.domain.records import RawData, TrainedModel
 from release_platform.domain.signature import signature_breaks
 from release_platform.domain.spec import ContractSpec, ModelSpec, TrainingSpec
 from release_platform.gating.changes import data_changes
+from release_platform.gating.code_roots import CodeRoots, find_code_roots
+from release_platform.gating.committed_data import committed_changes
+from release_platform.gating.repository import Repository
 from release_platform.gating.tree import described_tree
 from release_platform.pipeline.assessment import Rival, answers, compared_by_gates, evaluate, positive_index
-from release_platform.pipeline.environment import environment, git_root
+from release_platform.pipeline.environment import environment
 from release_platform.pipeline.evaluation import compare
 from release_platform.pipeline.features import FeatureRows, read_features
 from release_platform.pipeline.native import pinned
 from release_platform.pipeline.trial_process import TrialOrder, ordered
 from release_platform.project import SPEC, Project, parse_spec, read_documents
-
-_PLATFORM = "release_platform"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +43,16 @@ class _Side:
     trained: TrainedModel
     package: ModelPackage
     table: FeatureRows
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Code:
+    """The checkout that the modules of a side are of, and where the other one's are."""
+
+    roots: CodeRoots
+    checkout: Path
+    others: tuple[str, ...]
 
 
 def judge_commits(project: Project, ref: str, partitions: Sequence[str] | None = None) -> Judged:
@@ -62,26 +69,38 @@ def judge_commits(project: Project, ref: str, partitions: Sequence[str] | None =
         DataError: The data cannot be used, or the two do not see the same rows.
         TrainingError: One of the two cannot be trained.
     """
-    root = git_root(project.folder)
-    if root is None:
-        raise Refused(f"{project.folder} is in no Git repository", remedy="run it in a checkout, or leave --from out")
-    commit = _commit(root, ref)
-    with TemporaryDirectory() as folder, _worktree(root, commit, Path(folder) / "then") as then:
-        before = _project_at(project, then / project.folder.relative_to(root), ref)
+    repository = Repository.of(project.folder)
+    commit = repository.commit(ref)
+    with TemporaryDirectory() as folder, repository.checked_out(commit, Path(folder) / "then") as then:
+        before = _project_at(project, then / _name(project, repository), ref)
         head = replace(project.spec, training=TrainingSpec())  # here, wherever a release would train it
         base = _with_its_data(before.spec, head)
-        store = Path(folder) / "snapshots"
+        roots = CodeRoots() if head.source.python is None else find_code_roots(repository, head.source.python)
+        now = Project(spec=head, folder=project.folder)
+        place, store = repository.root, Path(folder) / "snapshots"
         sides = [
-            _trained(Project(spec=spec, folder=place), project, store, Path(folder) / name, partitions, (root, code))
-            for name, spec, place, code in (
-                ("base", base, before.folder, then),
-                ("head", head, project.folder, root),
+            _trained(side, now, store, store.with_name(name), partitions, code)
+            for name, side, code in (
+                ("base", replace(before, spec=base), _Code(roots=roots, checkout=then, others=_of_now(roots, place))),
+                ("head", now, _Code(roots=roots, checkout=place, others=())),
             )
         ]
-        return _judged(project, before, f"commit {commit[:12]}", sides[0], sides[1], root)
+        changes = Changes(
+            data=data_changes(sides[0].raw.snapshots, sides[1].raw.snapshots)
+            if head.source.python is not None
+            else committed_changes(before, now, sides[1].raw, repository, then, store, partitions),
+            code=repository.changed(commit, [_name(project, repository), *sides[0].modules, *sides[1].modules]),
+            parameters=key_changes(before.attributes, project.attributes),
+        )
+        return _judged(project, f"commit {commit[:12]}", sides[0], sides[1], _notes(before.spec, head, roots), changes)
 
 
-def _judged(project: Project, before: Project, named: str, base: _Side, head: _Side, root: Path) -> Judged:
+def _name(project: Project, repository: Repository) -> str:
+    """Returns the folder of a project, relative to the root of its repository."""
+    return project.folder.resolve().relative_to(repository.root).as_posix()
+
+
+def _judged(project: Project, named: str, base: _Side, head: _Side, notes: tuple[str, ...], changes: Changes) -> Judged:
     spec = project.spec
     require_the_same_rows(spec.name, named, base.table, head.table)
     said, theirs = answers(head.package, head.table), answers(base.package, base.table)
@@ -102,7 +121,7 @@ def _judged(project: Project, before: Project, named: str, base: _Side, head: _S
             ),
         ),
         breaks=signature_breaks(base.package.plan, head.package.plan, base.package.classes, head.package.classes),
-        notes=_notes(before.spec, spec),
+        notes=notes,
     )
     report = evaluate(spec, head.trained, head.package, head.table, said, rival)
     return Judged(
@@ -110,37 +129,8 @@ def _judged(project: Project, before: Project, named: str, base: _Side, head: _S
         subject=described_tree(project.folder),
         report=report,
         gates=judge_candidate(spec.every_gate, report),
-        changes=Changes(
-            data=data_changes(base.raw.snapshots, head.raw.snapshots),
-            code=_changed_files(root, named.removeprefix("commit "), project.folder),
-            parameters=key_changes(before.attributes, project.attributes),
-        ),
+        changes=changes,
     )
-
-
-def _commit(root: Path, ref: str) -> str:
-    done = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
-    if done.returncode != 0:
-        raise NotFound(
-            f"there is no commit '{ref}' in {root}",
-            remedy="name a commit, branch or tag; in CI, fetch the whole history (fetch-depth: 0)",
-        )
-    return done.stdout.strip()
-
-
-@contextmanager
-def _worktree(root: Path, commit: str, folder: Path) -> Iterator[Path]:
-    done = _git(root, "worktree", "add", "--detach", "--quiet", str(folder), commit)
-    if done.returncode != 0:
-        raise Refused(f"Git cannot check {commit[:12]} out: {done.stderr.strip()}", remedy="repair the repository")
-    try:
-        yield folder
-    finally:
-        _git(root, "worktree", "remove", "--force", str(folder))
-
-
-def _git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
 
 
 def _project_at(project: Project, folder: Path, ref: str) -> Project:
@@ -168,20 +158,23 @@ def _with_its_data(then: ModelSpec, now: ModelSpec) -> ModelSpec:
     return replace(then, contract=_contract_of(then, now), **same)
 
 
-def _notes(then: ModelSpec, now: ModelSpec) -> tuple[str, ...]:
+def _notes(then: ModelSpec, now: ModelSpec, roots: CodeRoots) -> tuple[str, ...]:
     other = [name for name in ("source", "partitions", "split", "seed") if getattr(then, name) != getattr(now, name)]
-    return (f"the other commit's {', '.join(other)} differ; both were trained with those of now",) if other else ()
+    said = [f"the other commit's {', '.join(other)} differ; both were trained with those of now"] if other else []
+    if roots.outside:
+        said.append(f"{now.source.python} is installed from outside of the repository: both were trained with it")
+    return tuple(said)
+
+
+def _of_now(roots: CodeRoots, root: Path) -> tuple[str, ...]:
+    """Returns the folders that no module of the commit may be read from."""
+    return (str(root), *roots.packages_in(root).values()) if roots.folders or roots.packages or roots.copies else ()
 
 
 def _trained(
-    of: Project,
-    now: Project,
-    store: Path,
-    package: Path,
-    partitions: Sequence[str] | None,
-    code: tuple[Path, Path],
+    of: Project, now: Project, store: Path, package: Path, partitions: Sequence[str] | None, code: _Code
 ) -> _Side:
-    paths, packages = _whose_code(of.spec, *code)
+    python = of.spec.source.python is not None
     order = TrialOrder(
         attributes=SPEC.dump_python(of.spec, mode="json"),
         place=str(of.folder),
@@ -189,8 +182,11 @@ def _trained(
         store=str(store),
         package=str(package),
         partitions=None if partitions is None else tuple(partitions),
-        paths=paths,
-        packages=packages,
+        paths=code.roots.paths_in(code.checkout),
+        packages=code.roots.packages_in(code.checkout),
+        code=str(code.checkout) if python else "",
+        foreign=(*code.others, *code.roots.copies),
+        kept=code.roots.kept,
     )
     found = ordered(order, pinned(environment(now.folder), os.environ))
     return _Side(
@@ -198,26 +194,8 @@ def _trained(
         trained=found.trained,
         package=load_package(package, found.trained.manifest),
         table=read_features(SnapshotStore(str(store)).read(found.trained.features.snapshot)),
+        modules=found.modules,
     )
-
-
-def _whose_code(spec: ModelSpec, root: Path, checkout: Path) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Returns where Python looks for modules, and the package that it takes from a checkout: that of the source.
-
-    Only a Python source is the model's own code; an estimator is scikit-learn's. The platform's own package is never
-    taken from another commit, though the examples in it are.
-    """
-    paths = tuple(path for path in sys.path if path and Path(path).resolve().is_relative_to(root.resolve()))
-    if spec.source.python is None or checkout == root:
-        return paths, {}
-    parts = spec.source.python.partition(":")[0].split(".")[:-1]
-    for length in range(1, len(parts) + 1):
-        name = ".".join(parts[:length])
-        found = None if name == _PLATFORM else find_spec(name)
-        for place in (found.submodule_search_locations or ()) if found else ():
-            if Path(place).resolve().is_relative_to(root.resolve()):
-                return paths, {name: str(checkout / Path(place).resolve().relative_to(root.resolve()))}
-    return paths, {}
 
 
 def require_the_same_rows(model: str, named: str, one: FeatureRows, other: FeatureRows) -> None:
@@ -232,13 +210,3 @@ def require_the_same_rows(model: str, named: str, one: FeatureRows, other: Featu
             f"{model}: the source of {named} gives other rows than that of now, so the two cannot be compared in pairs",
             remedy="compare them by `release gate` on each commit, without --from",
         )
-
-
-def _changed_files(root: Path, commit: str, folder: Path) -> tuple[str, ...]:
-    words = {"A": "new", "D": "gone", "M": "changed"}
-    lines = _git(root, "diff", "--name-status", "--no-renames", commit, "--", str(folder)).stdout.splitlines()
-    lines += [
-        f"A\t{name}"
-        for name in _git(root, "ls-files", "--others", "--exclude-standard", "--", str(folder)).stdout.splitlines()
-    ]
-    return tuple(f"{name} is {words.get(status, 'changed')}" for status, _, name in (x.partition("\t") for x in lines))

@@ -7,16 +7,16 @@ from typing import Any
 
 import yaml
 
-from release_platform.domain.gates import GateResult
+from release_platform.domain.gates import GateResult, Verdict
 from release_platform.domain.identity import digest_of
-from release_platform.domain.judged import Judged
+from release_platform.domain.judged import NOT_COMPARED, Judged
 from release_platform.domain.metrics import METRICS
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
 
 def sarif(judged: Judged, file: Path, root: Path) -> str:
-    """Returns the SARIF of a judgement.
+    """Returns the SARIF of a judgement; a gate that only had nothing to compare with is no finding.
 
     Args:
         judged: The judgement.
@@ -25,7 +25,7 @@ def sarif(judged: Judged, file: Path, root: Path) -> str:
     """
     lines = gate_lines(file.read_text(encoding="utf-8"), judged.model)
     address = file.resolve().relative_to(root.resolve()).as_posix() if _is_within(file, root) else file.name
-    open_gates = [gate for gate in judged.gates if not gate.passed]
+    open_gates = [gate for gate in judged.gates if not gate.passed and not _is_not_compared(gate)]
     driver = {
         "name": "release gate",
         "version": installed("model-release-platform"),
@@ -41,6 +41,10 @@ def sarif(judged: Judged, file: Path, root: Path) -> str:
         "columnKind": "utf16CodeUnits",
     }
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1)
+
+
+def _is_not_compared(gate: GateResult) -> bool:
+    return not gate.blocking and gate.verdict is Verdict.INCONCLUSIVE and gate.reason.startswith(NOT_COMPARED)
 
 
 def gate_lines(text: str, model: str) -> dict[str, int]:

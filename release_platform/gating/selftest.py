@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import version as installed
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zlib import crc32
@@ -13,11 +14,13 @@ from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.domain.errors import DataError, IntegrityError, TrainingError
 from release_platform.domain.evidence import EvaluationReport
 from release_platform.domain.gates import judge_all
+from release_platform.domain.identity import digest_of
 from release_platform.domain.metrics import PRIMARY
 from release_platform.domain.records import FeatureTable, RawData
 from release_platform.domain.selftest import TRAINING, Selftest, Twin, TwinResult
 from release_platform.domain.spec import ModelSpec, TrainingSpec
 from release_platform.pipeline.assessment import answers, evaluate
+from release_platform.pipeline.environment import folder_digest, module_digest
 from release_platform.pipeline.features import featurize, read_features, split_times, training_age_days
 from release_platform.pipeline.ingest import read_raw
 from release_platform.pipeline.trial import Trial, read_raw_data, train
@@ -32,8 +35,20 @@ _PROVEN = (
 
 
 def binding_of(project: Project) -> str:
-    """Returns the digest of what a selftest proves; when it changes, the proof is void."""
-    return project.digest_of_parts(*_PROVEN)
+    """Returns the digest of what a selftest proves; when it changes, the proof is void.
+
+    It is of the keys of the YAML that make and judge a model, the model's own Python files, the module of its source
+    wherever that is, and the platform's version.
+    """
+    reference = project.spec.source.python
+    return digest_of(
+        [
+            project.digest_of_parts(*_PROVEN),
+            folder_digest(project.folder),
+            None if reference is None else [reference, module_digest(reference.partition(":")[0])],
+            installed("model-release-platform"),
+        ]
+    )
 
 
 def run_selftest(project: Project, rows: int = ROWS) -> Selftest:

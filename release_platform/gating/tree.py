@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.snapshot_store import SnapshotStore
-from release_platform.domain.judged import Judged, judge_candidate
+from release_platform.domain.judged import NOT_COMPARED, Judged, judge_candidate
 from release_platform.domain.spec import TrainingSpec
 from release_platform.gating.changes import NO_CHANGES_KNOWN, changes_since
 from release_platform.pipeline.assessment import Production, answers, compared_by_gates, evaluate, production_rival
@@ -17,8 +17,8 @@ from release_platform.project import Project
 from release_platform.services import Services
 
 UNKNOWN = (
-    "not compared: no release store is known here; set RELEASE_STORE_URL and RELEASE_MLFLOW_TRACKING_URI, or compare "
-    "with a commit by --from"
+    f"{NOT_COMPARED}: no release store is known here; set RELEASE_STORE_URL and RELEASE_MLFLOW_TRACKING_URI, or "
+    "compare with a commit by --from"
 )
 
 

@@ -1,6 +1,5 @@
 """Writes the workflow of a CI server that judges a repository's models."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,11 @@ if TYPE_CHECKING:
 
 _LOCKS = ("requirements/platform.txt", "requirements.txt")
 _PLATFORM = "model-release-platform"
+_LOCK_REMEDY = (
+    f"write requirements.in with the line `{_PLATFORM}[platform] @ ADDRESS`, the address of its wheel, or "
+    f"`{_PLATFORM}[platform]=={installed(_PLATFORM)}` where your index has it; then "
+    "`uv pip compile --generate-hashes requirements.in -o requirements.txt`, and commit both"
+)
 _JUDGE = (
     "mkdir -p gates",
     "# A model that the base commit does not have is judged alone.",
@@ -32,6 +36,9 @@ class Server(StrEnum):
     GITHUB = "github"
     GITLAB = "gitlab"
 
+
+_MORE = {Server.GITHUB: "", Server.GITLAB: " --metrics gates/metrics.txt"}
+"""What only one of them shows."""
 
 PLACES = {Server.GITHUB: Path(".github/workflows/release-gates.yml"), Server.GITLAB: Path(".gitlab-ci.yml")}
 """Where each server looks for it."""
@@ -56,11 +63,15 @@ def workflow(server: Server, root: Path, models: Sequence[JudgedModel], *, model
         branch: The branch that is judged after each push.
 
     Raises:
-        Refused: There is no model.
+        Refused: There is no model, or nothing to install from.
     """
     if not models:
         raise Refused("this repository has no model", remedy="write one with `release new`, then try again")
     lock = next((name for name in _LOCKS if (root / name).exists()), None)
+    if lock is None:
+        raise Refused(
+            f"this repository has neither of {', '.join(_LOCKS)}: nothing says what CI installs", remedy=_LOCK_REMEDY
+        )
     return (
         _templates()
         .get_template(f"{server}.yml.j2")
@@ -71,14 +82,12 @@ def workflow(server: Server, root: Path, models: Sequence[JudgedModel], *, model
             python=f"{sys.version_info.major}.{sys.version_info.minor}",
             cached=lock,
             install=_install(root, lock),
-            judge=_JUDGE,
+            judge=[*_JUDGE[:-1], _JUDGE[-1] + _MORE[server]],
         )
     )
 
 
-def _install(root: Path, lock: str | None) -> list[str]:
-    if lock is None:
-        return [f"python -m pip install {shlex.quote(f'{_PLATFORM}[platform]=={installed(_PLATFORM)}')}"]
+def _install(root: Path, lock: str) -> list[str]:
     hashed = " --require-hashes" if "--hash=" in (root / lock).read_text(encoding="utf-8") else ""
     lines = [f"python -m pip install{hashed} -r {lock}"]
     if (root / "pyproject.toml").exists():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from release_platform.domain.identity import PREFIX, digest_of, digest_of_bytes
@@ -74,6 +75,28 @@ def folder_digest(folder: Path) -> str:
     for path in sorted(folder.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return PREFIX + digest.hexdigest()
+
+
+def module_digest(module: str) -> str | None:
+    """Returns the digest of a module's file, which is found without importing it; None where it has none."""
+    file = module_file(module)
+    return None if file is None else digest_of_bytes(file.read_bytes())
+
+
+def module_file(module: str) -> Path | None:
+    """Returns the file of a module without importing it or its parents; None where it has none."""
+    top, *inner = module.split(".")
+    found = find_spec(top)
+    if found is None:
+        return None
+    if not inner:
+        return Path(found.origin).resolve() if found.has_location and found.origin else None
+    for place in found.submodule_search_locations or ():
+        stem = Path(place, *inner)
+        for file in (stem / "__init__.py", stem.with_name(f"{stem.name}.py")):
+            if file.is_file():
+                return file.resolve()
+    return None
 
 
 def git_state(folder: Path) -> dict[str, str]:

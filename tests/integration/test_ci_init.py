@@ -98,6 +98,9 @@ def test_the_shell_lines_of_gitlab_judge_a_model_that_is_new_alone(repository: P
     done = shell(repository, "\n".join(job["script"]), **variables, **given)
     assert done.returncode == 0, done.stderr
     assert "compared with nothing" in done.stdout
+    metrics = (repository / job["artifacts"]["reports"]["metrics"]).read_text()
+    assert 'release_gate_passed{model="sales",gate="explains"} 1' in metrics
+    assert job["artifacts"]["expose_as"]
     assert JUnitXml.fromstring((repository / job["artifacts"]["reports"]["junit"]).read_bytes()).failures == 0
 
 
@@ -142,6 +145,7 @@ def test_a_file_that_is_there_is_kept(repository: Path, warm: Command) -> None:
 
 @pytest.mark.parametrize("server", Server)
 def test_odd_names_stay_what_they_are(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").touch()
     model = JudgedModel(name="churn", folder="models: all/it's #1")
     text = workflow(server, tmp_path, [model], models_folder="models: all", branch="release/1.0: x")
     (tmp_path / "file.yml").write_text(text)
@@ -154,8 +158,9 @@ def test_it_installs_what_the_repository_locks(tmp_path: Path) -> None:
         model = JudgedModel(name="churn", folder="models/churn")
         return workflow(Server.GITHUB, tmp_path, [model], models_folder="models", branch="main")
 
-    assert "'model-release-platform[platform]==" in lines()
-    assert "cache: pip" not in lines()
+    with pytest.raises(Refused, match="nothing says what CI installs") as refused:
+        lines()
+    assert "uv pip compile --generate-hashes requirements.in -o requirements.txt" in refused.value.remedy
     (tmp_path / "requirements.txt").write_text("numpy==2 --hash=sha256:00\n")
     (tmp_path / "pyproject.toml").touch()
     assert "python -m pip install --require-hashes -r requirements.txt\n" in lines()

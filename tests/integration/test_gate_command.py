@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from junitparser import JUnitXml
 
 from release_platform.adapters.mlflow_client import mlflow_client
 from release_platform.definitions import EXAMPLES
+from release_platform.defs.promotion import production_materialization
 from release_platform.domain.errors import IntegrityError
 from release_platform.gating.tree import judge_tree
 from release_platform.gating.version import judge_version
+from release_platform.model_card import keep_cards
 from tests.integration.homes import Command, Home, changed, example, open_home, project_folder, warm_release, with_gate
 
 MODEL = example("diabetes")
@@ -56,7 +59,7 @@ class TestAlone:
         assert JUnitXml.fromstring(files["gates.xml"].read_bytes()).failures == 0
         assert "compared with nothing" in files["summary.md"].read_text()
         (run,) = json.loads(files["gates.sarif"].read_text())["runs"]
-        assert [result["ruleId"] for result in run["results"]] == ["no_worse"]
+        assert run["results"] == []  # what was compared with nothing is no finding
 
     def test_a_gate_that_does_not_pass_is_exit_code_4_in_every_file(self, warm: Command, tmp_path: Path) -> None:
         place = model_of_a_team(tmp_path / "models", minimum=0.99)
@@ -168,6 +171,24 @@ class TestCard:
         assert done.exit_code == 0, done.err
         assert "Stands: production" in done.out
         assert "| promoted | ada | first |" in done.out
+
+    def test_a_move_writes_it_anew_in_mlflow_and_on_the_asset(self, home: Home) -> None:
+        (folder,) = (home.folder / "artifacts").rglob("card")
+        row = home.services.store.ledger(NAME)[-1]
+        shown = production_materialization(row, home.services, None, [], MODEL).metadata["model_card"].value
+        written = (folder / "card.md").read_text()
+        assert shown == written
+        assert "Stands: production" in written
+        assert "| promoted | ada | first |" in written
+        assert keep_cards(home.services, MODEL, row) == written
+
+    def test_it_waits_for_a_registry_that_does_not_show_the_move_yet(self, home: Home) -> None:
+        ahead = replace(home.services.store.ledger(NAME)[-1], epoch=99)
+        assert keep_cards(home.services, MODEL, ahead).startswith("not kept yet: the registry does not show this move")
+
+    def test_what_cannot_be_written_fails_no_move(self, home: Home) -> None:
+        row = replace(home.services.store.ledger(NAME)[-1], version="9")
+        assert keep_cards(home.services, MODEL, row).startswith("could not be kept: ")
 
     def test_each_form_goes_to_its_file(self, warm: Command, home: Home, tmp_path: Path) -> None:
         options = ["--html", "c.html", "--markdown", "c.md", "--bom", "b.json"]

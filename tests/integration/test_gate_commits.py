@@ -1,12 +1,13 @@
 """`release gate --from`: two commits of a team's model, trained in clean processes on the same rows."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.homes import Command, warm_release
+from tests.integration.homes import ROOT, Command, Done, release_in, warm_release
 
 SOURCE = """
 import numpy as np
@@ -106,3 +107,52 @@ def test_what_cannot_be_compared_is_refused_with_its_reason(warm: Command, repos
     assert "there is no commit 'nowhere'" in said("nowhere")[1]
     assert "there is no model sales at empty" in said("empty")[1]
     assert "predicted x then" in said("other-target")[1]
+
+
+def installed(repository: Path, site: Path) -> None:
+    """Copies the team's packages out of the repository, as `pip install .` does."""
+    names = [path.relative_to(repository / "src") for path in sorted((repository / "src").rglob("*.py"))]
+    for name in names:
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_bytes((repository / "src" / name).read_bytes())
+    info = site / "acme-1.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text("Name: acme\nVersion: 1\n")
+    (info / "RECORD").write_text("".join(f"{name},,\n" for name in names))
+    (info / "direct_url.json").write_text(json.dumps({"url": repository.as_uri(), "dir_info": {}}))
+
+
+def test_code_that_is_installed_outside_of_the_checkout_is_that_of_its_side(repository: Path, tmp_path: Path) -> None:
+    packages, model = repository / "src", repository / "models" / "sales"
+    for folder in (packages / "acme", packages / "shared", model):
+        folder.mkdir(parents=True)
+    (packages / "shared" / "noise.py").write_text("SCALE = 0.1\n")
+    source = SOURCE.format(x="x + SCALE * noise[::-1]")
+    (packages / "acme" / "source.py").write_text(f"from shared.noise import SCALE\n{source}")
+    defs = DEFS.format(alpha=1.0, target="y", feature="x")
+    (model / "defs.yaml").write_text(defs.replace("team_models.sales.source", "acme.source"))
+    commit(repository, "good")
+    (packages / "shared" / "noise.py").write_text("SCALE = 3.0\n")
+    site = tmp_path / "site"
+    installed(repository, site)
+
+    def gate() -> Done:
+        paths = {"RELEASE_MODELS": "models", "PYTHONPATH": f"{ROOT}:{site}"}
+        return release_in(tmp_path / "home", "gate", "sales", "--from", "good", "--json", cwd=repository, **paths)
+
+    done = gate()
+    assert done.exit_code == 4, done.err
+    compared = done.json["report"]["baseline"]["comparisons"]["r2"]
+    assert compared["production"] > 0.8
+    assert compared["candidate"] < 0.5
+    assert done.json["changes"]["code"] == ["src/shared/noise.py is changed"]
+
+    (packages / "acme" / "source.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(packages)!r})\nfrom shared.noise import SCALE\n{source}"
+    )
+    commit(repository, "by-path")
+    git(repository, "tag", "--force", "good")
+    installed(repository, site)
+    refused = gate()
+    assert refused.exit_code == 5
+    assert "the module shared.noise was read from" in refused.err

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from jsonschema.validators import validator_for
 from junitparser import JUnitXml
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from release_platform.definitions import EXAMPLES
 from release_platform.domain.errors import DataError
@@ -19,6 +20,7 @@ from release_platform.domain.judged import Changes, Judged, judge_candidate, key
 from release_platform.domain.spec import Against, GateSpec
 from release_platform.gating.commits import require_the_same_rows
 from release_platform.gating.junit import junit, junit_error
+from release_platform.gating.open_metrics import open_metrics
 from release_platform.gating.pull_request import MAXIMUM_BYTES, pull_request, pull_request_error
 from release_platform.gating.sarif import gate_lines, sarif
 from release_platform.pipeline.features import FeatureRows
@@ -197,3 +199,25 @@ class TestRows:
         ):
             with pytest.raises(DataError, match="the source of commit a gives other rows than that of now"):
                 require_the_same_rows("m", "commit a", other, self.table())
+
+
+class TestOpenMetrics:
+    def test_metrics_and_gates_are_read_back_as_they_are(self) -> None:
+        families = {f.name: f for f in text_string_to_metric_families(open_metrics(judged()))}
+        metrics = {sample.labels["metric"]: sample.value for sample in families["release_metric"].samples}
+        assert metrics["roc_auc"] == REPORT.quality["roc_auc"].value
+        gates = {sample.labels["gate"]: sample.value for sample in families["release_gate_passed"].samples}
+        assert gates["auc"] == 0
+        assert gates["size"] == 1
+
+
+def test_what_was_compared_with_nothing_is_no_finding_of_sarif(tmp_path: Path) -> None:
+    (tmp_path / "defs.yaml").write_text("attributes: {name: credit_risk}\n")
+
+    def found(unknown: str) -> list[str]:
+        (run,) = json.loads(sarif(judged(unknown=unknown), tmp_path / "defs.yaml", tmp_path))["runs"]
+        return [result["ruleId"] for result in run["results"]]
+
+    assert "no_worse" not in found("not compared: no release store is known here")
+    assert "auc" in found("not compared: no release store is known here")
+    assert "no_worse" in found("the release store does not answer")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from release_platform.definitions import EXAMPLES
 from release_platform.defs.selftest import proof_of, selftest_evaluation
 from release_platform.domain.selftest import Selftest, Twin, TwinResult
-from release_platform.domain.spec import PolicySpec
+from release_platform.domain.spec import PolicySpec, SourceSpec
 from release_platform.gating.selftest import binding_of
 from release_platform.project import Project, parse_spec, read_documents
 
@@ -64,7 +65,28 @@ def test_another_gate_or_another_model_makes_it_void(instance: dg.DagsterInstanc
     for other in (changed(gates=(looser, *MODEL.spec.gates[1:])), changed(seed=1)):
         proof, problem = proof_of(instance, other)
         assert proof is None
-        assert "before the defs.yaml was changed" in problem
+        assert "before the defs.yaml, the code of the source or the platform was changed" in problem
+
+
+def test_another_source_module_makes_it_void_wherever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = tmp_path / "diabetes_rows.py"
+    module.write_text("def load(): ...\n")
+    of_python = changed(source=SourceSpec(python="diabetes_rows:load"))
+    proven = replace(selftest(), binding=binding_of(of_python))
+    instance.report_runless_asset_event(selftest_evaluation(of_python, proven))
+    assert proof_of(instance, of_python) == (proven.gate, "")
+    module.write_text("def load(): return None\n")
+    assert proof_of(instance, of_python)[0] is None
+
+
+def test_a_python_file_of_the_model_makes_it_void(tmp_path: Path) -> None:
+    model = replace(MODEL, folder=tmp_path)
+    before = binding_of(model)
+    (tmp_path / "features.py").write_text("SCALE = 2\n")
+    assert binding_of(model) != before
 
 
 def test_what_does_not_make_the_model_leaves_it_standing(instance: dg.DagsterInstance) -> None:
