@@ -86,6 +86,15 @@ def find_watched(spec: RollbackSpec, head: Head, rows: Sequence[LedgerRow], at: 
     return Watched(row=last, before=head.previous[-1], since=ceil(promoted.timestamp() / 60))
 
 
+def find_taken_back(rows: Sequence[LedgerRow]) -> str | None:
+    """Returns the version that the policy took back, while nobody moved Production since; None for none."""
+    moves = [row for row in rows if moves_production(row) and find_drill(row) is None]
+    if not moves or moves[-1].actor != POLICY:
+        return None
+    taken: str | None = moves[-1].before["production"]
+    return taken
+
+
 def judge_verified(
     spec: RollbackSpec, watched: Watched, verified: Sequence[Verified], at: datetime
 ) -> Taken | tuple[str, ...]:

@@ -11,7 +11,15 @@ import pytest
 from release_platform.domain.drill import Half, drill_move_id
 from release_platform.domain.ledger import LedgerRow, fold, genesis, sealed
 from release_platform.domain.lifecycle import Head, Move, advance
-from release_platform.domain.rollback import POLICY, Taken, Watched, find_watched, judge_verified, judge_watched
+from release_platform.domain.rollback import (
+    POLICY,
+    Taken,
+    Watched,
+    find_taken_back,
+    find_watched,
+    judge_verified,
+    judge_watched,
+)
 from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric
 from release_platform.domain.verified import COUNTS_S, Found, Verified, is_due
@@ -90,6 +98,21 @@ def test_it_holds_off_after_its_own_rollback_so_that_it_cannot_flap(after_s: flo
     assert isinstance(found, Watched) is acts
     by_person = (*PROMOTED, (Move.ROLLED_BACK, "1", "grace"), (Move.PROMOTED, "3"))
     assert isinstance(watched(*by_person, after_s=after_s, spec=replace(SPEC, hold_off_s=100)), Watched)
+
+
+@pytest.mark.parametrize(
+    ("moves", "taken"),
+    [
+        ((), None),
+        (PROMOTED, None),
+        ((*PROMOTED, (Move.ROLLED_BACK, "1", "grace")), None),
+        ((*PROMOTED, (Move.ROLLED_BACK, "1", POLICY)), "2"),
+        ((*PROMOTED, (Move.ROLLED_BACK, "1", POLICY), (Move.STAGED, "3")), "2"),
+        ((*PROMOTED, (Move.ROLLED_BACK, "1", POLICY), (Move.PROMOTED, "3")), None),
+    ],
+)
+def test_what_the_policy_took_back_is_known_until_somebody_moves_on(moves: Any, taken: str | None) -> None:
+    assert find_taken_back(ledger(*moves)) == taken
 
 
 def window(version: str, minute: int, requests: int = 100, errors: int = 0, route: Route = Route.STABLE) -> Window:
