@@ -89,7 +89,7 @@ def _known() -> Known:
     rng = np.random.default_rng(2)
     frame = _rows(rng, TRAINING_ROWS, _FIRST)
     features = {name: frame[name].to_numpy(dtype=object if name.startswith("c") else np.float64) for name in _names()}
-    outputs = {"label": frame["prediction"].to_numpy(dtype=object), "score": frame["probability"].to_numpy()}
+    outputs = {"prediction": frame["prediction"].to_numpy(dtype=object), "score": frame["probability"].to_numpy()}
     columns, said = ({name: summarised(one) for name, one in part.items()} for part in (features, outputs))
     windows = windows_of(None, TRAINING_ROWS)
     history = [{name: one[rows] for name, one in features.items()} for rows in windows]

@@ -174,8 +174,13 @@ class MlflowTracking:
             found = client.search_runs(ids, wanted, run_view_type=ViewType.ALL, max_results=1) if ids else []
             if not found:
                 return None
-            run_id, path = str(found[0].info.run_id), f"{REPORT_FOLDER}/report.json"
-            if all(file.path != path for file in client.list_artifacts(run_id, REPORT_FOLDER)):
+        return self.find_file(str(found[0].info.run_id), f"{REPORT_FOLDER}/report.json")
+
+    def find_file(self, run_id: str, path: str) -> bytes | None:
+        """Returns an artefact of a run, or None; `path` has a folder."""
+        with mlflow_errors(self._uri):
+            client = mlflow_client(self._uri)
+            if all(file.path != path for file in client.list_artifacts(run_id, path.rpartition("/")[0])):
                 return None
             with TemporaryDirectory() as folder:
                 return Path(client.download_artifacts(run_id, path, folder)).read_bytes()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from release_platform.adapters.model_package import ModelPackage, load_package
+from release_platform.adapters.model_package import ModelPackage
 from release_platform.adapters.recordings import LABEL, PREDICTION_ID
 from release_platform.defs.naming import asset_key, numbers, shared
 from release_platform.defs.promotion import NamedFailures
@@ -28,14 +27,14 @@ from release_platform.domain.drift import WindowDrift
 from release_platform.domain.errors import NotFound
 from release_platform.domain.json_form import exactly
 from release_platform.domain.multivariate import ClassifierTest
+from release_platform.domain.real_quality import QUALITY_MARGIN, RealQuality
 from release_platform.pipeline.drift import DriftReport, run
 from release_platform.pipeline.drift_days import drift_days
-from release_platform.pipeline.drift_reference import Known, build_reference
+from release_platform.pipeline.drift_reference import Known
 from release_platform.pipeline.drift_report import markdown, render_drift
-from release_platform.pipeline.recorded_data import read_recorded
-from release_platform.pipeline.reproduction import recorded_spec
 from release_platform.pipeline.tracking import Labelled, TrackedRows
 from release_platform.project import Project
+from release_platform.references import load_known
 from release_platform.services import Services
 
 STAGE = "drift_report"
@@ -63,35 +62,35 @@ class DriftForm(dg.Config):
 
 @dataclass(frozen=True, kw_only=True)
 class MonitoredVersion:
-    """The version in Production, loaded, with its reference."""
+    """The version in Production, loaded, with its reference, and why that was made anew, if it was."""
 
     version: str
     package: ModelPackage
     known: Known
     positive: object | None
+    made_anew: str = ""
 
 
 def load_version(services: Services, project: Project) -> MonitoredVersion:
-    """Returns the version of a model that is in Production; its reference is made from its recorded training data.
+    """Returns the version of a model that is in Production, with the reference that is kept with it.
 
     Raises:
         NotFound: Nothing is in Production.
-        IntegrityError: The version or its data is not what was registered.
+        IntegrityError: The version, its reference or its data is not what was registered.
         Unavailable: An outside system does not answer.
     """
     model = project.spec.name
     version = services.store.head(model).production
     if version is None:
         raise NotFound(f"{model}: nothing is in Production", remedy=f"promote a version: `release promote {model}`")
-    registration = services.store.get_registration(model, version)
-    uris = services.tracking.snapshots_of(registration.mlflow_run_id)
-    raw = read_recorded(services.snapshots, uris, registration.fingerprint)
-    with TemporaryDirectory() as folder:
-        record = services.releases.fetch_registered(registration, Path(folder))
-        package = load_package(Path(folder), record.manifest)
-        spec = recorded_spec(Path(folder) / "release.json")
-    known = build_reference(spec, package, raw, version=version)
-    return MonitoredVersion(version=version, package=package, known=known, positive=spec.target.positive_label)
+    found = load_known(services, services.store.get_registration(model, version))
+    return MonitoredVersion(
+        version=version,
+        package=found.package,
+        known=found.known,
+        positive=found.spec.target.positive_label,
+        made_anew=found.made_anew,
+    )
 
 
 def read_recordings(services: Services, version: MonitoredVersion, *, since: datetime, until: datetime) -> pd.DataFrame:
@@ -168,7 +167,8 @@ def build_drift_report(project: Project) -> dg.AssetsDefinition:
             budget = project.spec.drift.promise(budget=config.false_alarms_per_month, smallest=config.smallest)
             version = load_version(services, project)
             states = _states(context.instance, name)
-            report, state = monitor(services, version, budget, states, now=now, chosen=chosen)
+            margin = project.spec.drift.quality_margin
+            report, state = monitor(services, version, budget, states, now=now, chosen=chosen, margin=margin)
             page = _write(services, report)
             run_url = f"{services.settings.dagster_url}/runs/{context.run.run_id}"
             asked = project.spec.drift.on_alarm
@@ -178,7 +178,8 @@ def build_drift_report(project: Project) -> dg.AssetsDefinition:
         if chosen is None:
             for found in dated(context.asset_key, of_days):
                 context.log_event(found)
-            return dg.MaterializeResult(metadata=_metadata(report, state, page), check_results=[_checked(report)])
+            metadata = {**_metadata(report, state, page), "reference": version.made_anew or "kept with the version"}
+            return dg.MaterializeResult(metadata=metadata, check_results=[_checked(report)])
         for wanted in chosen:
             context.add_asset_metadata(of_days.get(wanted, _NO_ROWS), context.asset_key, wanted.isoformat())
         return dg.MaterializeResult(check_results=[_checked(report)])
@@ -231,6 +232,7 @@ def monitor(
     *,
     now: datetime,
     chosen: Sequence[date] | None = None,
+    margin: float = QUALITY_MARGIN,
 ) -> tuple[DriftReport, dict[str, Any]]:
     """Returns what finished days show, and what the next report goes on from.
 
@@ -241,6 +243,7 @@ def monitor(
         states: What reports left, the newest first. Those of another version or promise count for nothing.
         now: The time; its day is not finished.
         chosen: The days, in order; None: those after the last that was reported.
+        margin: By which share of the rows answers may be wrong more often than on held-out rows.
 
     Raises:
         Unavailable: The storage does not answer.
@@ -263,6 +266,7 @@ def monitor(
         source=f"the recorded requests of {model}",
         detector=detector,
         labelled=read_labelled(services, version, since=now.date() - timedelta(days=MOST_DAYS), until=now.date()),
+        quality_margin=margin,
     )
     return report, _state(report, report.detector, max(days, default=last))
 
@@ -297,6 +301,7 @@ def _continued(
         of
         for of in known
         if (of["version"], of["budget"], of["smallest"]) == (version, budget.per_month, budget.smallest)
+        and of["detector"].get("evidence", {}).keys() == set(names)
         and (before is None or of["last_day"] < before.isoformat())
     ]
     if not mine:
@@ -324,7 +329,7 @@ def _write(services: Services, report: DriftReport) -> Path:
 def _checked(report: DriftReport) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=CHECK,
-        passed=bool(report.n_rows) and not report.alarms,
+        passed=report.is_fine,
         severity=dg.AssetCheckSeverity.WARN,
         description=report.said,
         metadata={"rows": report.n_rows, "days": len(report.windows), "alarms": len(report.alarms)},
@@ -372,8 +377,22 @@ def _metadata(report: DriftReport, state: dict[str, Any], page: Path) -> dict[st
         "report": dg.MetadataValue.path(str(page)),
         STATE: dg.MetadataValue.json(state),
         **_tracked(report.labelled),
+        **_real(report.real),
         **numbers(psi | quality | _together(report.together)),
     }
+
+
+def _real(found: RealQuality | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    least, most = found.fell_by
+    measures: dict[str, float | None] = {
+        "accuracy_with_labels": found.accuracy,
+        "accuracy_of_held_out": found.before,
+        "accuracy_fell_by_at_least": least,
+        "accuracy_fell_by_at_most": most,
+    }
+    return {"accuracy": found.said, **numbers(measures)}
 
 
 def _together(found: ClassifierTest | None) -> dict[str, float | None]:

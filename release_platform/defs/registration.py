@@ -26,6 +26,7 @@ from release_platform.model_card import CARD_FOLDER, gather_card, write_card
 from release_platform.pipeline.card import card_markdown
 from release_platform.pipeline.markdown import cell
 from release_platform.project import Project
+from release_platform.references import FACT, keep_reference
 from release_platform.services import Services
 
 CODE = (
@@ -209,11 +210,26 @@ def register_version(
         registered_at=record.created_at,
     )
     try:
-        return services.releases.record(record, registration, _vouched(evaluated, results))
+        facts = {**_vouched(evaluated, results), **_reference_fact(services, registration)}
+        return services.releases.record(record, registration, facts)
     except ReleaseError:
         if not _may_be_recorded(services, record):
             services.registry.discard(model, record.version)  # nothing is left half-registered
         raise
+
+
+def _reference_fact(services: Services, registration: Registration) -> dict[str, str]:
+    """Keeps the drift reference of a version that is not recorded yet, and returns its digest, to be signed.
+
+    A version is no worse where that cannot be done: drift makes its reference anew then, and says so.
+    """
+    if services.store.find_registration(registration.model, registration.version) is not None:
+        return {}  # what was signed first stays
+    try:
+        return {FACT: keep_reference(services, registration)}
+    except ReleaseError as error:
+        dg.get_dagster_logger().warning("the drift reference could not be kept: %s", error.problem)
+        return {}
 
 
 def _may_be_recorded(services: Services, record: VersionRecord) -> bool:

@@ -23,8 +23,8 @@ from release_platform.pipeline.features import plan_column
 from release_platform.pipeline.profile import typed
 
 AT, PREDICTION, PROBABILITY = "at", "prediction", "probability"
-LABEL, VALUE, SCORE = "label", "value", "score"
-"""How the outputs are called: the label that is answered, a regression's value, and the probability."""
+SCORE = "score"
+"""How the probability is called among the outputs; what is answered, a label or a number, is the `prediction`."""
 _ASKED_AT_ONCE = 100_000
 
 Moments = npt.NDArray[np.datetime64]
@@ -36,7 +36,7 @@ class Recorded:
 
     Attributes:
         features: Each feature that could be computed, shape (n_rows,).
-        outputs: `label` or `value`, and `score`, where they are known.
+        outputs: `prediction`, and `score`, where they are known.
         at: When each row was answered, shape (n_rows,), UTC; None where nobody kept it.
         schema: What is wrong with the columns, in a sentence each.
         n_rows: How many there are.
@@ -93,7 +93,7 @@ def read_rows(frame: pd.DataFrame, package: ModelPackage, positive: object | Non
 def answers(
     package: ModelPackage, inputs: Mapping[str, Column], positive: object | None, *, n_rows: int
 ) -> dict[str, Column]:
-    """Returns what a version says of rows: `value`, or `label` and `score`."""
+    """Returns what a version says of rows: `prediction`, and of a classifier `score`."""
     parts = []
     for first in range(0, n_rows, _ASKED_AT_ONCE):
         rows = {name: values[first : first + _ASKED_AT_ONCE] for name, values in inputs.items()}
@@ -102,12 +102,12 @@ def answers(
 
 
 def outputs_of(package: ModelPackage, said: Any, positive: object | None) -> dict[str, Column]:
-    """Returns predictions as drift looks at them: `value`, or `label` and `score`."""
+    """Returns predictions as drift looks at them: numbers or labels, and of a classifier `score`."""
     if said.probabilities is None:
-        return {VALUE: np.asarray(said.values, dtype=np.float64)}
+        return {PREDICTION: np.asarray(said.values, dtype=np.float64)}
     place = None if positive is None else package.classes.index(positive)
     score = said.probabilities.max(axis=1) if place is None else said.probabilities[:, place]
-    return {LABEL: np.array([label_text(one) for one in said.values], dtype=object), SCORE: score}
+    return {PREDICTION: np.array([label_text(one) for one in said.values], dtype=object), SCORE: score}
 
 
 def _input(frame: pd.DataFrame, column: Input, source: str) -> tuple[Column, str]:
@@ -144,10 +144,10 @@ def _recorded(frame: pd.DataFrame) -> dict[str, Column]:
     if PREDICTION in frame:
         values = frame[PREDICTION]
         if pd.api.types.is_float_dtype(values):
-            found[VALUE] = values.to_numpy(dtype=np.float64, na_value=np.nan)
+            found[PREDICTION] = values.to_numpy(dtype=np.float64, na_value=np.nan)
         else:
             codes, known = pd.factorize(values, use_na_sentinel=True)
-            found[LABEL] = np.array([*(label_text(one) for one in known.tolist()), MISSING], dtype=object)[codes]
+            found[PREDICTION] = np.array([*(label_text(one) for one in known.tolist()), MISSING], dtype=object)[codes]
     if PROBABILITY in frame:
         found[SCORE] = frame[PROBABILITY].to_numpy(dtype=np.float64, na_value=np.nan)
     return found

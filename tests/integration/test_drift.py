@@ -20,9 +20,11 @@ from release_platform.defs.recordings import build_recordings_sensor
 from release_platform.defs.resources import Platform
 from release_platform.domain.api_keys import Scope
 from release_platform.domain.drift_spec import DriftSpec, OnAlarm
+from release_platform.domain.errors import IntegrityError
 from release_platform.domain.messages import MessageKind
 from release_platform.domain.messages import State as MessageState
 from release_platform.examples.breast_cancer.source import load
+from release_platform.references import keep_reference, load_known
 from release_platform.standing import status_of
 from tests.fakes.clock import FakeClock
 from tests.fakes.server import running, settings_for, until
@@ -243,6 +245,28 @@ def test_days_are_partitions_that_can_be_reported_again(home: Home) -> None:
     assert store.outbox.find(MessageState.WAITING) == told, "nothing is told again"
     _, check = materialize(home)
     assert "no rows" in str(check.description), "what comes next goes on from the last day, not from what was made last"
+
+
+def test_the_reference_is_kept_with_the_version_and_needs_no_training_data(home: Home) -> None:
+    services, data = home.services, Path(home.services.settings.snapshot_root)
+    registration = services.store.get_registration(NAME, "1")
+    (file,) = home.folder.glob("artifacts/**/drift/reference-*.parquet")
+    data.rename(data.with_name("gone"))
+    try:
+        kept = load_known(services, registration)
+    finally:
+        data.with_name("gone").rename(data)
+    assert kept.made_anew == ""
+    before = file.read_bytes()
+    file.write_bytes(before + b" ")
+    with pytest.raises(IntegrityError, match="its drift reference in MLflow is not the one that was registered"):
+        load_known(services, registration)
+    file.unlink()
+    made = load_known(services, registration)
+    assert "is gone from MLflow; it was made anew" in made.made_anew
+    assert made.known.reference == kept.known.reference
+    assert keep_reference(services, registration)
+    assert file.read_bytes() == before, "the same data gives the same bytes"
 
 
 def test_no_release_materializes_it(home: Home) -> None:
