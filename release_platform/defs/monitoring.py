@@ -46,6 +46,7 @@ MOST_DAYS = 31
 """Days that a run without partitions looks at, at most: the newest."""
 RECENT = 1000
 """Materializations in which the evidence of the days before is looked for."""
+_CAME = "came"
 _NO_ROWS: dict[str, Any] = {"dagster/row_count": 0}
 
 
@@ -115,21 +116,26 @@ def read_labelled(services: Services, version: MonitoredVersion, *, since: date,
         Unavailable: The storage does not answer.
     """
     model = version.package.model
-    of, labels = (model, version.version), services.labels
-    came = labels.read(*of, [day for day in labels.days(*of) if day >= since])
+    of = (model, version.version)
+    came = [
+        told.assign(**{_CAME: np.datetime64(day)})
+        for day, told in services.labels.each_day(*of, since=since, until=date.max)
+    ]
     nothing = Labelled(frame=pd.DataFrame(), labels=np.empty(0, dtype=object))
-    if came.empty:
+    if not came:
         return nothing
-    known = came.drop_duplicates(PREDICTION_ID).set_index(PREDICTION_ID)[LABEL]
-    parts = []
-    for day in services.recordings.days(*of):
-        rows = services.recordings.read(*of, [day]) if since <= day < until else pd.DataFrame()
-        if PREDICTION_ID in rows:
-            parts.append(rows[rows[PREDICTION_ID].isin(known.index)].drop_duplicates(PREDICTION_ID))
+    known = pd.concat(came, ignore_index=True).drop_duplicates(PREDICTION_ID).set_index(PREDICTION_ID)
+    parts = [
+        rows[rows[PREDICTION_ID].isin(known.index)].drop_duplicates(PREDICTION_ID)
+        for _, rows in services.recordings.each_day(*of, since=since, until=until)
+        if PREDICTION_ID in rows
+    ]
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if frame.empty:
         return nothing
-    return Labelled(frame=frame, labels=frame[PREDICTION_ID].map(known).to_numpy(dtype=object))
+    told = known.loc[frame[PREDICTION_ID]]
+    days = told[_CAME].to_numpy(dtype="datetime64[D]")
+    return Labelled(frame=frame, labels=told[LABEL].to_numpy(dtype=object), came=days)
 
 
 def build_drift_report(project: Project) -> dg.AssetsDefinition:

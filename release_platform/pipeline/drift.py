@@ -149,7 +149,7 @@ def run(
         return known.classifier.test(rows.columns, window=rows.begins.date().isoformat())
 
     after, windows = watch_all(reference, begun, _days(recorded, told, until=at), classify=classify)
-    columns = {**recorded.features, **recorded.outputs, **({} if told is None else told.on(None))}
+    columns = {**recorded.columns(), **({} if told is None else told.on(None))}
     there = {
         name: columns[name]
         for name, summary in reference.every.items()
@@ -195,8 +195,8 @@ def expected_quality(
     scores = np.asarray(recorded.outputs[SCORE], dtype=np.float64)
     scores = scores[np.isfinite(scores)]
     if is_binary:
-        return estimate_binary(scores, calibration.apply(scores))
-    return {Quality.ACCURACY: estimate_accuracy(calibration.apply(scores))}
+        return estimate_binary(scores, calibration)
+    return {Quality.ACCURACY: estimate_accuracy(scores, calibration)}
 
 
 def _window_json(window: WindowDrift) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def errors_of(outputs: Mapping[str, Column], labels: Column) -> Column:
     """
     said = outputs[PREDICTION]
     if said.dtype.kind == "O":
-        return (said != labels).astype(np.float64)
+        return np.asarray(said != labels, dtype=np.float64)
     return np.abs(np.asarray(said - labels, dtype=np.float64))
 
 

@@ -28,7 +28,7 @@ from release_platform.domain.metrics import Task
 from release_platform.domain.reference import LABEL, REAL_ERROR
 from release_platform.domain.spec import label_text
 from release_platform.pipeline.drift_reference import errors_of
-from release_platform.pipeline.drift_rows import PREDICTION, SCORE, Recorded, read_rows
+from release_platform.pipeline.drift_rows import MOST_ASKED, PREDICTION, SCORE, Recorded, read_rows
 
 Mask = npt.NDArray[np.bool_]
 Days = npt.NDArray[np.datetime64]
@@ -120,7 +120,8 @@ def tell(labelled: Labelled, package: ModelPackage, *, positive: object | None, 
     """
     if labelled.frame.empty:
         return None
-    recorded = read_rows(labelled.frame, package, positive, source=source)
+    most = MOST_ASKED if PREDICTION in labelled.frame else None  # without one no row's error is known
+    recorded = read_rows(labelled.frame, package, positive, source=source, most_asked=most)
     labels = labelled.labels
     if package.task is Task.REGRESSION:
         labels = pd.to_numeric(pd.Series(labels), errors="coerce").to_numpy(dtype=np.float64)
@@ -165,10 +166,9 @@ def track(told: Told, calibration: Calibration | None, *, positive: object | Non
 def _beside(
     scores: npt.NDArray[np.float64], right: Mask, calibration: Calibration, *, is_binary: bool
 ) -> dict[Quality, Tracked]:
-    chances = calibration.apply(scores)
     if is_binary:
-        return tracked(estimate_binary(scores, chances), real_quality(scores, right))
-    return tracked({Quality.ACCURACY: estimate_accuracy(chances)}, {Quality.ACCURACY: float(right.mean())})
+        return tracked(estimate_binary(scores, calibration), real_quality(scores, right))
+    return tracked({Quality.ACCURACY: estimate_accuracy(scores, calibration)}, {Quality.ACCURACY: float(right.mean())})
 
 
 def _json(one: Tracked) -> dict[str, Any]:

@@ -98,6 +98,18 @@ class TestReading:
         assert set(rows.outputs) == {PREDICTION, SCORE}
         assert rows.outputs[SCORE][rows.outputs[PREDICTION] == "yes"].min() >= 0.5
 
+    def test_of_many_rows_some_of_each_day_are_asked_and_known_answers_are_all_kept(self, package):
+        frame = recorded(orders(2, 3)).assign(prediction="no")
+        rows = read_rows(frame, package, "yes", source="rows", most_asked=20)
+        every = read_rows(frame, package, "yes", source="rows", most_asked=None)
+        days = rows.days(until=NOW)
+
+        assert [len(day.columns[SCORE]) for day in days] == [20, 20, 20]
+        assert sum(len(day.columns[PREDICTION]) for day in days) == len(frame)
+        known = np.isfinite(rows.outputs[SCORE])
+        assert known.sum() == len(rows.columns()[SCORE]) == 60
+        assert rows.outputs[SCORE][known] == pytest.approx(every.outputs[SCORE][known])
+
     def test_what_was_recorded_is_taken(self, package):
         frame = recorded(orders(2, 1)).assign(prediction="no", probability=0.25)
         rows = read_rows(frame, package, "yes", source="rows")
