@@ -2,11 +2,11 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from release_platform.adapters.mlflow_client import mlflow_client, mlflow_errors
 
@@ -158,6 +158,22 @@ class MlflowTracking:
         """Uploads a folder's files to the run's artefacts, below `under`."""
         with mlflow_errors(self._uri):
             mlflow_client(self._uri).log_artifacts(run_id, str(folder), under)
+
+    def drop_files(self, run_id: str, folder: str, drops: Callable[[str], bool]) -> int:
+        """Removes artefacts of a run from a folder, those whose names `drops` says, and returns how many they were."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with mlflow_errors(self._uri):
+            client = mlflow_client(self._uri)
+            found = [file.path for file in client.list_artifacts(run_id, folder) if not file.is_dir]
+            old = [path for path in found if drops(path.rpartition("/")[2])]
+            if old:
+                repository: Any = get_artifact_repository(
+                    client.get_run(run_id).info.artifact_uri, tracking_uri=self._uri
+                )
+                for path in old:
+                    repository.delete_artifacts(path)
+            return len(old)
 
     def find_report(self, model: str, report_digest: str) -> bytes | None:
         """Returns the `report.json` of the evaluation whose report has this digest, or None.

@@ -131,17 +131,14 @@ def lift_hold(model: Model, reason: Reason, actor: Actor = None, json: Json = Fa
 
 
 def _show(report: "DriftReport", html: Path | None) -> None:
-    from release_platform.pipeline.drift_report import ordered_columns, shares
+    from release_platform.pipeline.drift_report import COLUMNS, measures, ordered_columns
 
     out.print(report.said, markup=False, soft_wrap=True, style="green" if report.is_fine else "red")
     for window in report.alarms:
         named = ", ".join(window.alarm.columns) if window.alarm else "; ".join(window.schema)
         out.print(f"  {window.begins:%Y-%m-%d}, {window.n_rows:,} rows: {named}", markup=False, soft_wrap=True)
-    rows = [
-        (name, f"{one.psi:.3f}", f"{one.distance.share:.3f}", *shares(one))
-        for name, one in ((name, report.altogether[name]) for name in ordered_columns(report)[:SHOWN])
-    ]
-    show_table("all rows, by column", ("column", "PSI", "share of rows", "missing", "unseen"), rows)
+    rows = [(name, *measures(report.altogether[name])) for name in ordered_columns(report)[:SHOWN]]
+    show_table("all rows, by column", ("column", *COLUMNS), rows)
     if (found := report.together) is not None:
         out.print(
             "all columns together: a domain classifier tells the rows from training rows with an AUC of "
@@ -151,7 +148,7 @@ def _show(report: "DriftReport", html: Path | None) -> None:
         if expected.value is not None:
             ends = f"{expected.lower:.4f} to {expected.upper:.4f}"
             out.print(f"expected {quality.value}, without labels: {expected.value:.4f} ({ends})")
-    if report.real is not None:
+    if report.real is not None and not report.real.fell:  # else it was said first
         out.print(report.real.said, markup=False, soft_wrap=True)
     _show_tracked(report)
     if html is not None:

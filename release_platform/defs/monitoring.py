@@ -9,7 +9,6 @@ materialized, and a day that is reported again, from the same rows, says the sam
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -19,15 +18,17 @@ from pydantic import Field
 
 from release_platform.adapters.model_package import ModelPackage
 from release_platform.adapters.recordings import LABEL, PREDICTION_ID
-from release_platform.defs.naming import asset_key, numbers, shared
+from release_platform.defs.naming import asset_key, link, numbers, shared
 from release_platform.defs.promotion import NamedFailures
 from release_platform.defs.resources import Platform
 from release_platform.domain.alarms import Budget, Detector
+from release_platform.domain.distances import Difference
 from release_platform.domain.drift import WindowDrift
 from release_platform.domain.errors import NotFound
 from release_platform.domain.json_form import exactly
 from release_platform.domain.multivariate import ClassifierTest
 from release_platform.domain.real_quality import QUALITY_MARGIN, RealQuality
+from release_platform.drift_pages import drop_pages, keep_page
 from release_platform.pipeline.drift import DriftReport, run
 from release_platform.pipeline.drift_days import drift_days
 from release_platform.pipeline.drift_reference import Known
@@ -175,10 +176,10 @@ def build_drift_report(project: Project) -> dg.AssetsDefinition:
             states = _states(context.instance, name)
             margin = project.spec.drift.quality_margin
             report, state = monitor(services, version, budget, states, now=now, chosen=chosen, margin=margin)
-            page = _write(services, report)
+            page = _keep(services, project, report, now.date())
             run_url = f"{services.settings.dagster_url}/runs/{context.run.run_id}"
             asked = project.spec.drift.on_alarm
-            for day in drift_days(report, on_alarm=asked, page=str(page), run_url=run_url, at=now):
+            for day in drift_days(report, on_alarm=asked, page=page, run_url=run_url, at=now):
                 services.store.drift.record(day)
         of_days = {window.begins.date(): _day_metadata(report, window, page) for window in report.windows}
         if chosen is None:
@@ -323,13 +324,14 @@ def _states(instance: dg.DagsterInstance, model: str) -> list[object]:
     return [one.metadata[STATE].value for one in made if one is not None and STATE in one.metadata]
 
 
-def _write(services: Services, report: DriftReport) -> Path:
-    day = report.windows[-1].begins.date().isoformat() if report.windows else "nothing"
-    folder = services.settings.root / "drift" / report.reference.model
-    folder.mkdir(parents=True, exist_ok=True)
-    page = folder / f"{report.reference.version}-{day}.html"
-    page.write_text(render_drift(report), encoding="utf-8")
-    return page
+def _keep(services: Services, project: Project, report: DriftReport, today: date) -> str:
+    """Keeps the page of a report, removes those that are too old, and returns its link; empty without a row."""
+    model, version = report.reference.model, report.reference.version
+    drop_pages(services, model, before=today - timedelta(days=project.spec.drift.keep_days))
+    if not report.windows:
+        return ""
+    registration = services.store.get_registration(model, version)
+    return keep_page(services, registration, render_drift(report), day=report.windows[-1].begins.date())
 
 
 def _checked(report: DriftReport) -> dg.AssetCheckResult:
@@ -342,7 +344,7 @@ def _checked(report: DriftReport) -> dg.AssetCheckResult:
     )
 
 
-def _day_metadata(report: DriftReport, window: WindowDrift, page: Path) -> dict[str, Any]:
+def _day_metadata(report: DriftReport, window: WindowDrift, page: str) -> dict[str, Any]:
     """Returns what the partition of a day shows; the evidence after it is for the day that comes next."""
     return {
         "version": report.reference.version,
@@ -350,9 +352,9 @@ def _day_metadata(report: DriftReport, window: WindowDrift, page: Path) -> dict[
         "alarms": int(window.drifted),
         "columns_that_drifted": ", ".join(window.alarm.columns if window.alarm else ()) or "none",
         "schema": "; ".join(window.schema) or "as it was",
-        "report": dg.MetadataValue.path(str(page)),
+        "report": link(page) if page else "no rows, no report",
         STATE: dg.MetadataValue.json(_state(report, window.after, window.begins.date())),
-        **numbers({f"psi/{name}": one.psi for name, one in window.found.items()} | _together(window.together)),
+        **numbers(_measures(window.found) | _together(window.together)),
         **_tracked(next((rows for rows in report.tracked if rows.day == window.begins.date()), None)),
     }
 
@@ -369,9 +371,8 @@ def _tracked(rows: TrackedRows | None) -> dict[str, Any]:
     return dict(numbers(found))
 
 
-def _metadata(report: DriftReport, state: dict[str, Any], page: Path) -> dict[str, Any]:
+def _metadata(report: DriftReport, state: dict[str, Any], page: str) -> dict[str, Any]:
     quality = {f"expected_{quality.value}": one.value for quality, one in report.quality.items()}
-    psi = {f"psi/{name}": one.psi for name, one in report.altogether.items()}
     return {
         "version": report.reference.version,
         "dagster/row_count": report.n_rows,
@@ -380,12 +381,22 @@ def _metadata(report: DriftReport, state: dict[str, Any], page: Path) -> dict[st
         "columns_that_drifted": ", ".join(report.columns) or "none",
         "schema": "; ".join(report.schema) or "as it was",
         "columns": dg.MetadataValue.md(markdown(report)),
-        "report": dg.MetadataValue.path(str(page)),
+        "report": link(page) if page else "no rows, no report",
         STATE: dg.MetadataValue.json(state),
         **_tracked(report.labelled),
         **_real(report.real),
-        **numbers(psi | quality | _together(report.together)),
+        **numbers(_measures(report.altogether) | quality | _together(report.together)),
     }
+
+
+def _measures(found: Mapping[str, Difference]) -> dict[str, float | None]:
+    """Returns what alarms judge of each column, and the PSI; unseen where it is known."""
+    measures: dict[str, float | None] = {}
+    for name, one in found.items():
+        judged = one.distance
+        measures[f"psi/{name}"], measures[f"share/{name}"] = one.psi, judged.share
+        measures[f"missing/{name}"], measures[f"unseen/{name}"] = judged.missing, judged.unseen
+    return measures
 
 
 def _real(found: RealQuality | None) -> dict[str, Any]:

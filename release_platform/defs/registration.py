@@ -1,6 +1,7 @@
 """registered_version: a version in the registry and in Staging, only if every blocking gate of exactly it passed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -57,7 +58,13 @@ def build_registered_version(project: Project) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[Any]:
         proof = required_proof(context.instance, project)
         results = passed_gates(context.instance, spec.name, report_key, spec.every_gate, evaluation_report)
-        registration = register_version(platform.services, context.run.run_id, evaluation_report, (*results, *proof))
+        registration = register_version(
+            platform.services,
+            context.run.run_id,
+            evaluation_report,
+            (*results, *proof),
+            keep=partial(reference_fact, platform.services),
+        )
         key = digest_of([registration.report_digest, registration.digest])
         head = platform.services.releases.stage(
             registration,
@@ -171,11 +178,23 @@ def _vouched(evaluated: Evaluated, results: tuple[GateResult, ...]) -> dict[str,
 
 
 def register_version(
-    services: Services, dagster_run_id: str, evaluated: Evaluated, results: tuple[GateResult, ...]
+    services: Services,
+    dagster_run_id: str,
+    evaluated: Evaluated,
+    results: tuple[GateResult, ...],
+    *,
+    keep: Callable[[Registration], Mapping[str, str]] = lambda _: {},
 ) -> Registration:
     """Registers what was evaluated as a version, records and signs it, and returns what is recorded.
 
     Repeating it with the same evaluation returns the record of the first time.
+
+    Args:
+        services: Where.
+        dagster_run_id: The run that does it.
+        evaluated: What was evaluated.
+        results: Its gates.
+        keep: Keeps something beside the version before it is signed, and returns what is vouched for of that.
     """
     trained, model = evaluated.trained, str(evaluated.report["model"])
     baseline = evaluated.report["baseline"]
@@ -210,7 +229,7 @@ def register_version(
         registered_at=record.created_at,
     )
     try:
-        facts = {**_vouched(evaluated, results), **_reference_fact(services, registration)}
+        facts = {**_vouched(evaluated, results), **keep(registration)}
         return services.releases.record(record, registration, facts)
     except ReleaseError:
         if not _may_be_recorded(services, record):
@@ -218,7 +237,7 @@ def register_version(
         raise
 
 
-def _reference_fact(services: Services, registration: Registration) -> dict[str, str]:
+def reference_fact(services: Services, registration: Registration) -> dict[str, str]:
     """Keeps the drift reference of a version that is not recorded yet, and returns its digest, to be signed.
 
     A version is no worse where that cannot be done: drift makes its reference anew then, and says so.

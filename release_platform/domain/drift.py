@@ -15,7 +15,7 @@ from release_platform.domain.alarms import Alarm, Detector, Evidence, learned_fl
 from release_platform.domain.distances import Difference, Distance, difference, distance
 from release_platform.domain.features import Column
 from release_platform.domain.multivariate import DOMAIN_CLASSIFIER, ClassifierTest
-from release_platform.domain.reference import REAL_ERROR, Categories, Numbers, Reference, Summary
+from release_platform.domain.reference import REAL_ERROR, Categories, Numbers, Reference, Summary, of_numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ def schema_changes(reference: Reference, columns: Mapping[str, Column]) -> tuple
 def _if_worse(found: Distance, summary: Summary, now: Column) -> Distance:
     """Returns the distance of errors that grew; of those that did not, none: they are no evidence of anything bad."""
     assert isinstance(summary, Numbers)
-    return found if float(np.mean(now)) > summary.mean else replace(found, share=0.0)
+    return found if of_numbers(np.asarray(now, dtype=np.float64)).mean > summary.mean else replace(found, share=0.0)
 
 
 def _alike(summary: Summary, column: Column) -> bool:

@@ -5,7 +5,7 @@ positive class, or of the class that was answered). What it lacks of the last tw
 `MOST_ASKED` rows of a day: what servers record has no probability, and a sample shows its distribution as well.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -106,7 +106,8 @@ def read_rows(
     broken = {name: problem for name, (_, problem) in read.items() if problem}
     touched = _touched(plan, broken)
     features = {name: values for name, values in plan.apply(inputs).items() if name not in touched}
-    outputs = _recorded(frame[[name for name in (PREDICTION, PROBABILITY) if name in frame and name not in known]])
+    told = frame[[name for name in (PREDICTION, PROBABILITY) if name in frame and name not in known]]
+    outputs = _recorded(told, package)
     at = _moments(frame[AT], source) if AT in frame and AT not in known else None
     asked, recorded = None, frozenset(outputs)
     if not broken and len(frame) and len(outputs) < (1 if package.task is Task.REGRESSION else 2):
@@ -169,6 +170,14 @@ def outputs_of(package: ModelPackage, said: Any, positive: object | None) -> dic
     return {PREDICTION: np.array([label_text(one) for one in said.values], dtype=object), SCORE: score}
 
 
+def class_text(label: object, classes: Sequence[object]) -> str:
+    """Returns a label as classes are written; of a column with gaps pandas makes 1.0 of 1, which is no other class."""
+    text = label_text(label)
+    if text not in classes and isinstance(label, float) and label.is_integer():
+        return label_text(int(label))
+    return text
+
+
 def _input(frame: pd.DataFrame, column: Input, source: str) -> tuple[Column, str]:
     if column.name not in frame:
         return _absent(column, len(frame)), f"the input '{column.name}' is missing"
@@ -198,15 +207,16 @@ def _touched(plan: FeaturePlan, broken: Iterable[str]) -> set[str]:
     return touched
 
 
-def _recorded(frame: pd.DataFrame) -> dict[str, Column]:
+def _recorded(frame: pd.DataFrame, package: ModelPackage) -> dict[str, Column]:
     found: dict[str, Column] = {}
     if PREDICTION in frame:
         values = frame[PREDICTION]
-        if pd.api.types.is_float_dtype(values):
-            found[PREDICTION] = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        if package.task is Task.REGRESSION:
+            found[PREDICTION] = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
         else:
             codes, known = pd.factorize(values, use_na_sentinel=True)
-            found[PREDICTION] = np.array([*(label_text(one) for one in known.tolist()), MISSING], dtype=object)[codes]
+            texts = [class_text(one, package.classes) for one in known.tolist()]
+            found[PREDICTION] = np.array([*texts, MISSING], dtype=object)[codes]
     if PROBABILITY in frame:
         found[SCORE] = frame[PROBABILITY].to_numpy(dtype=np.float64, na_value=np.nan)
     return found

@@ -26,9 +26,8 @@ from release_platform.domain.estimation import (
 from release_platform.domain.features import Column
 from release_platform.domain.metrics import Task
 from release_platform.domain.reference import LABEL, REAL_ERROR
-from release_platform.domain.spec import label_text
 from release_platform.pipeline.drift_reference import errors_of
-from release_platform.pipeline.drift_rows import MOST_ASKED, PREDICTION, SCORE, Recorded, read_rows
+from release_platform.pipeline.drift_rows import MOST_ASKED, PREDICTION, SCORE, Recorded, class_text, read_rows
 
 Mask = npt.NDArray[np.bool_]
 Days = npt.NDArray[np.datetime64]
@@ -102,7 +101,7 @@ def labelled_rows(frame: pd.DataFrame, package: ModelPackage) -> Labelled | None
     if LABEL not in frame or LABEL in {column.name for column in package.plan.inputs}:
         return None
     there = frame[frame[LABEL].notna()].reset_index(drop=True)
-    labels = np.array([label_text(one) for one in there[LABEL].tolist()], dtype=object)
+    labels = np.array([class_text(one, package.classes) for one in there[LABEL].tolist()], dtype=object)
     return Labelled(frame=there, labels=labels)
 
 

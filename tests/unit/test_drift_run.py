@@ -17,9 +17,9 @@ from release_platform.domain.reference import LABEL as TRUE_LABEL
 from release_platform.domain.reference import REAL_ERROR
 from release_platform.pipeline.contract import conform
 from release_platform.pipeline.drift import DriftReport, run
-from release_platform.pipeline.drift_reference import Known, build_reference, windows_of
+from release_platform.pipeline.drift_reference import Known, build_reference, errors_of, windows_of
 from release_platform.pipeline.drift_report import markdown, render_drift
-from release_platform.pipeline.drift_rows import PREDICTION, SCORE, read_rows
+from release_platform.pipeline.drift_rows import PREDICTION, SCORE, class_text, read_rows
 from release_platform.pipeline.features import build_feature_table, golden_inputs, read_features
 from release_platform.pipeline.kept_reference import read_reference, reference_bytes
 from release_platform.pipeline.packaging import write_package
@@ -187,6 +187,15 @@ class TestRun:
         assert "http" not in page
         assert "<script" not in page
         assert markdown(report).splitlines()[2].startswith("| amount |")
+        assert '<th class="n">p-value</th>' in page
+
+    def test_unseen_is_empty_where_nobody_knows_it(self, known, package):
+        report = report_of(known, package, recorded(orders(3, 2)).assign(city="Rom"))
+        row = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in markdown(report).splitlines()}
+
+        assert row["city"][-1] == "100.0% |"
+        assert row["amount"][-1] == " |"
+        assert float(row["city"][3]) < 1e-9
 
     def test_the_report_is_plain_json(self, known, package):
         import json
@@ -272,6 +281,16 @@ class TestLabels:
 
         assert TRUE_LABEL not in first.found
         assert second.found[TRUE_LABEL].distance.n_rows == second.found[REAL_ERROR].distance.n_rows == len(frame)
+
+    def test_whole_numbers_of_a_column_with_gaps_are_the_classes_that_they_were(self):
+        assert [class_text(one, ("0", "1")) for one in (1.0, 1, "1", True, 0.5)] == ["1", "1", "1", "true", "0.5"]
+        assert class_text(1.0, ("1.0", "2.0")) == "1.0"
+
+    def test_errors_are_wrong_labels_or_how_far_numbers_are_away(self):
+        labels, numbers = np.array(["a", "b"], dtype=object), np.array([1.0, 2.0, 3.0])
+
+        assert errors_of({PREDICTION: labels}, np.array(["a", "c"], dtype=object)).tolist() == [0, 1]
+        assert errors_of({PREDICTION: numbers}, np.array([3.0, 1.5, np.nan]))[:2].tolist() == [2, 0.5]
 
     def test_answers_that_became_better_are_no_drift(self, known, package):
         frame = orders(3, 7, first="2026-03-01")

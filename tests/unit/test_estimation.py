@@ -135,12 +135,11 @@ def test_a_calibration_comes_back_from_json_and_never_falls():
         Calibration(said=(0.1, 0.1), came=(0.0, 1.0))
 
 
-@pytest.mark.parametrize("held_out", [300, 2000])
-def test_the_interval_holds_though_the_calibration_is_learned_from_few_rows(held_out):
-    """Of 40 models that are too sure: the real value is in the interval of each quality about 19 times of 20."""
-    held: dict[Quality, list[bool]] = {quality: [] for quality in Quality}
-    for seed in range(40):
-        truth, labels = rows(seed, held_out + 4000)
+def test_the_interval_holds_though_the_calibration_is_learned_from_few_rows():
+    """Of 20 models that are too sure: the real value is in the interval of each quality about 19 times of 20."""
+    held_out, held = 200, dict[Quality, list[bool]]((quality, []) for quality in Quality)
+    for seed in range(20):
+        truth, labels = rows(seed, held_out + 1500)
         said = 1 / (1 + ((1 - truth) / truth) ** 1.3)
         read = calibrated(said[:held_out], labels[:held_out])
         assert read is not None
@@ -148,12 +147,12 @@ def test_the_interval_holds_though_the_calibration_is_learned_from_few_rows(held
         for quality, found in tracked(estimate_binary(said[held_out:], read), real).items():
             held[quality].append(bool(found.held))
 
-    assert min(np.mean(each) for each in held.values()) >= 0.8
+    assert min(np.mean(each) for each in held.values()) >= 0.75
     assert np.mean([np.mean(each) for each in held.values()]) >= 0.88
 
 
 def test_many_recorded_rows_do_not_hide_that_few_were_held_out():
-    truth, labels = rows(13, 50_200)
+    truth, labels = rows(13, 20_200)
     read = calibrated(truth[:200], labels[:200])
     assert read is not None
     doubtful, sure = (estimate_binary(truth[200:], one)[Quality.BRIER] for one in (read, AS_SAID))
