@@ -3,6 +3,8 @@
 Whether a prediction is in it depends on its number alone, so on nothing that a client or a version does. The labels
 that are told later of such predictions are kept too, so that what was answered can be held against them. Nothing is
 kept unless the server is told to, since rows are data of people.
+
+A sample is kept as the JSON text that a collector gets: to write those of a minute at once would hold up the answers.
 """
 
 from collections import deque
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 
 from release_platform.domain.features import Column, ColumnType, FeaturePlan, Inputs, is_missing, n_rows_of
 from release_platform.domain.prediction import Predictions
@@ -31,14 +34,8 @@ _ALL = 2**64
 @dataclass(frozen=True, slots=True)
 class _Sample:
     minute: int
-    number: int
-    model: str
-    version: str
-    plan: FeaturePlan
-    route: Route
     n_rows: int
-    inputs: Inputs
-    predictions: Predictions
+    told: orjson.Fragment
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +83,24 @@ class Samples:
         """Keeps a request that was answered, if it is in the sample."""
         if not self.takes(number):
             return
-        n_rows = n_rows_of(inputs)
-        first = Predictions(values=predictions.values[:MOST_OF_ONE].copy())
-        by = (loaded.model, loaded.version, loaded.package.plan)  # not the model itself: it would stay in memory
-        self._kept.append(_Sample(self._minute(), number, *by, route, n_rows, _first(inputs), first))
-        self._n_rows += min(n_rows, MOST_OF_ONE)
-        before, n_lost = self._minute() - KEPT_MINUTES, 0
+        minute, n_rows = self._minute(), n_rows_of(inputs)
+        told = {
+            "prediction_id": f"{self._replica}-{number:x}",
+            "model": loaded.model,
+            "version": loaded.version,
+            "route": route.value,
+            "minute": minute,
+            "n_rows": n_rows,
+            "columns": columns_of(loaded.package.plan, _first(inputs)),
+            "predictions": predictions.values[:MOST_OF_ONE].tolist(),
+        }
+        n_kept = min(n_rows, MOST_OF_ONE)
+        self._kept.append(_Sample(minute, n_kept, orjson.Fragment(orjson.dumps(told))))
+        self._n_rows += n_kept
+        before, n_lost = minute - KEPT_MINUTES, 0
         while self._n_rows > self._most_rows or self._kept[0].minute < before:
             dropped = self._kept.popleft()
-            self._n_rows -= min(dropped.n_rows, MOST_OF_ONE)
+            self._n_rows -= dropped.n_rows
             n_lost += dropped.minute > self._fetched
         if n_lost:
             self._metrics.samples_lost(n_lost)
@@ -107,35 +113,36 @@ class Samples:
                 self._labels.popleft()
 
     def closed_after(self, minute: int) -> dict[str, Any]:
-        """Returns, as a JSON value, the sample of the minutes after one that are over, and the labels told in them."""
+        """Returns, as a value for orjson, the sample of the minutes after one that are over, and labels told then."""
         closed = self._minute() - 1
         found = [sample for sample in self._kept if minute < sample.minute <= closed]
         self._fetched = max(self._fetched, *(one.minute for one in found)) if found else self._fetched
         labels = [self._told_label(one) for one in self._labels if minute < one.minute <= closed]
-        told = [self._told(sample) for sample in found]
+        told = [sample.told for sample in found]
         return {"replica": self._replica, "closed": closed, "samples": told, "labels": labels}
 
     def _told_label(self, one: _Label) -> dict[str, Any]:
         of = {"model": one.model, "version": one.version, "minute": one.minute, "label": one.label}
         return {"prediction_id": f"{self._replica}-{one.number:x}", **of}
 
-    def _told(self, sample: _Sample) -> dict[str, Any]:
-        return {
-            "prediction_id": f"{self._replica}-{sample.number:x}",
-            "model": sample.model,
-            "version": sample.version,
-            "route": sample.route.value,
-            "minute": sample.minute,
-            "n_rows": sample.n_rows,
-            "columns": columns_of(sample.plan, sample.inputs),
-            "predictions": sample.predictions.values.tolist(),
-        }
-
 
 def columns_of(plan: FeaturePlan, inputs: Inputs) -> dict[str, list[Any]]:
     """Returns rows as a client sends them as `columns`: what is missing is None, times are ISO 8601 text."""
-    columns = plan.columns(inputs)
-    return {column.name: _values(column.type, columns[column.name]) for column in plan.inputs}
+    if isinstance(inputs, np.ndarray):
+        lists = inputs.T.tolist()
+        return {column.name: _numbers(column.type, lists[place]) for place, column in enumerate(plan.inputs)}
+    return {column.name: _values(column.type, inputs[column.name]) for column in plan.inputs}
+
+
+def _numbers(kind: ColumnType, values: list[float]) -> list[Any]:
+    """Returns numbers of a matrix as their type has them; there NaN is what is missing, which equals nothing."""
+    match kind:
+        case ColumnType.INTEGER:
+            return [int(value) if value == value else None for value in values]
+        case ColumnType.BOOLEAN:
+            return [bool(value) if value == value else None for value in values]
+        case _:
+            return [value if value == value else None for value in values]
 
 
 def _values(kind: ColumnType, column: Column) -> list[Any]:
@@ -153,5 +160,5 @@ def _values(kind: ColumnType, column: Column) -> list[Any]:
 
 def _first(inputs: Inputs) -> Inputs:
     if isinstance(inputs, np.ndarray):
-        return inputs[:MOST_OF_ONE].copy()
-    return {name: values[:MOST_OF_ONE].copy() for name, values in inputs.items()}
+        return inputs[:MOST_OF_ONE]
+    return {name: values[:MOST_OF_ONE] for name, values in inputs.items()}

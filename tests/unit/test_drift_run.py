@@ -13,10 +13,12 @@ from release_platform.adapters.recordings import Recordings, read_parquet
 from release_platform.domain.alarms import Budget
 from release_platform.domain.errors import SourceError
 from release_platform.domain.estimation import Quality
+from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 from release_platform.domain.reference import LABEL as TRUE_LABEL
 from release_platform.domain.reference import REAL_ERROR
 from release_platform.pipeline.contract import conform
 from release_platform.pipeline.drift import DriftReport, run
+from release_platform.pipeline.drift_days import drift_days
 from release_platform.pipeline.drift_reference import Known, build_reference, errors_of, windows_of
 from release_platform.pipeline.drift_report import markdown, render_drift
 from release_platform.pipeline.drift_rows import PREDICTION, SCORE, class_text, read_rows
@@ -163,6 +165,18 @@ class TestRun:
         assert report.alarms[0].begins.date() == date(2026, 3, 1)
         assert report.together is not None
         assert report.together.p_value < 0.001
+
+    def test_what_only_all_columns_together_show_is_told_by_day(self, known, package):
+        frame = orders(3, 7, first="2026-03-01")
+        frame["age"] = frame["age"].sort_values().to_numpy()[frame["amount"].argsort().argsort()]  # the same ages
+        report = report_of(known, package, recorded(frame))
+        days = drift_days(report, on_alarm=(), page="p", run_url="r", at=NOW)
+        alarmed = next(day for day in days if day.alarmed)
+
+        assert report.columns == (DOMAIN_CLASSIFIER,)
+        assert alarmed.statistics[DOMAIN_CLASSIFIER]["auc"] > 0.7
+        assert report.to_json()["windows"][0]["domain_classifier"]["auc"] > 0.7
+        assert "AUC of the domain classifier" in render_drift(report)
 
     def test_a_missing_input_is_drift_without_any_evidence(self, known, package):
         report = report_of(known, package, recorded(orders(3, 2)).drop(columns="city"))

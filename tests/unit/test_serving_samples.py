@@ -1,9 +1,9 @@
 """A sample is of the share that was asked, of whole minutes, and holds rows as clients send them."""
 
-import json
 from datetime import UTC, datetime
 
 import numpy as np
+import orjson
 import pytest
 from scipy.stats import binom
 
@@ -46,7 +46,7 @@ class Minutes:
         self.kept = Samples(share=share, replica="r", minute=lambda: self.now, metrics=self.metrics, **settings)
 
     def told(self, after=-1):
-        return self.kept.closed_after(after)["samples"]
+        return orjson.loads(orjson.dumps(self.kept.closed_after(after)))["samples"]
 
     def lost(self):
         lines = self.metrics.exposition().decode().splitlines()
@@ -68,7 +68,7 @@ def test_rows_are_told_as_a_client_sends_them(loaded):
     minutes.kept.offer(loaded, Route.CANARY, loaded.package.golden_inputs, ANSWER, 255)
     assert minutes.told() == []
     minutes.now += 1
-    (sample,) = json.loads(json.dumps(minutes.told()))
+    (sample,) = minutes.told()
     rows = sample.pop("columns")
     again = loaded.package.plan.columns(loaded.package.golden_inputs)
     for column in loaded.package.plan.inputs:
@@ -92,6 +92,15 @@ def test_what_is_missing_stays_missing():
     plan = FeaturePlan(inputs=inputs, derived=(), features=("number",))
     typed = {column.name: as_column(column, [None]) for column in inputs}
     assert columns_of(plan, typed) == {column.name: [None] for column in inputs}
+
+
+def test_rows_of_a_matrix_are_told_by_type_too():
+    kinds = (ColumnType.NUMBER, ColumnType.INTEGER, ColumnType.BOOLEAN)
+    inputs = tuple(Input(name=kind.value, type=kind, nullable=True) for kind in kinds)
+    plan = FeaturePlan(inputs=inputs, derived=(), features=tuple(kind.value for kind in kinds))
+    told = columns_of(plan, np.array([[0.5, 2.0, 1.0], [np.nan, np.nan, np.nan], [1e300, -3.0, 0.0]]))
+    assert told == {"number": [0.5, None, 1e300], "integer": [2, None, -3], "boolean": [True, None, False]}
+    assert [type(value) for value in (told["integer"][0], told["boolean"][0])] == [int, bool]
 
 
 def test_only_later_minutes_are_told_and_they_are_kept_for_an_hour(loaded):
