@@ -120,7 +120,7 @@ def _month(month: int, known: Known, scores: Any, truth: Any, windows: tuple[Win
         for name in window.alarm.columns if window.alarm else ():
             days[name] = days.get(name, 0) + 1
     assert known.calibration is not None
-    estimates = estimate_binary(scores, known.calibration.apply(scores))
+    estimates = estimate_binary(scores, known.calibration)
     pairs = tracked(estimates, real_quality(scores, truth))
     p_value = [sum(one.p_value < 0.05 for one in window.found.values()) for window in of_month]
     return {

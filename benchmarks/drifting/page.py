@@ -119,7 +119,9 @@ def _cost(figures: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         f"**{one['rows']:,} recorded rows** of {one['features']} features over 30 days, from the files to the page: "
         f"{one['seconds']:.0f} s "
-        f"({one['cpu_seconds']:.0f} s of processor time), {one['megabytes']:,.0f} MB at most, on 2 cores.",
+        f"({one['cpu_seconds']:.0f} s of processor time), {one['megabytes']:,.0f} MB at most, on 2 cores. They were "
+        f"{one['files']:,} files, a file for each minute, which the sensor had joined by day: "
+        f"{one['joining_s_a_day']:.1f} s a day.",
     )
 
 

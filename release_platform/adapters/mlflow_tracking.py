@@ -2,11 +2,11 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from release_platform.adapters.mlflow_client import mlflow_client, mlflow_errors
 
@@ -159,6 +159,22 @@ class MlflowTracking:
         with mlflow_errors(self._uri):
             mlflow_client(self._uri).log_artifacts(run_id, str(folder), under)
 
+    def drop_files(self, run_id: str, folder: str, drops: Callable[[str], bool]) -> int:
+        """Removes artefacts of a run from a folder, those whose names `drops` says, and returns how many they were."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with mlflow_errors(self._uri):
+            client = mlflow_client(self._uri)
+            found = [file.path for file in client.list_artifacts(run_id, folder) if not file.is_dir]
+            old = [path for path in found if drops(path.rpartition("/")[2])]
+            if old:
+                repository: Any = get_artifact_repository(
+                    client.get_run(run_id).info.artifact_uri, tracking_uri=self._uri
+                )
+                for path in old:
+                    repository.delete_artifacts(path)
+            return len(old)
+
     def find_report(self, model: str, report_digest: str) -> bytes | None:
         """Returns the `report.json` of the evaluation whose report has this digest, or None.
 
@@ -174,8 +190,13 @@ class MlflowTracking:
             found = client.search_runs(ids, wanted, run_view_type=ViewType.ALL, max_results=1) if ids else []
             if not found:
                 return None
-            run_id, path = str(found[0].info.run_id), f"{REPORT_FOLDER}/report.json"
-            if all(file.path != path for file in client.list_artifacts(run_id, REPORT_FOLDER)):
+        return self.find_file(str(found[0].info.run_id), f"{REPORT_FOLDER}/report.json")
+
+    def find_file(self, run_id: str, path: str) -> bytes | None:
+        """Returns an artefact of a run, or None; `path` has a folder."""
+        with mlflow_errors(self._uri):
+            client = mlflow_client(self._uri)
+            if all(file.path != path for file in client.list_artifacts(run_id, path.rpartition("/")[0])):
                 return None
             with TemporaryDirectory() as folder:
                 return Path(client.download_artifacts(run_id, path, folder)).read_bytes()

@@ -5,25 +5,45 @@
 ```
 
 A file's columns are the version's inputs, `prediction`, `prediction_id`, `at` (UTC), and `probability` where there is
-one. A file appears whole or not at all, and is never changed.
+one. A file appears whole or not at all.
+
+A day begins as a file for each minute and process. Once it is over they are joined into `day.parquet`, whose metadata
+names what it was joined of. It is written first and they are removed then; so after a crash in between a file that is
+named there counts for nothing, and joining again goes on.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from release_platform.adapters.datasets import list_parquet, normal, parquet_files, reading, remove_file, writing
+from release_platform.adapters.datasets import (
+    find_names,
+    list_parquet,
+    normal,
+    parquet_files,
+    reading,
+    remove_file,
+    writing,
+)
+from release_platform.domain.errors import SourceError
 from release_platform.domain.scoring import SUFFIX
 
+_T = TypeVar("_T")
 _FILES_AT_ONCE = 8
+_ATTEMPTS = 3
+_WHOLE = "day"
+_JOINED = "release.joined"
 AT = "at"
 PREDICTION_ID = "prediction_id"
 LABEL = "label"
@@ -36,7 +56,7 @@ def read_parquet(address: str) -> pd.DataFrame:
         SourceError: There is none, or it is no Parquet.
         Unavailable: The storage does not answer.
     """
-    return _rows([file.address for file in parquet_files(address)])
+    return _frame([file.address for file in parquet_files(address)])
 
 
 def places_of(prediction_ids: "pd.Series[str]") -> npt.NDArray[np.uint64]:
@@ -99,8 +119,45 @@ class Recordings:
         """
         if list_parquet(self._file(model, version, day, name)):
             return False
+        if name in _names_in(self._file(model, version, day, _WHOLE)):
+            return False
         self.add(model, version, day, rows, name=name)
         return True
+
+    def join_day(self, model: str, version: str, day: date) -> int:
+        """Joins the files of a day into one, and returns how many they were; 0 where there is nothing to join.
+
+        Raises:
+            SourceError: A file is no Parquet.
+            Unavailable: The storage does not answer, or is full.
+        """
+        found = _Day(files=[file for file in self._files(model, version) if _find_day(file) == day])
+        if not found.loose:
+            return 0
+        names, fresh = found.joined(), found.counted()
+        table = _joined([*found.whole, *fresh])
+        kept = {_JOINED.encode(): json.dumps(sorted(names | {_stem(file) for file in fresh})).encode()}
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **kept})
+        if fresh:
+            with writing(self._file(model, version, day, _WHOLE), table.schema) as writer:
+                writer.write_table(table)
+        del table
+        for file in found.loose:
+            remove_file(file)
+        return len(found.loose)
+
+    def loose_days(self, model: str, *, before: date) -> tuple[tuple[str, date], ...]:
+        """Returns version and day of each earlier day whose files are not joined yet, in order.
+
+        Raises:
+            Unavailable: The storage does not answer.
+        """
+        found = {
+            (file.rsplit("/", 3)[-3], day)
+            for file in list_parquet(f"{self._root}/{model}")
+            if (day := _find_day(file)) is not None and day < before and _stem(file) != _WHOLE
+        }
+        return tuple(sorted(found))
 
     def drop_before(self, model: str, day: date) -> int:
         """Removes what is kept of all versions of a model of earlier days, and returns how many files that were.
@@ -129,8 +186,17 @@ class Recordings:
             SourceError: A file is no Parquet.
             Unavailable: The storage does not answer.
         """
-        wanted = set(days)
-        return _rows([file for file in self._files(model, version) if _day_of(file) in wanted])
+        return self._read(lambda: self._days(model, version, set(days).__contains__), _frame)
+
+    def each_day(self, model: str, version: str, *, since: date, until: date) -> Iterator[tuple[date, pd.DataFrame]]:
+        """Yields each day of which something is kept with its rows, in order; `since` is included, `until` is not.
+
+        Raises:
+            SourceError: A file is no Parquet.
+            Unavailable: The storage does not answer.
+        """
+        for day in self._days(model, version, lambda day: since <= day < until):
+            yield day, self.read(model, version, [day])
 
     def read_period(self, model: str, version: str, *, since: datetime, until: datetime) -> pd.DataFrame:
         """Returns the rows of a period, its beginning included and its end not; an empty table for none.
@@ -139,8 +205,7 @@ class Recordings:
             SourceError: A file is no Parquet.
             Unavailable: The storage does not answer.
         """
-        days = [day for day in self.days(model, version) if since.date() <= day <= until.date()]
-        found = self.read(model, version, days)
+        found = self._read(lambda: self._days(model, version, _days_of(since, until)), _frame)
         if AT not in found:
             return found
         at = pd.to_datetime(found[AT], utc=True)
@@ -165,20 +230,24 @@ class Recordings:
             SourceError: A file is no Parquet.
             Unavailable: The storage does not answer.
         """
-        wanted = [file for file in self._files(model, version) if since.date() <= _day_of(file) <= until.date()]
-        with ThreadPoolExecutor(_FILES_AT_ONCE) as threads:
-            files = list(threads.map(_index, wanted))
-        if not files:
-            return pd.DataFrame(), 0
-        timed = any(one.at is not None for one in files)
-        within = [one.within(since, until) if timed else np.ones(len(one.places), dtype=np.bool_) for one in files]
-        places = np.concatenate([one.places[own] for one, own in zip(files, within, strict=True)])
-        if not len(places):
-            return pd.DataFrame(), 0
-        last = places[first_places(places, most)].max()
-        chosen = {one.file: own & (one.places <= last) for one, own in zip(files, within, strict=True)}
-        schema = pa.unify_schemas([one.schema for one in files], promote_options="permissive")
-        return _rows([file for file, rows in chosen.items() if rows.any()], schema, chosen), len(places)
+        read = partial(_first_rows, since=since, until=until, most=most)
+        return self._read(lambda: self._days(model, version, _days_of(since, until)), read)
+
+    def _days(self, model: str, version: str, wanted: Callable[[date], bool]) -> "dict[date, _Day]":
+        """Returns the files of each wanted day, in order, as one listing shows them."""
+        of = defaultdict[date, list[str]](list)
+        for file in self._files(model, version):
+            if wanted(_day_of(file)):
+                of[_day_of(file)].append(file)
+        return {day: _Day(files=files) for day, files in sorted(of.items())}
+
+    def _read(self, listed: "Callable[[], dict[date, _Day]]", read: Callable[[list[str]], _T]) -> _T:
+        for _ in range(_ATTEMPTS):
+            try:
+                return read([file for day in listed().values() for file in (*day.whole, *day.counted())])
+            except SourceError as error:  # its files were joined meanwhile?
+                missed = error
+        raise missed
 
     def _folder(self, model: str, version: str) -> str:
         return f"{self._root}/{model}/{version}"
@@ -190,18 +259,77 @@ class Recordings:
         return [file for file in list_parquet(self._folder(model, version)) if _find_day(file) is not None]
 
 
-def _rows(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Day:
+    """The files of a day."""
+
+    files: Sequence[str]
+
+    @property
+    def whole(self) -> list[str]:
+        return [file for file in self.files if _stem(file) == _WHOLE]
+
+    @property
+    def loose(self) -> list[str]:
+        return [file for file in self.files if _stem(file) != _WHOLE]
+
+    def joined(self) -> frozenset[str]:
+        """Returns the names of the files that the whole one was joined of."""
+        return frozenset[str]().union(*(_names_in(file) for file in self.whole))
+
+    def counted(self) -> list[str]:
+        """Returns the files that are not in the whole one."""
+        loose = self.loose
+        known = self.joined() if loose else frozenset()
+        return [file for file in loose if _stem(file) not in known]
+
+
+def _names_in(file: str) -> frozenset[str]:
+    found = find_names(file)
+    return frozenset() if found is None else frozenset(json.loads(found.get(_JOINED, "[]")))
+
+
+def _stem(file: str) -> str:
+    return file.rsplit("/", 1)[-1].removesuffix(SUFFIX)
+
+
+def _days_of(since: datetime, until: datetime) -> Callable[[date], bool]:
+    return lambda day: since.date() <= day <= until.date()
+
+
+def _first_rows(wanted: Sequence[str], *, since: datetime, until: datetime, most: int) -> tuple[pd.DataFrame, int]:
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as threads:
+        files = list(threads.map(_index, wanted))
+    if not files:
+        return pd.DataFrame(), 0
+    timed = any(one.at is not None for one in files)
+    within = [one.within(since, until) if timed else np.ones(len(one.places), dtype=np.bool_) for one in files]
+    places = np.concatenate([one.places[own] for one, own in zip(files, within, strict=True)])
+    if not len(places):
+        return pd.DataFrame(), 0
+    last = places[first_places(places, most)].max()
+    chosen = {one.file: own & (one.places <= last) for one, own in zip(files, within, strict=True)}
+    schema = pa.unify_schemas([one.schema for one in files], promote_options="permissive")
+    return _frame([file for file, rows in chosen.items() if rows.any()], schema, chosen), len(places)
+
+
+def _frame(
     files: Sequence[str], schema: pa.Schema | None = None, only: Mapping[str, npt.NDArray[np.bool_]] | None = None
 ) -> pd.DataFrame:
     """Returns the rows of files, or some of each, with the columns that they have together and those of a schema."""
+    joined = _joined(files, schema, only)
+    found: pd.DataFrame = joined.to_pandas(split_blocks=True, self_destruct=True)
+    return found
+
+
+def _joined(
+    files: Sequence[str], schema: pa.Schema | None = None, only: Mapping[str, npt.NDArray[np.bool_]] | None = None
+) -> pa.Table:
     with ThreadPoolExecutor(_FILES_AT_ONCE) as threads:  # a day may be a file for each minute
         tables = list(threads.map(partial(_table, only=only), files))
     if schema is not None:
         tables.insert(0, schema.empty_table())
-    joined = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
-    del tables
-    found: pd.DataFrame = joined.to_pandas(split_blocks=True, self_destruct=True)
-    return found
+    return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
 
 
 def _table(file: str, only: Mapping[str, npt.NDArray[np.bool_]] | None = None) -> pa.Table:

@@ -54,8 +54,9 @@ def drift(
 
     Days without drift alarm at most as often as the budget says, however many columns there are; see docs/drift.md. A
     file may have the columns at (UTC), prediction and probability; what it lacks is asked of the model. Where labels
-    came, by POST /v1/outcomes or as the column label of the file, the real quality stands beside the expected one. The
-    exit code is 0 whether there is drift or not.
+    came, by POST /v1/outcomes or as the column label of the file, the real quality stands beside the expected one. An
+    accuracy that fell by more than the model's quality_margin is said first. The exit code is 0 whether there is drift
+    or not.
 
     Examples:
 
@@ -85,6 +86,8 @@ def drift(
             remedy="name a file with --data, look further back with --since, or see that the servers record requests",
         )
     if not json:
+        if version.made_anew:
+            err.print(version.made_anew, markup=False, soft_wrap=True)
         err.print(f"comparing {len(frame):,} rows with the training data of version {version.version} ...")
     report = run(
         version.known,
@@ -95,6 +98,7 @@ def drift(
         at=now,
         source=source,
         labelled=labelled,
+        quality_margin=project.spec.drift.quality_margin,
     )
     if html is not None:
         html.write_text(render_drift(report), encoding="utf-8")
@@ -127,17 +131,14 @@ def lift_hold(model: Model, reason: Reason, actor: Actor = None, json: Json = Fa
 
 
 def _show(report: "DriftReport", html: Path | None) -> None:
-    from release_platform.pipeline.drift_report import ordered_columns, shares
+    from release_platform.pipeline.drift_report import COLUMNS, measures, ordered_columns
 
-    out.print(report.said, markup=False, soft_wrap=True, style="red" if report.alarms else "green")
+    out.print(report.said, markup=False, soft_wrap=True, style="green" if report.is_fine else "red")
     for window in report.alarms:
         named = ", ".join(window.alarm.columns) if window.alarm else "; ".join(window.schema)
         out.print(f"  {window.begins:%Y-%m-%d}, {window.n_rows:,} rows: {named}", markup=False, soft_wrap=True)
-    rows = [
-        (name, f"{one.psi:.3f}", f"{one.distance.share:.3f}", *shares(one))
-        for name, one in ((name, report.altogether[name]) for name in ordered_columns(report)[:SHOWN])
-    ]
-    show_table("all rows, by column", ("column", "PSI", "share of rows", "missing", "unseen"), rows)
+    rows = [(name, *measures(report.altogether[name])) for name in ordered_columns(report)[:SHOWN]]
+    show_table("all rows, by column", ("column", *COLUMNS), rows)
     if (found := report.together) is not None:
         out.print(
             "all columns together: a domain classifier tells the rows from training rows with an AUC of "
@@ -147,6 +148,8 @@ def _show(report: "DriftReport", html: Path | None) -> None:
         if expected.value is not None:
             ends = f"{expected.lower:.4f} to {expected.upper:.4f}"
             out.print(f"expected {quality.value}, without labels: {expected.value:.4f} ({ends})")
+    if report.real is not None and not report.real.fell:  # else it was said first
+        out.print(report.real.said, markup=False, soft_wrap=True)
     _show_tracked(report)
     if html is not None:
         out.print(f"report: {html}", markup=False, soft_wrap=True)

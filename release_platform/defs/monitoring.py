@@ -9,8 +9,6 @@ materialized, and a day that is reported again, from the same rows, says the sam
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -18,24 +16,26 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from release_platform.adapters.model_package import ModelPackage, load_package
+from release_platform.adapters.model_package import ModelPackage
 from release_platform.adapters.recordings import LABEL, PREDICTION_ID
-from release_platform.defs.naming import asset_key, numbers, shared
+from release_platform.defs.naming import asset_key, link, numbers, shared
 from release_platform.defs.promotion import NamedFailures
 from release_platform.defs.resources import Platform
 from release_platform.domain.alarms import Budget, Detector
+from release_platform.domain.distances import Difference
 from release_platform.domain.drift import WindowDrift
 from release_platform.domain.errors import NotFound
 from release_platform.domain.json_form import exactly
 from release_platform.domain.multivariate import ClassifierTest
+from release_platform.domain.real_quality import QUALITY_MARGIN, RealQuality
+from release_platform.drift_pages import drop_pages, keep_page
 from release_platform.pipeline.drift import DriftReport, run
 from release_platform.pipeline.drift_days import drift_days
-from release_platform.pipeline.drift_reference import Known, build_reference
+from release_platform.pipeline.drift_reference import Known
 from release_platform.pipeline.drift_report import markdown, render_drift
-from release_platform.pipeline.recorded_data import read_recorded
-from release_platform.pipeline.reproduction import recorded_spec
 from release_platform.pipeline.tracking import Labelled, TrackedRows
 from release_platform.project import Project
+from release_platform.references import load_known
 from release_platform.services import Services
 
 STAGE = "drift_report"
@@ -47,6 +47,7 @@ MOST_DAYS = 31
 """Days that a run without partitions looks at, at most: the newest."""
 RECENT = 1000
 """Materializations in which the evidence of the days before is looked for."""
+_CAME = "came"
 _NO_ROWS: dict[str, Any] = {"dagster/row_count": 0}
 
 
@@ -63,35 +64,35 @@ class DriftForm(dg.Config):
 
 @dataclass(frozen=True, kw_only=True)
 class MonitoredVersion:
-    """The version in Production, loaded, with its reference."""
+    """The version in Production, loaded, with its reference, and why that was made anew, if it was."""
 
     version: str
     package: ModelPackage
     known: Known
     positive: object | None
+    made_anew: str = ""
 
 
 def load_version(services: Services, project: Project) -> MonitoredVersion:
-    """Returns the version of a model that is in Production; its reference is made from its recorded training data.
+    """Returns the version of a model that is in Production, with the reference that is kept with it.
 
     Raises:
         NotFound: Nothing is in Production.
-        IntegrityError: The version or its data is not what was registered.
+        IntegrityError: The version, its reference or its data is not what was registered.
         Unavailable: An outside system does not answer.
     """
     model = project.spec.name
     version = services.store.head(model).production
     if version is None:
         raise NotFound(f"{model}: nothing is in Production", remedy=f"promote a version: `release promote {model}`")
-    registration = services.store.get_registration(model, version)
-    uris = services.tracking.snapshots_of(registration.mlflow_run_id)
-    raw = read_recorded(services.snapshots, uris, registration.fingerprint)
-    with TemporaryDirectory() as folder:
-        record = services.releases.fetch_registered(registration, Path(folder))
-        package = load_package(Path(folder), record.manifest)
-        spec = recorded_spec(Path(folder) / "release.json")
-    known = build_reference(spec, package, raw, version=version)
-    return MonitoredVersion(version=version, package=package, known=known, positive=spec.target.positive_label)
+    found = load_known(services, services.store.get_registration(model, version))
+    return MonitoredVersion(
+        version=version,
+        package=found.package,
+        known=found.known,
+        positive=found.spec.target.positive_label,
+        made_anew=found.made_anew,
+    )
 
 
 def read_recordings(services: Services, version: MonitoredVersion, *, since: datetime, until: datetime) -> pd.DataFrame:
@@ -116,21 +117,26 @@ def read_labelled(services: Services, version: MonitoredVersion, *, since: date,
         Unavailable: The storage does not answer.
     """
     model = version.package.model
-    of, labels = (model, version.version), services.labels
-    came = labels.read(*of, [day for day in labels.days(*of) if day >= since])
+    of = (model, version.version)
+    came = [
+        told.assign(**{_CAME: np.datetime64(day)})
+        for day, told in services.labels.each_day(*of, since=since, until=date.max)
+    ]
     nothing = Labelled(frame=pd.DataFrame(), labels=np.empty(0, dtype=object))
-    if came.empty:
+    if not came:
         return nothing
-    known = came.drop_duplicates(PREDICTION_ID).set_index(PREDICTION_ID)[LABEL]
-    parts = []
-    for day in services.recordings.days(*of):
-        rows = services.recordings.read(*of, [day]) if since <= day < until else pd.DataFrame()
-        if PREDICTION_ID in rows:
-            parts.append(rows[rows[PREDICTION_ID].isin(known.index)].drop_duplicates(PREDICTION_ID))
+    known = pd.concat(came, ignore_index=True).drop_duplicates(PREDICTION_ID).set_index(PREDICTION_ID)
+    parts = [
+        rows[rows[PREDICTION_ID].isin(known.index)].drop_duplicates(PREDICTION_ID)
+        for _, rows in services.recordings.each_day(*of, since=since, until=until)
+        if PREDICTION_ID in rows
+    ]
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if frame.empty:
         return nothing
-    return Labelled(frame=frame, labels=frame[PREDICTION_ID].map(known).to_numpy(dtype=object))
+    told = known.loc[frame[PREDICTION_ID]]
+    days = told[_CAME].to_numpy(dtype="datetime64[D]")
+    return Labelled(frame=frame, labels=told[LABEL].to_numpy(dtype=object), came=days)
 
 
 def build_drift_report(project: Project) -> dg.AssetsDefinition:
@@ -168,17 +174,19 @@ def build_drift_report(project: Project) -> dg.AssetsDefinition:
             budget = project.spec.drift.promise(budget=config.false_alarms_per_month, smallest=config.smallest)
             version = load_version(services, project)
             states = _states(context.instance, name)
-            report, state = monitor(services, version, budget, states, now=now, chosen=chosen)
-            page = _write(services, report)
+            margin = project.spec.drift.quality_margin
+            report, state = monitor(services, version, budget, states, now=now, chosen=chosen, margin=margin)
+            page = _keep(services, project, report, now.date())
             run_url = f"{services.settings.dagster_url}/runs/{context.run.run_id}"
             asked = project.spec.drift.on_alarm
-            for day in drift_days(report, on_alarm=asked, page=str(page), run_url=run_url, at=now):
+            for day in drift_days(report, on_alarm=asked, page=page, run_url=run_url, at=now):
                 services.store.drift.record(day)
         of_days = {window.begins.date(): _day_metadata(report, window, page) for window in report.windows}
         if chosen is None:
             for found in dated(context.asset_key, of_days):
                 context.log_event(found)
-            return dg.MaterializeResult(metadata=_metadata(report, state, page), check_results=[_checked(report)])
+            metadata = {**_metadata(report, state, page), "reference": version.made_anew or "kept with the version"}
+            return dg.MaterializeResult(metadata=metadata, check_results=[_checked(report)])
         for wanted in chosen:
             context.add_asset_metadata(of_days.get(wanted, _NO_ROWS), context.asset_key, wanted.isoformat())
         return dg.MaterializeResult(check_results=[_checked(report)])
@@ -231,6 +239,7 @@ def monitor(
     *,
     now: datetime,
     chosen: Sequence[date] | None = None,
+    margin: float = QUALITY_MARGIN,
 ) -> tuple[DriftReport, dict[str, Any]]:
     """Returns what finished days show, and what the next report goes on from.
 
@@ -241,6 +250,7 @@ def monitor(
         states: What reports left, the newest first. Those of another version or promise count for nothing.
         now: The time; its day is not finished.
         chosen: The days, in order; None: those after the last that was reported.
+        margin: By which share of the rows answers may be wrong more often than on held-out rows.
 
     Raises:
         Unavailable: The storage does not answer.
@@ -263,6 +273,7 @@ def monitor(
         source=f"the recorded requests of {model}",
         detector=detector,
         labelled=read_labelled(services, version, since=now.date() - timedelta(days=MOST_DAYS), until=now.date()),
+        quality_margin=margin,
     )
     return report, _state(report, report.detector, max(days, default=last))
 
@@ -297,6 +308,7 @@ def _continued(
         of
         for of in known
         if (of["version"], of["budget"], of["smallest"]) == (version, budget.per_month, budget.smallest)
+        and of["detector"].get("evidence", {}).keys() == set(names)
         and (before is None or of["last_day"] < before.isoformat())
     ]
     if not mine:
@@ -312,26 +324,27 @@ def _states(instance: dg.DagsterInstance, model: str) -> list[object]:
     return [one.metadata[STATE].value for one in made if one is not None and STATE in one.metadata]
 
 
-def _write(services: Services, report: DriftReport) -> Path:
-    day = report.windows[-1].begins.date().isoformat() if report.windows else "nothing"
-    folder = services.settings.root / "drift" / report.reference.model
-    folder.mkdir(parents=True, exist_ok=True)
-    page = folder / f"{report.reference.version}-{day}.html"
-    page.write_text(render_drift(report), encoding="utf-8")
-    return page
+def _keep(services: Services, project: Project, report: DriftReport, today: date) -> str:
+    """Keeps the page of a report, removes those that are too old, and returns its link; empty without a row."""
+    model, version = report.reference.model, report.reference.version
+    drop_pages(services, model, before=today - timedelta(days=project.spec.drift.keep_days))
+    if not report.windows:
+        return ""
+    registration = services.store.get_registration(model, version)
+    return keep_page(services, registration, render_drift(report), day=report.windows[-1].begins.date())
 
 
 def _checked(report: DriftReport) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=CHECK,
-        passed=bool(report.n_rows) and not report.alarms,
+        passed=report.is_fine,
         severity=dg.AssetCheckSeverity.WARN,
         description=report.said,
         metadata={"rows": report.n_rows, "days": len(report.windows), "alarms": len(report.alarms)},
     )
 
 
-def _day_metadata(report: DriftReport, window: WindowDrift, page: Path) -> dict[str, Any]:
+def _day_metadata(report: DriftReport, window: WindowDrift, page: str) -> dict[str, Any]:
     """Returns what the partition of a day shows; the evidence after it is for the day that comes next."""
     return {
         "version": report.reference.version,
@@ -339,9 +352,9 @@ def _day_metadata(report: DriftReport, window: WindowDrift, page: Path) -> dict[
         "alarms": int(window.drifted),
         "columns_that_drifted": ", ".join(window.alarm.columns if window.alarm else ()) or "none",
         "schema": "; ".join(window.schema) or "as it was",
-        "report": dg.MetadataValue.path(str(page)),
+        "report": link(page) if page else "no rows, no report",
         STATE: dg.MetadataValue.json(_state(report, window.after, window.begins.date())),
-        **numbers({f"psi/{name}": one.psi for name, one in window.found.items()} | _together(window.together)),
+        **numbers(_measures(window.found) | _together(window.together)),
         **_tracked(next((rows for rows in report.tracked if rows.day == window.begins.date()), None)),
     }
 
@@ -358,9 +371,8 @@ def _tracked(rows: TrackedRows | None) -> dict[str, Any]:
     return dict(numbers(found))
 
 
-def _metadata(report: DriftReport, state: dict[str, Any], page: Path) -> dict[str, Any]:
+def _metadata(report: DriftReport, state: dict[str, Any], page: str) -> dict[str, Any]:
     quality = {f"expected_{quality.value}": one.value for quality, one in report.quality.items()}
-    psi = {f"psi/{name}": one.psi for name, one in report.altogether.items()}
     return {
         "version": report.reference.version,
         "dagster/row_count": report.n_rows,
@@ -369,11 +381,35 @@ def _metadata(report: DriftReport, state: dict[str, Any], page: Path) -> dict[st
         "columns_that_drifted": ", ".join(report.columns) or "none",
         "schema": "; ".join(report.schema) or "as it was",
         "columns": dg.MetadataValue.md(markdown(report)),
-        "report": dg.MetadataValue.path(str(page)),
+        "report": link(page) if page else "no rows, no report",
         STATE: dg.MetadataValue.json(state),
         **_tracked(report.labelled),
-        **numbers(psi | quality | _together(report.together)),
+        **_real(report.real),
+        **numbers(_measures(report.altogether) | quality | _together(report.together)),
     }
+
+
+def _measures(found: Mapping[str, Difference]) -> dict[str, float | None]:
+    """Returns what alarms judge of each column, and the PSI; unseen where it is known."""
+    measures: dict[str, float | None] = {}
+    for name, one in found.items():
+        judged = one.distance
+        measures[f"psi/{name}"], measures[f"share/{name}"] = one.psi, judged.share
+        measures[f"missing/{name}"], measures[f"unseen/{name}"] = judged.missing, judged.unseen
+    return measures
+
+
+def _real(found: RealQuality | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    least, most = found.fell_by
+    measures: dict[str, float | None] = {
+        "accuracy_with_labels": found.accuracy,
+        "accuracy_of_held_out": found.before,
+        "accuracy_fell_by_at_least": least,
+        "accuracy_fell_by_at_most": most,
+    }
+    return {"accuracy": found.said, **numbers(measures)}
 
 
 def _together(found: ClassifierTest | None) -> dict[str, float | None]:

@@ -14,7 +14,9 @@ from release_platform.services import Services
 
 SENSOR = "recordings_sensor"
 SENSOR_INTERVAL_S = 60
-_SEEN, _DROPPED = "seen", "dropped"
+JOINED_AFTER = timedelta(hours=2)
+"""A day is joined so long after its end: servers keep samples for an hour, so nothing of it can come any more."""
+_SEEN, _DROPPED, _JOINED = "seen", "dropped", "joined"
 
 
 def build_recordings_sensor(projects: Projects) -> dg.SensorDefinition:
@@ -25,7 +27,8 @@ def build_recordings_sensor(projects: Projects) -> dg.SensorDefinition:
         minimum_interval_seconds=SENSOR_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Keeps the samples of answered requests that servers with SERVING_SAMPLE_SHARE hand in, "
-        "and removes recorded requests that are older than the model's drift.keep_days.",
+        "joins the files of finished days, and removes recorded requests that are older than the model's "
+        "drift.keep_days.",
     )
     def recordings_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> Any:
         services, cursor = platform.services, _remembered(context.cursor)
@@ -34,6 +37,7 @@ def build_recordings_sensor(projects: Projects) -> dg.SensorDefinition:
             cursor[_SEEN] = dict(found.seen)
             said = [*found.problems, *_told(found)]
             said += _drop_old(projects, services, cursor)
+            said += _join_one(projects, services, cursor)
         except ReleaseError as error:
             said = [error.problem]
         for line in said:
@@ -67,10 +71,24 @@ def _drop_old(projects: Projects, services: Services, cursor: dict[str, Any]) ->
     return said
 
 
+def _join_one(projects: Projects, services: Services, cursor: dict[str, Any]) -> list[str]:
+    """Joins the files of one finished day, until no day is left today; returns a sentence for one that was."""
+    before = (datetime.now(UTC) - JOINED_AFTER).date()
+    if cursor[_JOINED] == before.isoformat():
+        return []
+    for name in projects:
+        for kept, what in ((services.recordings, "recorded requests"), (services.labels, "labels")):
+            for version, day in kept.loose_days(name, before=before):
+                n = kept.join_day(name, version, day)
+                return [f"{name}: {n:,} file(s) of {what} of version {version} on {day} are one now"]
+    cursor[_JOINED] = before.isoformat()
+    return []
+
+
 def _remembered(cursor: str | None) -> dict[str, Any]:
     try:
         found = json.loads(cursor or "{}")
         seen = {str(url): int(minute) for url, minute in found[_SEEN].items()}
-        return {_SEEN: seen, _DROPPED: found[_DROPPED]}
+        return {_SEEN: seen, _DROPPED: found[_DROPPED], _JOINED: found.get(_JOINED, "")}
     except (ValueError, TypeError, KeyError, AttributeError):  # none yet, or somebody wrote it in Dagster's interface
-        return {_SEEN: {}, _DROPPED: ""}
+        return {_SEEN: {}, _DROPPED: "", _JOINED: ""}

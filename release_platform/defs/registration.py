@@ -1,6 +1,7 @@
 """registered_version: a version in the registry and in Staging, only if every blocking gate of exactly it passed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +25,7 @@ from release_platform.domain.selftest import SELFTEST
 from release_platform.domain.spec import GateSpec, Selftest
 from release_platform.model_card import keep_card, keep_cards
 from release_platform.project import Project
+from release_platform.references import FACT, keep_reference
 from release_platform.services import Services
 
 CODE = (
@@ -54,7 +56,13 @@ def build_registered_version(project: Project) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[Any]:
         proof = required_proof(context.instance, project)
         results = passed_gates(context.instance, spec.name, report_key, spec.every_gate, evaluation_report)
-        registration = register_version(platform.services, context.run.run_id, evaluation_report, (*results, *proof))
+        registration = register_version(
+            platform.services,
+            context.run.run_id,
+            evaluation_report,
+            (*results, *proof),
+            keep=partial(reference_fact, platform.services),
+        )
         key = digest_of([registration.report_digest, registration.digest])
         head = platform.services.releases.stage(
             registration,
@@ -161,11 +169,23 @@ def _vouched(evaluated: Evaluated, results: tuple[GateResult, ...]) -> dict[str,
 
 
 def register_version(
-    services: Services, dagster_run_id: str, evaluated: Evaluated, results: tuple[GateResult, ...]
+    services: Services,
+    dagster_run_id: str,
+    evaluated: Evaluated,
+    results: tuple[GateResult, ...],
+    *,
+    keep: Callable[[Registration], Mapping[str, str]] = lambda _: {},
 ) -> Registration:
     """Registers what was evaluated as a version, records and signs it, and returns what is recorded.
 
     Repeating it with the same evaluation returns the record of the first time.
+
+    Args:
+        services: Where.
+        dagster_run_id: The run that does it.
+        evaluated: What was evaluated.
+        results: Its gates.
+        keep: Keeps something beside the version before it is signed, and returns what is vouched for of that.
     """
     trained, model = evaluated.trained, str(evaluated.report["model"])
     baseline = evaluated.report["baseline"]
@@ -200,11 +220,26 @@ def register_version(
         registered_at=record.created_at,
     )
     try:
-        return services.releases.record(record, registration, _vouched(evaluated, results))
+        facts = {**_vouched(evaluated, results), **keep(registration)}
+        return services.releases.record(record, registration, facts)
     except ReleaseError:
         if not _may_be_recorded(services, record):
             services.registry.discard(model, record.version)  # nothing is left half-registered
         raise
+
+
+def reference_fact(services: Services, registration: Registration) -> dict[str, str]:
+    """Keeps the drift reference of a version that is not recorded yet, and returns its digest, to be signed.
+
+    A version is no worse where that cannot be done: drift makes its reference anew then, and says so.
+    """
+    if services.store.find_registration(registration.model, registration.version) is not None:
+        return {}  # what was signed first stays
+    try:
+        return {FACT: keep_reference(services, registration)}
+    except ReleaseError as error:
+        dg.get_dagster_logger().warning("the drift reference could not be kept: %s", error.problem)
+        return {}
 
 
 def _may_be_recorded(services: Services, record: VersionRecord) -> bool:

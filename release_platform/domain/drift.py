@@ -6,14 +6,16 @@ else is a `Difference` of a column, or a classifier's test of all columns togeth
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+
+import numpy as np
 
 from release_platform.domain.alarms import Alarm, Detector, Evidence, learned_floor
 from release_platform.domain.distances import Difference, Distance, difference, distance
 from release_platform.domain.features import Column
 from release_platform.domain.multivariate import DOMAIN_CLASSIFIER, ClassifierTest
-from release_platform.domain.reference import Categories, Numbers, Reference, Summary
+from release_platform.domain.reference import REAL_ERROR, Categories, Numbers, Reference, Summary, of_numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +57,14 @@ class Rows:
         ends: Its last moment, not included.
         columns: Each column of shape (n_rows,), as `summarised` takes it.
         schema: What whoever read them found wrong with the columns, in a sentence each.
+        told: What labels that came in the window say, of its rows or of earlier ones: each of shape (n_labels,).
     """
 
     begins: datetime
     ends: datetime
     columns: Mapping[str, Column]
     schema: tuple[str, ...] = ()
+    told: Mapping[str, Column] = field(default_factory=dict)
 
     @property
     def n_rows(self) -> int:
@@ -96,13 +100,16 @@ def watch(
         rows: The window.
         together: What a classifier says of all its columns; None for nothing.
     """
+    columns = {**rows.columns, **{name: values for name, values in rows.told.items() if len(values)}}
     found = {
-        name: difference(summary, rows.columns[name])
+        name: difference(summary, columns[name])
         for name, summary in reference.every.items()
-        if rows.n_rows and name in rows.columns and _alike(summary, rows.columns[name])
+        if rows.n_rows and summary.n_rows and name in columns and _alike(summary, columns[name])
     }
     schema = rows.schema or (schema_changes(reference, rows.columns) if rows.n_rows else ())
     judged: dict[str, Evidence] = {name: one.distance for name, one in found.items()}
+    if REAL_ERROR in found:
+        judged[REAL_ERROR] = _if_worse(found[REAL_ERROR].distance, reference.every[REAL_ERROR], columns[REAL_ERROR])
     judged |= {} if together is None else {DOMAIN_CLASSIFIER: together}
     after, alarm = detector.look(judged, reference.floors) if rows.n_rows else (detector, None)
     return after, WindowDrift(
@@ -139,6 +146,12 @@ def schema_changes(reference: Reference, columns: Mapping[str, Column]) -> tuple
             was, now = ("numbers", "text") if isinstance(summary, Numbers) else ("text", "numbers")
             told.append(f"the column '{name}' held {was} and now holds {now}")
     return tuple(told)
+
+
+def _if_worse(found: Distance, summary: Summary, now: Column) -> Distance:
+    """Returns the distance of errors that grew; of those that did not, none: they are no evidence of anything bad."""
+    assert isinstance(summary, Numbers)
+    return found if of_numbers(np.asarray(now, dtype=np.float64)).mean > summary.mean else replace(found, share=0.0)
 
 
 def _alike(summary: Summary, column: Column) -> bool:

@@ -8,6 +8,7 @@ from math import inf
 from typing import Any, ClassVar
 
 from release_platform.domain.alarms import SMALLEST, Budget
+from release_platform.domain.real_quality import QUALITY_MARGIN
 
 
 class OnAlarm(StrEnum):
@@ -26,6 +27,8 @@ class DriftSpec:
     Attributes:
         budget: False alarms in 30 days, on average, at most; above 0.
         smallest: The smallest share of rows that matters, 0 and up, below 1.
+        quality_margin: By which share of the rows answers may be wrong more often than on held-out rows, 0 and up,
+            below 1.
         since_days: How far back the command looks when it is not told, in days, 1 to 366.
         keep_days: How many days recorded requests are kept; 32 and up, what a report may need.
         on_alarm: What follows when a day drifted.
@@ -35,6 +38,7 @@ class DriftSpec:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     budget: float = 1.0
     smallest: float = SMALLEST
+    quality_margin: float = QUALITY_MARGIN
     since_days: int = 7
     keep_days: int = 35
     on_alarm: tuple[OnAlarm, ...] = (OnAlarm.NOTIFY,)
@@ -43,6 +47,8 @@ class DriftSpec:
     def __post_init__(self) -> None:
         if not 0 < self.budget < inf or not 0 <= self.smallest < 1:
             raise ValueError("budget is above 0, and smallest a share from 0 up, below 1")
+        if not 0 <= self.quality_margin < 1:
+            raise ValueError("quality_margin is a share from 0 up, below 1")
         if not 1 <= self.since_days <= 366:
             raise ValueError("since_days is 1 to 366")
         if not 32 <= self.keep_days <= 3650:

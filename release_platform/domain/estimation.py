@@ -4,7 +4,8 @@ A calibrated probability says how often the label is what was said. So of each r
 is known before the label is, and so is the expected count of true and false positives, and with them accuracy,
 precision, recall, Brier score, log loss and the area under the ROC curve of these rows. The method is NannyML's CBPE
 (https://nannyml.readthedocs.io, "Confidence-based Performance Estimation"), here with the interval in which the real
-value lies because labels are drawn.
+value lies because labels are drawn, and because the calibration itself was learned from no more rows than were held
+out: it is learned again from labels that are drawn anew (a parametric bootstrap, Efron and Tibshirani 1993, chapter 6).
 
 It holds as long as probabilities stay calibrated: it sees that rows became harder, never that the world changed what a
 label means. Hence each estimate is held against the real value as soon as labels come (`Tracked`): an error of many
@@ -55,13 +56,15 @@ class Calibration:
     Attributes:
         said: Probabilities, ascending.
         came: The share that came true at each, not falling.
+        rows: Of how many rows each is known, 1 and up; empty for a calibration that is not in doubt.
     """
 
     said: tuple[float, ...]
     came: tuple[float, ...]
+    rows: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.said) != len(self.came) or not self.said:
+        if len(self.said) != len(self.came) or not self.said or len(self.rows) not in (0, len(self.said)):
             raise ValueError("a calibration has points")
         if (np.diff(self.said) <= 0).any() or (np.diff(self.came) < 0).any():
             raise ValueError("a calibration ascends")
@@ -70,15 +73,32 @@ class Calibration:
         """Returns calibrated probabilities; NaN stays NaN."""
         return np.interp(probabilities, self.said, self.came)
 
+    def drawn(self, generator: np.random.Generator) -> "Calibration":
+        """Returns what other held-out rows might as well have shown; itself where it is not in doubt.
+
+        Rows of points at which the same share came were put together by the regression. Each of them counts as half a
+        row of either outcome more, so that a share of 0 or 1 is in doubt too.
+        """
+        if not self.rows:
+            return self
+        rows, came = np.array(self.rows), np.array(self.came)
+        _, together = np.unique(came, return_inverse=True)
+        n = np.bincount(together, weights=rows)[together]
+        shares = generator.binomial(rows, (n * came + 0.5) / (n + 1)) / rows
+        rising = np.clip(isotonic_regression(shares, weights=rows).x, 0.0, 1.0)
+        return Calibration(said=self.said, came=tuple(np.maximum.accumulate(rising).tolist()), rows=self.rows)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the calibration as a JSON value."""
-        return {"said": list(self.said), "came": list(self.came)}
+        return {"said": list(self.said), "came": list(self.came), "rows": list(self.rows)}
 
     @staticmethod
     def from_json(value: object) -> "Calibration":
         """Returns the calibration that `to_json` wrote; raises ValueError when it is none."""
-        of = exactly(value, "calibration", said=list, came=list)
-        return Calibration(said=tuple(map(float, of["said"])), came=tuple(map(float, of["came"])))
+        of = exactly(value, "calibration", said=list, came=list, rows=list)
+        return Calibration(
+            said=tuple(map(float, of["said"])), came=tuple(map(float, of["came"])), rows=tuple(of["rows"])
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,40 +159,50 @@ def calibrated(probabilities: Floats, came_true: Truths) -> Calibration | None:
     came = np.array([came_true[rows].mean() for rows in groups])
     weights = np.array([len(rows) for rows in groups], dtype=np.float64)
     rising = np.clip(isotonic_regression(came, weights=weights).x, 0.0, 1.0)
-    places, kept = np.unique(said, return_index=True)
-    return Calibration(said=tuple(places.tolist()), came=tuple(np.maximum.accumulate(rising[kept]).tolist()))
+    places, kept, groups_of = np.unique(said, return_index=True, return_inverse=True)
+    return Calibration(
+        said=tuple(places.tolist()),
+        came=tuple(np.maximum.accumulate(rising[kept]).tolist()),
+        rows=tuple(np.bincount(groups_of, weights=weights).astype(int).tolist()),
+    )
 
 
 def estimate_binary(
-    scores: Floats, probabilities: Floats, *, threshold: float = THRESHOLD, seed: int = 0
+    scores: Floats, calibration: Calibration, *, threshold: float = THRESHOLD, seed: int = 0
 ) -> dict[Quality, Estimate]:
-    """Returns the expected quality of a binary classifier's rows, with the interval that the draw of labels leaves.
+    """Returns the expected quality of a binary classifier's rows, with the interval that labels and calibration leave.
 
     Args:
         scores: The probability of the positive class that the model said, shape (n_rows,), finite.
-        probabilities: The same, calibrated.
+        calibration: How it is to be read.
         threshold: From where on the answer is positive.
-        seed: Of the labels that are drawn for the intervals.
+        seed: Of what is drawn for the intervals.
 
     Returns:
         Each quality; none for fewer than `LEAST_ROWS` rows.
     """
     if len(scores) < LEAST_ROWS:
         return {}
-    expected = _measured(scores, _ranked(scores), probabilities, threshold)
-    off = _intervals(scores, probabilities, threshold, np.random.default_rng(seed))
+    expected = _measured(scores, _ranked(scores), calibration.apply(scores), threshold)
+    off = _intervals(scores, calibration, threshold, np.random.default_rng(seed))
     return {quality: _estimate(expected[quality], off[quality]) for quality in Quality}
 
 
-def estimate_accuracy(chances: Floats) -> Estimate:
+def estimate_accuracy(said: Floats, calibration: Calibration, *, seed: int = 0) -> Estimate:
     """Returns the expected accuracy of answers that are right with these chances; None for few rows.
 
     Args:
-        chances: Calibrated, shape (n_rows,), 0 to 1.
+        said: The probability of each answer, shape (n_rows,), 0 to 1.
+        calibration: How it is to be read.
+        seed: Of what is drawn for the interval.
     """
-    if len(chances) < LEAST_ROWS:
+    if len(said) < LEAST_ROWS:
         return Estimate(value=None)
-    value, off = float(chances.mean()), 1.96 * float(np.sqrt((chances * (1 - chances)).sum())) / len(chances)
+    generator, chances = np.random.default_rng(seed), calibration.apply(said)
+    some = np.sort(said)[:: -(-len(said) // DRAWN_ROWS)]
+    means = [float(calibration.drawn(generator).apply(some).mean()) for _ in range(DRAWS)]
+    by_labels = float((chances * (1 - chances)).sum()) / len(chances) ** 2
+    value, off = float(chances.mean()), 1.96 * float(np.sqrt(by_labels + np.var(means)))
     return Estimate(value=value, lower=max(value - off, 0.0), upper=min(value + off, 1.0))
 
 
@@ -190,28 +220,30 @@ def tracked(estimates: Mapping[Quality, Estimate], real: Mapping[Quality, float 
 
 
 def _intervals(
-    scores: Floats, probabilities: Floats, threshold: float, generator: np.random.Generator
+    scores: Floats, calibration: Calibration, threshold: float, generator: np.random.Generator
 ) -> dict[Quality, tuple[float, float]]:
     """Returns how far below and above its expectation each quality of drawn labels lies; NaN where it is undefined.
 
-    Of more than `DRAWN_ROWS` rows that many are drawn, evenly by their score; what is found there shrinks as
-    the root of the rows grows.
+    Of more than `DRAWN_ROWS` rows that many are drawn, evenly by their score; what labels add there shrinks as the root
+    of the rows grows, what the calibration adds does not.
     """
-    rows = np.argsort(scores, kind="stable")[:: -(-len(scores) // DRAWN_ROWS)]
-    some, chances = scores[rows], probabilities[rows]
+    some = np.sort(scores)[:: -(-len(scores) // DRAWN_ROWS)]
     ranked = _ranked(some)
-    middle = _measured(some, ranked, chances, threshold)
-    drawn = [
-        _measured(some, ranked, (generator.random(len(some)) < chances).astype(np.float64), threshold)
-        for _ in range(DRAWS)
-    ]
+    middle = _measured(some, ranked, calibration.apply(some), threshold)
     shrunk = float(np.sqrt(len(some) / len(scores)))
+    drawn: dict[Quality, list[float]] = {quality: [] for quality in Quality}
+    for _ in range(DRAWS):
+        chances = calibration.drawn(generator).apply(some)
+        expected = _measured(some, ranked, chances, threshold)
+        came = _measured(some, ranked, (generator.random(len(some)) < chances).astype(np.float64), threshold)
+        for quality, values in drawn.items():
+            by_labels = (came[quality] - expected[quality]) * shrunk
+            values.append(by_labels + expected[quality] - middle[quality])
     found = {}
-    for quality in Quality:
-        values = np.array([one[quality] for one in drawn])
-        there = values[~np.isnan(values)]
-        ends = np.quantile(there, _COVERED) - middle[quality] if len(there) else np.full(2, np.nan)
-        found[quality] = (float(ends[0]) * shrunk, float(ends[1]) * shrunk)
+    for quality, values in drawn.items():
+        there = np.array(values)[~np.isnan(values)]
+        ends = np.quantile(there, _COVERED) if len(there) else np.full(2, np.nan)
+        found[quality] = (float(ends[0]), float(ends[1]))
     return found
 
 

@@ -11,7 +11,7 @@ both what the values are and how many there are.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 import numpy as np
@@ -22,6 +22,10 @@ from release_platform.domain.json_form import exactly
 from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 
 FORMAT = 1
+LABEL = "label"
+"""The column of what would have been right."""
+REAL_ERROR = "real error"
+"""The column of how wrong answers were: 1 or 0 of a class, the absolute difference of a number."""
 POINTS = 1000
 CATEGORIES = 1000
 
@@ -75,12 +79,17 @@ class Numbers:
         return np.concatenate((values[:1], (values[1:] + values[:-1]) / 2))
 
     @property
+    def mean(self) -> float:
+        """Mean of the kept values by their rows; NaN where nothing is present."""
+        return float(self.centres @ np.array(self.counts)) / self.n_present if self.counts else float("nan")
+
+    @property
     def spread(self) -> float:
         """Standard deviation of the kept values by their rows; NaN where nothing is present."""
         if not self.counts:
             return float("nan")
-        values, weights = self.centres, np.array(self.counts) / self.n_present
-        return float(np.sqrt(weights @ (values - weights @ values) ** 2))
+        weights = np.array(self.counts) / self.n_present
+        return float(np.sqrt(weights @ (self.centres - self.mean) ** 2))
 
     def merge(self, other: "Numbers") -> "Numbers":
         """Returns the column of all rows of both."""
@@ -139,7 +148,8 @@ class Reference:
         model: The model's name.
         version: The version.
         columns: Each feature's training rows.
-        outputs: What the version says of its held-out rows: `label` or `value`, and `score`.
+        outputs: What the version says of its held-out rows: `prediction`, and `score` where it has one.
+        labels: What would have been right: `label` of the training rows, and `real error` on the held-out ones.
         floors: By column, and for the domain classifier, how far a window without drift is allowed to be away; see
             `alarms.learned_floor`.
         n_windows: Windows of the training data from which the floors were learned; 0 for none.
@@ -150,16 +160,17 @@ class Reference:
     columns: Mapping[str, Summary]
     outputs: Mapping[str, Summary]
     floors: Mapping[str, float]
+    labels: Mapping[str, Summary] = field(default_factory=dict)
     n_windows: int = 0
 
     @property
     def every(self) -> dict[str, Summary]:
-        """Columns and outputs, by name."""
-        return {**self.columns, **self.outputs}
+        """Columns, outputs and labels, by name."""
+        return {**self.columns, **self.outputs, **self.labels}
 
     @property
     def watched(self) -> list[str]:
-        """The names of what alarms watch: each column and output, and all features together."""
+        """The names of what alarms watch: each column, output and label, and all features together."""
         return [*self.every, DOMAIN_CLASSIFIER]
 
     def to_json(self) -> dict[str, Any]:
@@ -170,6 +181,7 @@ class Reference:
             "version": self.version,
             "columns": {name: summary_json(one) for name, one in self.columns.items()},
             "outputs": {name: summary_json(one) for name, one in self.outputs.items()},
+            "labels": {name: summary_json(one) for name, one in self.labels.items()},
             "floors": dict(self.floors),
             "n_windows": self.n_windows,
         }
@@ -189,6 +201,7 @@ class Reference:
             version=of["version"],
             columns={name: summary_from(one) for name, one in of["columns"].items()},
             outputs={name: summary_from(one) for name, one in of["outputs"].items()},
+            labels={name: summary_from(one) for name, one in of["labels"].items()},
             floors={name: float(floor) for name, floor in of["floors"].items()},
             n_windows=of["n_windows"],
         )
@@ -286,6 +299,7 @@ _FIELDS: dict[str, type] = {
     "version": str,
     "columns": dict,
     "outputs": dict,
+    "labels": dict,
     "floors": dict,
     "n_windows": int,
 }

@@ -13,11 +13,13 @@ from release_platform.domain.alarms import Budget, Detector
 from release_platform.domain.distances import Difference, difference
 from release_platform.domain.drift import Rows, WindowDrift, watch_all
 from release_platform.domain.estimation import Calibration, Estimate, Quality, estimate_accuracy, estimate_binary
+from release_platform.domain.metrics import Task
 from release_platform.domain.multivariate import ClassifierTest
+from release_platform.domain.real_quality import QUALITY_MARGIN, RealQuality, find_quality, with_margin
 from release_platform.domain.reference import Reference, Summary, summarised
 from release_platform.pipeline.drift_reference import Known
 from release_platform.pipeline.drift_rows import SCORE, Recorded, read_rows
-from release_platform.pipeline.tracking import Labelled, TrackedRows, track
+from release_platform.pipeline.tracking import Labelled, Told, TrackedRows, tell, track
 
 ALL_ROWS = 5_000
 """Rows of each side by which the classifier looks at all days together, which alarms do not judge."""
@@ -36,6 +38,7 @@ class DriftReport:
         together: How well a classifier tells all rows from training rows; None where they are too few.
         quality: The quality that is to be expected without labels; empty where it cannot be known.
         n_rows: All rows.
+        real: The accuracy that labels show beside that of the held-out rows; None without labels, and of a regression.
         tracked: Of rows whose labels came what was expected beside what came: all of them, then by day.
     """
 
@@ -47,6 +50,7 @@ class DriftReport:
     together: ClassifierTest | None
     quality: Mapping[Quality, Estimate]
     n_rows: int
+    real: RealQuality | None = None
     tracked: tuple[TrackedRows, ...] = ()
 
     @property
@@ -76,9 +80,14 @@ class DriftReport:
         if not self.n_rows:
             return "no rows: nothing can be said of drift"
         within = f"in {self.n_rows:,} rows of {len(self.windows)} day(s)"
-        if not self.alarms:
-            return f"no drift {within}"
-        return f"drift {within}: " + "; ".join([*self.schema, *([", ".join(self.columns)] if self.columns else [])])
+        named = [*self.schema, *([", ".join(self.columns)] if self.columns else [])]
+        drift = f"drift {within}: {'; '.join(named)}" if self.alarms else f"no drift {within}"
+        return f"{self.real.said}; {drift}" if self.real is not None and self.real.fell else drift
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether there were rows, none drifted, and no label shows that the quality fell."""
+        return bool(self.n_rows) and not self.alarms and not (self.real is not None and self.real.fell)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as a JSON value."""
@@ -94,6 +103,9 @@ class DriftReport:
             "altogether": {name: _difference_json(one) for name, one in self.altogether.items()},
             "domain_classifier": _test_json(self.together),
             "quality_without_labels": {quality.value: asdict(one) for quality, one in self.quality.items()},
+            "real_quality": None
+            if self.real is None
+            else {**asdict(self.real), "fell_by": list(self.real.fell_by), "fell": self.real.fell},
             "with_labels": [rows.to_json() for rows in self.tracked],
         }
 
@@ -109,6 +121,7 @@ def run(
     source: str,
     detector: Detector | None = None,
     labelled: Labelled | None = None,
+    quality_margin: float = QUALITY_MARGIN,
 ) -> DriftReport:
     """Returns what recorded rows show.
 
@@ -122,20 +135,26 @@ def run(
         source: Where the rows come from, for messages.
         detector: The evidence of the days before; None for none.
         labelled: Rows whose labels came, of these and of earlier days; None for none.
+        quality_margin: By which share of the rows answers may be wrong more often than on held-out rows.
 
     Raises:
         SourceError: The rows' times cannot be read.
     """
     recorded = read_rows(frame, package, positive, source=source)
-    reference = known.reference
+    reference = with_margin(known.reference, quality_margin)
+    told = None if labelled is None else tell(labelled, package, positive=positive, source=source)
     begun = Detector.of(reference.watched, budget) if detector is None else detector
 
     def classify(rows: Rows) -> ClassifierTest | None:
         return known.classifier.test(rows.columns, window=rows.begins.date().isoformat())
 
-    after, windows = watch_all(reference, begun, recorded.days(until=at), classify=classify)
-    columns = {**recorded.features, **recorded.outputs}
-    there = {name: columns[name] for name, summary in reference.every.items() if recorded.n_rows and name in columns}
+    after, windows = watch_all(reference, begun, _days(recorded, told, until=at), classify=classify)
+    columns = {**recorded.columns(), **({} if told is None else told.on(None))}
+    there = {
+        name: columns[name]
+        for name, summary in reference.every.items()
+        if name in columns and len(columns[name]) and summary.n_rows
+    }
     now = {name: summarised(values) for name, values in there.items()}
     compared = {name for name in now if type(now[name]) is type(reference.every[name])}
     return DriftReport(
@@ -147,8 +166,24 @@ def run(
         together=replace(known.classifier, most_rows=ALL_ROWS).test(recorded.features, window="altogether"),
         quality=expected_quality(recorded, known.calibration, is_binary=positive is not None),
         n_rows=recorded.n_rows,
-        tracked=track(labelled, package, known.calibration, positive=positive, source=source) if labelled else (),
+        real=_real(reference, told, package.task, quality_margin),
+        tracked=() if told is None else track(told, known.calibration, positive=positive),
     )
+
+
+def _days(recorded: Recorded, told: Told | None, *, until: datetime) -> tuple[Rows, ...]:
+    """Returns the rows of each day, with what the labels say that came on it, of whatever day their rows are."""
+    days = recorded.days(until=until)
+    if told is None:
+        return days
+    dated = recorded.at is not None
+    return tuple(replace(rows, told=told.on(rows.begins.date() if dated else None)) for rows in days)
+
+
+def _real(reference: Reference, told: Told | None, task: Task, margin: float) -> RealQuality | None:
+    if told is None or told.errors is None or task is Task.REGRESSION:
+        return None
+    return find_quality(reference, told.errors, margin)
 
 
 def expected_quality(
@@ -160,8 +195,8 @@ def expected_quality(
     scores = np.asarray(recorded.outputs[SCORE], dtype=np.float64)
     scores = scores[np.isfinite(scores)]
     if is_binary:
-        return estimate_binary(scores, calibration.apply(scores))
-    return {Quality.ACCURACY: estimate_accuracy(calibration.apply(scores))}
+        return estimate_binary(scores, calibration)
+    return {Quality.ACCURACY: estimate_accuracy(scores, calibration)}
 
 
 def _window_json(window: WindowDrift) -> dict[str, Any]:

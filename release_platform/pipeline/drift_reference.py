@@ -4,6 +4,7 @@ Floors are learned from windows of these very rows: by day where the data has a 
 blocks of rows in their order: that of the classifier from fewer and larger ones, since it learns little from few rows.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,10 @@ from release_platform.domain.drift import with_floors
 from release_platform.domain.estimation import Calibration, calibrated
 from release_platform.domain.features import Column, ColumnType
 from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
-from release_platform.domain.reference import Reference, summarised
+from release_platform.domain.reference import LABEL, REAL_ERROR, Reference, summarised
 from release_platform.domain.spec import ModelSpec, SplitStrategy
 from release_platform.pipeline.domain_classifier import MOST_ROWS, DomainClassifier, learned
-from release_platform.pipeline.drift_rows import LABEL, SCORE, outputs_of
+from release_platform.pipeline.drift_rows import PREDICTION, SCORE, outputs_of
 from release_platform.pipeline.features import build_feature_table, read_features
 
 BLOCKS = 30
@@ -65,11 +66,16 @@ def build_reference(spec: ModelSpec, package: ModelPackage, raw: pd.DataFrame, *
     past = {name: values[training] for name, values in columns.items()}
     judged = {name: values[table.held_out] for name, values in columns.items()}
     outputs = outputs_of(package, package.predict_features(judged), spec.target.positive_label)
-    summaries, said = ({name: summarised(one) for name, one in part.items()} for part in (past, outputs))
+    right, missed = {LABEL: table.target[training]}, {REAL_ERROR: errors_of(outputs, table.target[table.held_out])}
+    summaries, said, came = (
+        {name: summarised(one) for name, one in part.items()} for part in (past, outputs, right | missed)
+    )
     windows = windows_of(None if times is None else times[training], int(training.sum()))
     judged_windows = windows_of(None if times is None else times[table.held_out], int(table.held_out.sum()))
     floors = with_floors(summaries, [_rows(past, rows) for rows in windows])
     floors |= with_floors(said, [_rows(outputs, rows) for rows in judged_windows])
+    floors |= with_floors({LABEL: came[LABEL]}, [_rows(right, rows) for rows in windows])
+    floors |= with_floors({REAL_ERROR: came[REAL_ERROR]}, [_rows(missed, rows) for rows in judged_windows])
     rows = table.features[training].reset_index(drop=True)
     n_blocks = min(max(len(rows) // MOST_ROWS, MINIMUM_WINDOWS), BLOCKS)
     larger = windows_of(None if times is None else times[training], len(rows), most_blocks=n_blocks)
@@ -80,6 +86,7 @@ def build_reference(spec: ModelSpec, package: ModelPackage, raw: pd.DataFrame, *
             version=version,
             columns=summaries,
             outputs=said,
+            labels=came,
             floors=floors | {DOMAIN_CLASSIFIER: together},
             n_windows=len(windows),
         ),
@@ -107,6 +114,19 @@ def windows_of(times: Any, n_rows: int, *, most_blocks: int = BLOCKS) -> tuple[P
     return tuple(np.array_split(order, n_blocks)) if n_blocks >= MINIMUM_WINDOWS else ()
 
 
+def errors_of(outputs: Mapping[str, Column], labels: Column) -> Column:
+    """Returns how wrong answers were: 1 or 0 of a class, the absolute difference of a number; shape (n_rows,).
+
+    Args:
+        outputs: What was answered; see `outputs_of`.
+        labels: What would have been right: texts, or float64 of a regression.
+    """
+    said = outputs[PREDICTION]
+    if said.dtype.kind == "O":
+        return np.asarray(said != labels, dtype=np.float64)
+    return np.abs(np.asarray(said - labels, dtype=np.float64))
+
+
 def _rows(columns: dict[str, Column], rows: Places) -> dict[str, Column]:
     return {name: values[rows] for name, values in columns.items()}
 
@@ -124,8 +144,8 @@ def _times(raw: pd.DataFrame, spec: ModelSpec) -> Any:
 
 
 def _calibration(outputs: dict[str, Column], truth: Column, spec: ModelSpec) -> Calibration | None:
-    if LABEL not in outputs:
+    if SCORE not in outputs:
         return None
     positive = spec.target.positive_label
-    came_true = truth == (outputs[LABEL] if positive is None else str(positive))
+    came_true = truth == (outputs[PREDICTION] if positive is None else str(positive))
     return calibrated(outputs[SCORE], came_true)

@@ -52,17 +52,22 @@ def ordered_columns(report: DriftReport) -> list[str]:
     )
 
 
-def shares(one: Difference) -> tuple[str, str]:
-    """Returns the shares of missing and of unseen values, in words."""
-    return f"{one.distance.missing:.1%}", f"{one.distance.unseen or 0:.1%}"
+COLUMNS = ("PSI", "share of rows", "p-value", "missing", "unseen")
+"""What `measures` are called."""
+
+
+def measures(one: Difference) -> tuple[str, ...]:
+    """Returns what people look at first, in words; unseen is empty where it is not known, and of numbers."""
+    judged = one.distance
+    unseen = "" if judged.unseen is None else f"{judged.unseen:.1%}"
+    return f"{one.psi:.3f}", f"{judged.share:.3f}", f"{one.p_value:.2g}", f"{judged.missing:.1%}", unseen
 
 
 def markdown(report: DriftReport, most: int = 20) -> str:
     """Returns the first columns' measures as a Markdown table."""
-    lines = ["| column | PSI | share of rows | missing | unseen |", "|---|---|---|---|---|"]
+    lines = [f"| column | {' | '.join(COLUMNS)} |", "|---" * (1 + len(COLUMNS)) + "|"]
     for name in ordered_columns(report)[:most]:
-        one = report.altogether[name]
-        cells = (name.replace("|", "\\|"), f"{one.psi:.3f}", f"{one.distance.share:.3f}", *shares(one))
+        cells = (name.replace("|", "\\|"), *measures(report.altogether[name]))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -1,12 +1,13 @@
 """Rows that clients sent, as drift looks at them: a version's features and what it says, day by day.
 
 A table of recorded rows has the version's inputs, and may have `at` (when, UTC), `prediction` and `probability` (of the
-positive class, or of the class that was answered). What it lacks of the last two is asked of the model.
+positive class, or of the class that was answered). What it lacks of the last two is asked of the model, of at most
+`MOST_ASKED` rows of a day: what servers record has no probability, and a sample shows its distribution as well.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,15 @@ from release_platform.pipeline.features import plan_column
 from release_platform.pipeline.profile import typed
 
 AT, PREDICTION, PROBABILITY = "at", "prediction", "probability"
-LABEL, VALUE, SCORE = "label", "value", "score"
-"""How the outputs are called: the label that is answered, a regression's value, and the probability."""
+SCORE = "score"
+"""How the probability is called among the outputs; what is answered, a label or a number, is the `prediction`."""
+MOST_ASKED = 5_000
+"""Rows of a day that the model is asked again, at most."""
 _ASKED_AT_ONCE = 100_000
 
 Moments = npt.NDArray[np.datetime64]
+Mask = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +41,9 @@ class Recorded:
 
     Attributes:
         features: Each feature that could be computed, shape (n_rows,).
-        outputs: `label` or `value`, and `score`, where they are known.
+        outputs: `prediction`, and `score`, where they are known, shape (n_rows,).
+        asked: The rows whose answer is known to what the model was asked again, shape (n_rows,), bool; None for all.
+        asked_for: The outputs that it was asked again; all others are known of all rows.
         at: When each row was answered, shape (n_rows,), UTC; None where nobody kept it.
         schema: What is wrong with the columns, in a sentence each.
         n_rows: How many there are.
@@ -47,25 +54,40 @@ class Recorded:
     at: Moments | None
     schema: tuple[str, ...]
     n_rows: int
+    asked: Mask | None = None
+    asked_for: frozenset[str] = frozenset()
+
+    def columns(self, rows: Places | None = None) -> dict[str, Column]:
+        """Returns features and outputs of some rows, or of all: of an output those that are known."""
+        found = {}
+        for name, values in {**self.features, **self.outputs}.items():
+            wanted = slice(None) if rows is None else rows
+            if self.asked is not None and name in self.asked_for:
+                wanted = np.flatnonzero(self.asked) if rows is None else rows[self.asked[rows]]
+            found[name] = values[wanted]
+        return found
 
     def days(self, *, until: datetime) -> tuple[Rows, ...]:
         """Returns the rows of each day with rows, in order; of rows without a time one window that ends at `until`."""
-        columns = {**self.features, **self.outputs}
         if self.at is None or self.n_rows == 0:
             begins = until - timedelta(days=1)
-            return (Rows(begins=begins, ends=until, columns=columns, schema=self.schema),) if self.n_rows else ()
-        days = self.at.astype("datetime64[D]")
-        order = np.argsort(days, kind="stable")
-        starts = np.flatnonzero(np.diff(days[order].astype(np.int64), prepend=-(2**62)))
+            return (Rows(begins=begins, ends=until, columns=self.columns(), schema=self.schema),) if self.n_rows else ()
         found = []
-        for rows in np.split(order, starts[1:]):
-            begins = datetime.combine(days[rows[0]].item(), datetime.min.time(), tzinfo=UTC)
-            part = {name: values[rows] for name, values in columns.items()}
-            found.append(Rows(begins=begins, ends=begins + timedelta(days=1), columns=part, schema=self.schema))
+        for rows in _by_day(self.at):
+            begins = datetime.combine(self.at[rows[0]].astype("datetime64[D]").item(), time(), tzinfo=UTC)
+            ends = begins + timedelta(days=1)
+            found.append(Rows(begins=begins, ends=ends, columns=self.columns(rows), schema=self.schema))
         return tuple(found)
 
 
-def read_rows(frame: pd.DataFrame, package: ModelPackage, positive: object | None, *, source: str) -> Recorded:
+def read_rows(
+    frame: pd.DataFrame,
+    package: ModelPackage,
+    positive: object | None,
+    *,
+    source: str,
+    most_asked: int | None = MOST_ASKED,
+) -> Recorded:
     """Returns recorded rows.
 
     Args:
@@ -73,6 +95,7 @@ def read_rows(frame: pd.DataFrame, package: ModelPackage, positive: object | Non
         package: The version that answered them.
         positive: The positive class of a binary model; None for others.
         source: Where they come from, for messages.
+        most_asked: Rows of a day that the model is asked again, at most; None for all.
 
     Raises:
         SourceError: `at` holds no times, or is missing in a row.
@@ -83,17 +106,54 @@ def read_rows(frame: pd.DataFrame, package: ModelPackage, positive: object | Non
     broken = {name: problem for name, (_, problem) in read.items() if problem}
     touched = _touched(plan, broken)
     features = {name: values for name, values in plan.apply(inputs).items() if name not in touched}
-    outputs = _recorded(frame[[name for name in (PREDICTION, PROBABILITY) if name in frame and name not in known]])
-    if not broken and len(frame) and len(outputs) < (1 if package.task is Task.REGRESSION else 2):
-        outputs = answers(package, inputs, positive, n_rows=len(frame)) | outputs
+    told = frame[[name for name in (PREDICTION, PROBABILITY) if name in frame and name not in known]]
+    outputs = _recorded(told, package)
     at = _moments(frame[AT], source) if AT in frame and AT not in known else None
-    return Recorded(features=features, outputs=outputs, at=at, schema=tuple(broken.values()), n_rows=len(frame))
+    asked, recorded = None, frozenset(outputs)
+    if not broken and len(frame) and len(outputs) < (1 if package.task is Task.REGRESSION else 2):
+        asked = _asked(at, len(frame), most_asked)
+        some = {name: values[asked] for name, values in inputs.items()}
+        said = answers(package, some, positive, n_rows=int(asked.sum()))
+        outputs = {name: _spread(values, asked) for name, values in said.items()} | outputs
+    return Recorded(
+        features=features,
+        outputs=outputs,
+        at=at,
+        schema=tuple(broken.values()),
+        n_rows=len(frame),
+        asked=asked,
+        asked_for=frozenset(outputs) - recorded,
+    )
+
+
+def _by_day(at: Moments) -> list[Places]:
+    days = at.astype("datetime64[D]")
+    order = np.argsort(days, kind="stable")
+    starts = np.flatnonzero(np.diff(days[order].astype(np.int64), prepend=-(2**62)))
+    return np.split(order, starts[1:])
+
+
+def _asked(at: Moments | None, n_rows: int, most: int | None) -> Mask:
+    """Returns which rows the model is asked: all of a day, or as many as it may be, evenly spread over the day's."""
+    if most is None:
+        return np.ones(n_rows, dtype=np.bool_)
+    asked = np.zeros(n_rows, dtype=np.bool_)
+    for rows in [np.arange(n_rows)] if at is None else _by_day(at):
+        asked[rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(np.intp)]] = True
+    return asked
+
+
+def _spread(values: Column, asked: Mask) -> Column:
+    """Returns answers to some rows at their places among all; others are missing."""
+    found: Column = np.full(len(asked), MISSING if values.dtype.kind == "O" else np.nan, dtype=values.dtype)
+    found[asked] = values
+    return found
 
 
 def answers(
     package: ModelPackage, inputs: Mapping[str, Column], positive: object | None, *, n_rows: int
 ) -> dict[str, Column]:
-    """Returns what a version says of rows: `value`, or `label` and `score`."""
+    """Returns what a version says of rows: `prediction`, and of a classifier `score`."""
     parts = []
     for first in range(0, n_rows, _ASKED_AT_ONCE):
         rows = {name: values[first : first + _ASKED_AT_ONCE] for name, values in inputs.items()}
@@ -102,12 +162,20 @@ def answers(
 
 
 def outputs_of(package: ModelPackage, said: Any, positive: object | None) -> dict[str, Column]:
-    """Returns predictions as drift looks at them: `value`, or `label` and `score`."""
+    """Returns predictions as drift looks at them: numbers or labels, and of a classifier `score`."""
     if said.probabilities is None:
-        return {VALUE: np.asarray(said.values, dtype=np.float64)}
+        return {PREDICTION: np.asarray(said.values, dtype=np.float64)}
     place = None if positive is None else package.classes.index(positive)
     score = said.probabilities.max(axis=1) if place is None else said.probabilities[:, place]
-    return {LABEL: np.array([label_text(one) for one in said.values], dtype=object), SCORE: score}
+    return {PREDICTION: np.array([label_text(one) for one in said.values], dtype=object), SCORE: score}
+
+
+def class_text(label: object, classes: Sequence[object]) -> str:
+    """Returns a label as classes are written; of a column with gaps pandas makes 1.0 of 1, which is no other class."""
+    text = label_text(label)
+    if text not in classes and isinstance(label, float) and label.is_integer():
+        return label_text(int(label))
+    return text
 
 
 def _input(frame: pd.DataFrame, column: Input, source: str) -> tuple[Column, str]:
@@ -139,15 +207,16 @@ def _touched(plan: FeaturePlan, broken: Iterable[str]) -> set[str]:
     return touched
 
 
-def _recorded(frame: pd.DataFrame) -> dict[str, Column]:
+def _recorded(frame: pd.DataFrame, package: ModelPackage) -> dict[str, Column]:
     found: dict[str, Column] = {}
     if PREDICTION in frame:
         values = frame[PREDICTION]
-        if pd.api.types.is_float_dtype(values):
-            found[VALUE] = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        if package.task is Task.REGRESSION:
+            found[PREDICTION] = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
         else:
             codes, known = pd.factorize(values, use_na_sentinel=True)
-            found[LABEL] = np.array([*(label_text(one) for one in known.tolist()), MISSING], dtype=object)[codes]
+            texts = [class_text(one, package.classes) for one in known.tolist()]
+            found[PREDICTION] = np.array([*texts, MISSING], dtype=object)[codes]
     if PROBABILITY in frame:
         found[SCORE] = frame[PROBABILITY].to_numpy(dtype=np.float64, na_value=np.nan)
     return found

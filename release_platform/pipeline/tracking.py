@@ -24,10 +24,13 @@ from release_platform.domain.estimation import (
     tracked,
 )
 from release_platform.domain.features import Column
-from release_platform.domain.spec import label_text
-from release_platform.pipeline.drift_rows import LABEL, SCORE, read_rows
+from release_platform.domain.metrics import Task
+from release_platform.domain.reference import LABEL, REAL_ERROR
+from release_platform.pipeline.drift_reference import errors_of
+from release_platform.pipeline.drift_rows import MOST_ASKED, PREDICTION, SCORE, Recorded, class_text, read_rows
 
 Mask = npt.NDArray[np.bool_]
+Days = npt.NDArray[np.datetime64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +40,37 @@ class Labelled:
     Attributes:
         frame: The rows; see `drift_rows`.
         labels: What would have been right, as the text that classes are written in; shape (n_rows,).
+        came: The day on which each label came, shape (n_rows,), datetime64[D]; None for that of its row.
     """
 
     frame: pd.DataFrame
     labels: Column
+    came: Days | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What labels say of rows.
+
+    Attributes:
+        recorded: The rows.
+        labels: What would have been right: texts, or float64 of a regression; shape (n_rows,).
+        errors: How wrong the answers were, shape (n_rows,); see `errors_of`. None where they are not known.
+        came: The day on which each label came, shape (n_rows,), datetime64[D]; None where nobody knows.
+    """
+
+    recorded: Recorded
+    labels: Column
+    errors: Column | None
+    came: Days | None
+
+    def on(self, day: date | None) -> dict[str, Column]:
+        """Returns what the labels say that came on a day, by column; None: all of them."""
+        columns = {LABEL: self.labels} | ({} if self.errors is None else {REAL_ERROR: self.errors})
+        if day is None or self.came is None:
+            return columns
+        rows = self.came == np.datetime64(day)
+        return {name: values[rows] for name, values in columns.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,32 +101,51 @@ def labelled_rows(frame: pd.DataFrame, package: ModelPackage) -> Labelled | None
     if LABEL not in frame or LABEL in {column.name for column in package.plan.inputs}:
         return None
     there = frame[frame[LABEL].notna()].reset_index(drop=True)
-    labels = np.array([label_text(one) for one in there[LABEL].tolist()], dtype=object)
+    labels = np.array([class_text(one, package.classes) for one in there[LABEL].tolist()], dtype=object)
     return Labelled(frame=there, labels=labels)
 
 
-def track(
-    labelled: Labelled, package: ModelPackage, calibration: Calibration | None, *, positive: object | None, source: str
-) -> tuple[TrackedRows, ...]:
-    """Returns all labelled rows together, then each day with enough of them, in order; nothing where none can be said.
+def tell(labelled: Labelled, package: ModelPackage, *, positive: object | None, source: str) -> Told | None:
+    """Returns what labels say; None where none came.
 
     Args:
         labelled: The rows.
         package: The version that answered them.
-        calibration: How its probabilities are to be read; None for a regression.
         positive: The positive class of a binary model; None for others.
         source: Where the rows come from, for messages.
 
     Raises:
         SourceError: The rows' times cannot be read.
     """
-    if calibration is None or labelled.frame.empty:
-        return ()
-    recorded = read_rows(labelled.frame, package, positive, source=source)
-    if not {SCORE, LABEL} <= recorded.outputs.keys():
+    if labelled.frame.empty:
+        return None
+    most = MOST_ASKED if PREDICTION in labelled.frame else None  # without one no row's error is known
+    recorded = read_rows(labelled.frame, package, positive, source=source, most_asked=most)
+    labels = labelled.labels
+    if package.task is Task.REGRESSION:
+        labels = pd.to_numeric(pd.Series(labels), errors="coerce").to_numpy(dtype=np.float64)
+    days = None if recorded.at is None else recorded.at.astype("datetime64[D]")
+    return Told(
+        recorded=recorded,
+        labels=labels,
+        errors=errors_of(recorded.outputs, labels) if PREDICTION in recorded.outputs else None,
+        came=days if labelled.came is None else labelled.came,
+    )
+
+
+def track(told: Told, calibration: Calibration | None, *, positive: object | None) -> tuple[TrackedRows, ...]:
+    """Returns all labelled rows together, then each day with enough of them, in order; nothing where none can be said.
+
+    Args:
+        told: The rows.
+        calibration: How the version's probabilities are to be read; None for a regression.
+        positive: The positive class of a binary model; None for others.
+    """
+    recorded = told.recorded
+    if calibration is None or not {SCORE, PREDICTION} <= recorded.outputs.keys():
         return ()
     scores = np.asarray(recorded.outputs[SCORE], dtype=np.float64)
-    right: Mask = labelled.labels == (recorded.outputs[LABEL] if positive is None else str(positive))
+    right: Mask = told.labels == (recorded.outputs[PREDICTION] if positive is None else str(positive))
     known = np.isfinite(scores)
 
     def of(day: date | None, rows: Mask) -> list[TrackedRows]:
@@ -116,10 +165,9 @@ def track(
 def _beside(
     scores: npt.NDArray[np.float64], right: Mask, calibration: Calibration, *, is_binary: bool
 ) -> dict[Quality, Tracked]:
-    chances = calibration.apply(scores)
     if is_binary:
-        return tracked(estimate_binary(scores, chances), real_quality(scores, right))
-    return tracked({Quality.ACCURACY: estimate_accuracy(chances)}, {Quality.ACCURACY: float(right.mean())})
+        return tracked(estimate_binary(scores, calibration), real_quality(scores, right))
+    return tracked({Quality.ACCURACY: estimate_accuracy(scores, calibration)}, {Quality.ACCURACY: float(right.mean())})
 
 
 def _json(one: Tracked) -> dict[str, Any]:

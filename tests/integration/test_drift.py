@@ -20,9 +20,12 @@ from release_platform.defs.recordings import build_recordings_sensor
 from release_platform.defs.resources import Platform
 from release_platform.domain.api_keys import Scope
 from release_platform.domain.drift_spec import DriftSpec, OnAlarm
+from release_platform.domain.errors import IntegrityError
 from release_platform.domain.messages import MessageKind
 from release_platform.domain.messages import State as MessageState
+from release_platform.drift_pages import drop_pages, keep_page
 from release_platform.examples.breast_cancer.source import load
+from release_platform.references import keep_reference, load_known
 from release_platform.standing import status_of
 from tests.fakes.clock import FakeClock
 from tests.fakes.server import running, settings_for, until
@@ -130,14 +133,17 @@ def materialize(home: Home) -> tuple[dg.AssetMaterialization, dg.AssetCheckEvalu
 
 
 def test_the_sensor_keeps_each_request_once_and_says_what_it_did(live: Live) -> None:
-    before = live.said
-    assert before == f"{NAME}: 200 rows more are recorded"
-    assert (
-        live.first_said
-        == f"{NAME}: {200 + LABELS} rows more are recorded\n{NAME}: {LABELS} labels of recorded rows came"
+    day = TODAY - timedelta(days=2)
+    assert live.said.splitlines() == [
+        f"{NAME}: 200 rows more are recorded",
+        f"{NAME}: 1 file(s) of recorded requests of version 1 on {day} are one now",
+    ]
+    assert live.first_said.startswith(
+        f"{NAME}: {200 + LABELS} rows more are recorded\n{NAME}: {LABELS} labels of recorded rows came"
     )
-    live.tick()
-    assert "no server has a new sample" in live.said
+    for _ in range(2):  # the labels' day is joined, then nothing is left
+        live.tick()
+        assert "no server has a new sample" in live.said
 
     kept, live.cursor = live.cursor, "somebody wrote this"
     live.tick()  # asks for all that the server still has
@@ -150,10 +156,14 @@ def test_the_report_goes_on_from_day_to_day_and_its_check_names_what_drifted(liv
     made, check = materialize(home)
     assert check.passed, check.description
     assert made.metadata["dagster/row_count"].value == 1000 + LABELS
-    assert_tracked(made)
+    assert_tracked(home, made)
     assert made.metadata["days"].value == 5
     assert made.metadata[f"psi/{GROWN}"].value < 0.2
-    assert Path(str(made.metadata["report"].value)).read_text().startswith("<!DOCTYPE html>")
+    assert made.metadata[f"share/{GROWN}"].value < 0.2
+    assert made.metadata[f"missing/{GROWN}"].value == 0
+    assert f"unseen/{GROWN}" not in made.metadata
+    assert made.metadata["reference"].value == "kept with the version"
+    assert page_of(home, made).startswith("<!DOCTYPE html>")
 
     nothing, check = materialize(home)  # no day was finished meanwhile
     assert not check.passed
@@ -174,7 +184,16 @@ def test_the_report_goes_on_from_day_to_day_and_its_check_names_what_drifted(liv
     assert_follows(home, release, str(made.metadata["report"].value))
 
 
-def assert_tracked(made: dg.AssetMaterialization) -> None:
+def page_of(home: Home, made: dg.AssetMaterialization) -> str:
+    """Returns the page that a report links to: it is among the artefacts of the version's run."""
+    _, _, place = str(made.metadata["report"].value).partition("/runs/")
+    run, _, path = place.partition("/artifactPath/")
+    found = home.services.tracking.find_file(run, path)
+    assert found is not None
+    return found.decode()
+
+
+def assert_tracked(home: Home, made: dg.AssetMaterialization) -> None:
     """The quality that was expected stands beside the one that labels showed."""
     of = {name: value.value for name, value in made.metadata.items()}
     assert of["labelled_rows"] == LABELS
@@ -183,7 +202,7 @@ def assert_tracked(made: dg.AssetMaterialization) -> None:
     assert isinstance(expected, float)
     assert real > 0.9
     assert error == pytest.approx(expected - real)
-    assert "Expected and real quality" in Path(str(of["report"])).read_text()
+    assert "Expected and real quality" in page_of(home, made)
 
 
 def assert_follows(home: Home, release: Command, page: str) -> None:
@@ -243,6 +262,39 @@ def test_days_are_partitions_that_can_be_reported_again(home: Home) -> None:
     assert store.outbox.find(MessageState.WAITING) == told, "nothing is told again"
     _, check = materialize(home)
     assert "no rows" in str(check.description), "what comes next goes on from the last day, not from what was made last"
+
+
+def test_the_reference_is_kept_with_the_version_and_needs_no_training_data(home: Home) -> None:
+    services, data = home.services, Path(home.services.settings.snapshot_root)
+    registration = services.store.get_registration(NAME, "1")
+    (file,) = home.folder.glob("artifacts/**/drift/reference-*.parquet")
+    data.rename(data.with_name("gone"))
+    try:
+        kept = load_known(services, registration)
+    finally:
+        data.with_name("gone").rename(data)
+    assert kept.made_anew == ""
+    before = file.read_bytes()
+    file.write_bytes(before + b" ")
+    with pytest.raises(IntegrityError, match="its drift reference in MLflow is not the one that was registered"):
+        load_known(services, registration)
+    file.unlink()
+    made = load_known(services, registration)
+    assert "is gone from MLflow; it was made anew" in made.made_anew
+    assert made.known.reference == kept.known.reference
+    assert keep_reference(services, registration)
+    assert file.read_bytes() == before, "the same data gives the same bytes"
+
+
+def test_pages_that_are_too_old_are_removed_and_no_others(home: Home) -> None:
+    registration = home.services.store.get_registration(NAME, "1")
+    run, first = registration.mlflow_run_id, TODAY - timedelta(days=35)
+    for ago in (0, 1, 400):
+        keep_page(home.services, registration, "old", day=first - timedelta(days=ago))
+
+    assert drop_pages(home.services, NAME, before=first) == 2
+    assert home.services.tracking.find_file(run, f"drift/reports/{first}.html") == b"old"
+    assert drop_pages(home.services, NAME, before=first) == 0
 
 
 def test_no_release_materializes_it(home: Home) -> None:

@@ -1,5 +1,6 @@
 """A run over recorded rows with a real package: what is read of them, what drifted, the page, and the recordings."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -13,15 +14,18 @@ from release_platform.domain.alarms import Budget
 from release_platform.domain.errors import SourceError
 from release_platform.domain.estimation import Quality
 from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
+from release_platform.domain.reference import LABEL as TRUE_LABEL
+from release_platform.domain.reference import REAL_ERROR
 from release_platform.pipeline.contract import conform
 from release_platform.pipeline.drift import DriftReport, run
 from release_platform.pipeline.drift_days import drift_days
-from release_platform.pipeline.drift_reference import Known, build_reference, windows_of
+from release_platform.pipeline.drift_reference import Known, build_reference, errors_of, windows_of
 from release_platform.pipeline.drift_report import markdown, render_drift
-from release_platform.pipeline.drift_rows import LABEL, SCORE, read_rows
+from release_platform.pipeline.drift_rows import PREDICTION, SCORE, class_text, read_rows
 from release_platform.pipeline.features import build_feature_table, golden_inputs, read_features
+from release_platform.pipeline.kept_reference import read_reference, reference_bytes
 from release_platform.pipeline.packaging import write_package
-from release_platform.pipeline.tracking import Labelled, labelled_rows, track
+from release_platform.pipeline.tracking import Labelled, labelled_rows, tell, track
 from release_platform.pipeline.training import fit
 from release_platform.project import parse_spec
 
@@ -93,14 +97,26 @@ class TestReading:
         rows = read_rows(recorded(orders(2, 1)), package, "yes", source="rows")
 
         assert set(rows.features) == {"amount", "age", "city", "hour"}
-        assert set(rows.outputs) == {LABEL, SCORE}
-        assert rows.outputs[SCORE][rows.outputs[LABEL] == "yes"].min() >= 0.5
+        assert set(rows.outputs) == {PREDICTION, SCORE}
+        assert rows.outputs[SCORE][rows.outputs[PREDICTION] == "yes"].min() >= 0.5
+
+    def test_of_many_rows_some_of_each_day_are_asked_and_known_answers_are_all_kept(self, package):
+        frame = recorded(orders(2, 3)).assign(prediction="no")
+        rows = read_rows(frame, package, "yes", source="rows", most_asked=20)
+        every = read_rows(frame, package, "yes", source="rows", most_asked=None)
+        days = rows.days(until=NOW)
+
+        assert [len(day.columns[SCORE]) for day in days] == [20, 20, 20]
+        assert sum(len(day.columns[PREDICTION]) for day in days) == len(frame)
+        known = np.isfinite(rows.outputs[SCORE])
+        assert known.sum() == len(rows.columns()[SCORE]) == 60
+        assert rows.outputs[SCORE][known] == pytest.approx(every.outputs[SCORE][known])
 
     def test_what_was_recorded_is_taken(self, package):
         frame = recorded(orders(2, 1)).assign(prediction="no", probability=0.25)
         rows = read_rows(frame, package, "yes", source="rows")
 
-        assert set(rows.outputs[LABEL]) == {"no"}
+        assert set(rows.outputs[PREDICTION]) == {"no"}
         assert set(rows.outputs[SCORE]) == {0.25}
 
     def test_an_input_that_is_missing_or_no_number_is_told_and_takes_what_is_derived_with_it(self, package):
@@ -144,7 +160,7 @@ class TestRun:
     def test_a_shift_is_told_with_its_column_and_what_is_answered(self, known, package):
         report = report_of(known, package, recorded(orders(3, 7, first="2026-03-01", shift=1.0)))
 
-        assert {"amount", SCORE, LABEL} <= set(report.columns)
+        assert {"amount", SCORE, PREDICTION} <= set(report.columns)
         assert {"age", "city", "hour"}.isdisjoint(report.columns)
         assert report.alarms[0].begins.date() == date(2026, 3, 1)
         assert report.together is not None
@@ -185,6 +201,15 @@ class TestRun:
         assert "http" not in page
         assert "<script" not in page
         assert markdown(report).splitlines()[2].startswith("| amount |")
+        assert '<th class="n">p-value</th>' in page
+
+    def test_unseen_is_empty_where_nobody_knows_it(self, known, package):
+        report = report_of(known, package, recorded(orders(3, 2)).assign(city="Rom"))
+        row = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in markdown(report).splitlines()}
+
+        assert row["city"][-1] == "100.0% |"
+        assert row["amount"][-1] == " |"
+        assert float(row["city"][3]) < 1e-9
 
     def test_the_report_is_plain_json(self, known, package):
         import json
@@ -192,7 +217,7 @@ class TestRun:
         found = json.loads(json.dumps(report_of(known, package, recorded(orders(3, 2, shift=1.0))).to_json()))
 
         assert found["drifted"] is True
-        assert found["columns"][0] in {"amount", SCORE, LABEL}
+        assert found["columns"][0] in {"amount", SCORE, PREDICTION}
         assert len(found["windows"]) == 2
 
 
@@ -228,7 +253,12 @@ class TestLabels:
         )  # fmt: skip
         found = report.tracked[0].qualities[Quality.ROC_AUC]
 
-        assert report.said.startswith("no drift")
+        assert set(report.columns) <= {REAL_ERROR, TRUE_LABEL}
+        assert REAL_ERROR in report.columns
+        assert report.real.fell
+        assert not report.is_fine
+        assert report.said.startswith("of 1,050 rows whose labels came")
+        assert report.real.said in render_drift(report)
         assert found.estimate.value > 0.75
         assert found.real < 0.25
         assert found.held is False
@@ -236,19 +266,79 @@ class TestLabels:
     def test_few_labels_and_rows_without_one_say_nothing(self, known, package):
         frame = orders(3, 1)
         some = recorded(frame).assign(label=np.where(np.arange(150) < 29, frame["late"], None))
-        of = {"positive": "yes", "source": "rows"}
+        few, every = (
+            tell(one, package, positive="yes", source="rows")
+            for one in (labelled_rows(some, package), labelled(frame, package))
+        )
 
-        assert track(labelled_rows(some, package), package, known.calibration, **of) == ()
-        assert track(labelled(frame, package), package, None, **of) == ()
+        assert track(few, known.calibration, positive="yes") == ()
+        assert track(every, None, positive="yes") == ()
         assert labelled_rows(recorded(frame), package) is None
+
+    def test_labels_of_another_mix_are_a_column_of_their_own(self, known, package):
+        frame = orders(3, 7, first="2026-03-01")
+        report = run(
+            known, package, recorded(frame), positive="yes", budget=Budget(), at=NOW, source="rows",
+            labelled=labelled(frame.assign(late="yes"), package),
+        )  # fmt: skip
+
+        assert TRUE_LABEL in report.columns
+        assert {PREDICTION, SCORE, "amount"}.isdisjoint(report.columns)
+        assert TRUE_LABEL in report.altogether
+
+    def test_labels_count_on_the_day_on_which_they_came(self, known, package):
+        frame = orders(3, 2, first="2026-03-01")
+        late = replace(labelled(frame, package), came=np.full(len(frame), "2026-03-02", dtype="datetime64[D]"))
+        first, second = run(
+            known, package, recorded(frame), positive="yes", budget=Budget(), at=NOW, source="rows", labelled=late
+        ).windows
+
+        assert TRUE_LABEL not in first.found
+        assert second.found[TRUE_LABEL].distance.n_rows == second.found[REAL_ERROR].distance.n_rows == len(frame)
+
+    def test_whole_numbers_of_a_column_with_gaps_are_the_classes_that_they_were(self):
+        assert [class_text(one, ("0", "1")) for one in (1.0, 1, "1", True, 0.5)] == ["1", "1", "1", "true", "0.5"]
+        assert class_text(1.0, ("1.0", "2.0")) == "1.0"
+
+    def test_errors_are_wrong_labels_or_how_far_numbers_are_away(self):
+        labels, numbers = np.array(["a", "b"], dtype=object), np.array([1.0, 2.0, 3.0])
+
+        assert errors_of({PREDICTION: labels}, np.array(["a", "c"], dtype=object)).tolist() == [0, 1]
+        assert errors_of({PREDICTION: numbers}, np.array([3.0, 1.5, np.nan]))[:2].tolist() == [2, 0.5]
+
+    def test_answers_that_became_better_are_no_drift(self, known, package):
+        frame = orders(3, 7, first="2026-03-01")
+        said = read_rows(recorded(frame), package, "yes", source="rows").outputs[PREDICTION]
+        report = run(
+            known, package, recorded(frame), positive="yes", budget=Budget(), at=NOW, source="rows",
+            labelled=labelled(frame.assign(late=said), package),
+        )  # fmt: skip
+
+        assert REAL_ERROR not in report.columns
+        assert report.real.accuracy == 1
+        assert not report.real.fell
 
 
 class TestReference:
     def test_it_learns_from_the_days_of_its_training_rows(self, known):
         assert known.reference.n_windows == 40
         assert known.reference.columns["age"].missing > 0
-        assert set(known.reference.outputs) == {LABEL, SCORE}
+        assert set(known.reference.outputs) == {PREDICTION, SCORE}
         assert known.calibration is not None
+
+    def test_it_comes_back_as_it_was_from_the_file_that_is_kept_with_the_version(self, known, package):
+        kept = read_reference(reference_bytes(known))
+        days = recorded(orders(3, 2, first="2026-03-01", shift=1.0))
+
+        assert (kept.reference, kept.calibration) == (known.reference, known.calibration)
+        assert report_of(kept, package, days).to_json() == report_of(known, package, days).to_json()
+
+    def test_another_file_is_no_reference(self, tmp_path):
+        orders(3, 1).to_parquet(tmp_path / "rows.parquet")
+
+        for data in (b"", b"PAR1", (tmp_path / "rows.parquet").read_bytes()):
+            with pytest.raises(ValueError, match="no reference"):
+                read_reference(data)
 
     def test_windows_are_days_blocks_or_nothing(self):
         days = np.repeat(np.arange("2026-01-01", "2026-01-21", dtype="datetime64[D]"), 60)

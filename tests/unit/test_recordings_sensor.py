@@ -64,3 +64,22 @@ def test_days_older_than_the_yaml_says_are_removed_once_a_day(recordings: Record
 
     add(recordings, old)
     assert "too old" not in tick(cursor)[0]
+
+
+def test_finished_days_are_joined_one_at_a_tick(recordings: Recordings) -> None:
+    days = [TODAY - timedelta(days=ago) for ago in (4, 3, 0)]
+    for day in days:
+        for name in ("1-a", "2-a"):
+            recordings.add("churn", "1", day, pd.DataFrame({"age": [1]}), name=name)
+    cursor, said = None, []
+    for _ in range(3):
+        one, cursor = tick(cursor)
+        said.append([line for line in one.splitlines() if "are one now" in line])
+
+    assert said == [
+        [f"churn: 2 file(s) of recorded requests of version 1 on {days[0]} are one now"],
+        [f"churn: 2 file(s) of recorded requests of version 1 on {days[1]} are one now"],
+        [],
+    ]
+    assert recordings.loose_days("churn", before=TODAY) == ()
+    assert len(recordings.read("churn", "1", days)) == 6
