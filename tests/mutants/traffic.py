@@ -35,8 +35,8 @@ DEFECTS = (
     Defect(
         name="a gate passes however many minutes are missing",
         file=_JUDGE,
-        old="if holes > MOST_HOLES * len(period):",
-        new="if holes >= len(period):",
+        old="if len(missing) > MOST_HOLES * len(period):",
+        new="if len(missing) >= len(period):",
         tests=(f"{_OF_JUDGE}test_too_many_holes_never_pass",),
     ),
     Defect(
@@ -98,8 +98,8 @@ DEFECTS = (
     Defect(
         name="evidence that was reached is lost again",
         file=_JUDGE,
-        old="return np.maximum(np.maximum.accumulate(average), 0.0), np.maximum(last, 0.0)",
-        new="return np.maximum(average, 0.0), np.maximum(last, 0.0)",
+        old="return np.maximum(np.maximum.accumulate(average), 0.0)",
+        new="return np.maximum(average, 0.0)",
         tests=(f"{_OF_JUDGE}test_evidence_once_reached_stays",),
     ),
     Defect(
