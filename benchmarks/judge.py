@@ -12,7 +12,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from benchmarks.judging import page  # noqa: E402
-from benchmarks.judging.experiments import CASES, alike, at_margin, holes, regressions, strictness, to_pass  # noqa: E402
+from benchmarks.judging.experiments import (  # noqa: E402
+    CASES,
+    alike,
+    at_margin,
+    holes,
+    late_labels,
+    regressions,
+    strictness,
+    to_pass,
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -43,6 +52,7 @@ def measured(*, n_alike: int, n_worse: int, n_holed: int) -> dict[str, object]:
         "alike": alike(n_alike),
         "at_margin": {case.name: at_margin(case, n_alike) for case in CASES if case.at_margin is not None},
         "worse": {case.name: regressions(case, n_worse) for case in CASES},
+        "late": late_labels(n_alike, n_worse),
         "to_pass": to_pass(n_worse),
         "strictness": strictness(n_worse),
         "holes": holes(n_holed),

@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import dagster as dg
 from dagster_shared.record import replace
@@ -96,13 +97,24 @@ def _trees(folders: Iterable[Path]) -> list[dg.ComponentTree]:
 
 def _tree(folder: Path) -> dg.ComponentTree:
     folder = folder.resolve()
-    if folder == EXAMPLES:
-        module = importlib.import_module("release_platform.examples")
-    else:
-        if str(folder.parent) not in sys.path:
-            sys.path.insert(0, str(folder.parent))
-        module = importlib.import_module(folder.name)
+    module = importlib.import_module("release_platform.examples") if folder == EXAMPLES else _package(folder)
     return dg.ComponentTree.from_module(module, project_root=folder.parent)
+
+
+def _package(folder: Path) -> ModuleType:
+    """Returns the package that a folder is, whatever else is called so.
+
+    Its neighbours, such as a module that a `source` names, are found after all that is installed: every process of a
+    run takes its path over from here, and a `dagster` or a `queue.py` of whoever calls is not to be taken for the real.
+    """
+    beside = str(folder.parent)
+    if beside not in sys.path:
+        sys.path.append(beside)
+    sys.path.insert(0, beside)
+    try:
+        return importlib.import_module(folder.name)
+    finally:
+        sys.path.remove(beside)
 
 
 def _projects(trees: Sequence[dg.ComponentTree]) -> dict[str, Project]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from time import sleep
 from typing import Any
 
@@ -21,6 +21,13 @@ from release_platform.domain.policy import PromotionRequest, RequestState, judge
 from release_platform.project import Project
 from release_platform.releases import Releases
 from release_platform.rollouts import Rollouts
+
+LATE = timedelta(minutes=2)
+"""A message that waits for longer is told: `message_sensor` looks four times a minute."""
+_NEVER_SENT = (
+    "nothing has tried to send it. See the last tick of `message_sensor`: it must be on, and where it runs "
+    "RELEASE_NOTIFY_SECRET must be set to 32 characters or more if an address of RELEASE_NOTIFY_URL is not Slack's"
+)
 
 
 def model_status(project: Project, head: Head) -> dict[str, Any]:
@@ -49,6 +56,7 @@ def status_of(releases: Releases, project: Project) -> dict[str, Any]:
         "drift": None if drift is None else drift_status(drift),
         "rollback": rollback_status(releases, head),
         "messages_given_up": messages_given_up(releases.store, name),
+        "messages_waiting": messages_waiting(releases.store, name, datetime.now(UTC)),
         "requests": [
             request_status(releases, project, request) for request in releases.store.requests(name, RequestState.OPEN)
         ],
@@ -59,6 +67,17 @@ def messages_given_up(store: ReleaseStore, model: str) -> list[str]:
     """Returns a sentence for each message of a model that could not be delivered to everybody."""
     given_up = store.outbox.find(MessageState.GIVEN_UP)
     return [sentence(posted.message) for posted in given_up if posted.message.model == model]
+
+
+def messages_waiting(store: ReleaseStore, model: str, now: datetime) -> str | None:
+    """Returns since when messages of a model wait to be delivered, and why; None while none does for long."""
+    waiting = [posted for posted in store.outbox.find(MessageState.WAITING) if posted.message.model == model]
+    late = [posted for posted in waiting if now - datetime.fromisoformat(posted.message.at) > LATE]
+    if not late:
+        return None
+    problems = [delivery.problem for delivery in late[0].deliveries.values() if delivery.problem]
+    why = "; ".join(dict.fromkeys(problems)) or _NEVER_SENT
+    return f"{len(late)} message(s) wait to be delivered, the first since {late[0].message.at}: {why}"
 
 
 def drift_status(day: DriftDay) -> dict[str, Any]:

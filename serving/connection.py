@@ -269,8 +269,8 @@ class Connection(HttpToolsProtocol):
 
     def _pay(self, sent: Sent) -> None:
         self._is_owed = False
-        lines = b"".join([b"%b: %b\r\n" % pair for pair in (*self._lobby.default_headers, *sent.headers)])
-        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[sent.status], lines, sent.body))
+        lines = b"\r\n".join(map(b": ".join, (*self._lobby.default_headers, *sent.headers)))
+        self.transport.write(b"%b%b\r\n\r\n%b" % (STATUS_LINE[sent.status], lines, sent.body))
         self.on_response_complete()
 
     def _settle(self) -> None:

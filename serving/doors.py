@@ -7,8 +7,7 @@ Each protocol is a `Door`, pure and without state; `answering` does everything b
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from release_platform.domain.features import Inputs
 from release_platform.domain.prediction import Predictions
@@ -25,8 +24,7 @@ Head = Mapping[bytes, bytes]
 """The headers of a request, by lower-case name; of several of one name the last."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):  # made for each request: a frozen dataclass takes twice as long to make
     """What a body asks.
 
     Attributes:
@@ -38,8 +36,7 @@ class Ask:
     options: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """An answer with status 200.
 
     Attributes:
@@ -50,7 +47,7 @@ class Reply:
 
     body: bytes
     media_type: bytes = JSON
-    headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Door(Protocol):

@@ -12,6 +12,7 @@ import signal
 import struct
 import sys
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -35,7 +36,7 @@ from serving.tallies import first_answer, said
 LENGTH = struct.Struct("!I")
 """How the number of bytes before each pickle is written."""
 NICE = 10
-"""How much the process stands back while it starts; more, and it might never start on a machine that is busy."""
+"""How much the process stands back while it loads a version; more, and it might never on a machine that is busy."""
 ANSWERS_WITHIN_S = 0.25
 """Seconds after which it answers what it has."""
 _KEPT = 2
@@ -102,7 +103,7 @@ class Mirror:
         Raises:
             IntegrityError: Its copy is not what was registered.
         """
-        loaded = self._version(asked.copy)
+        loaded = self.version(asked.copy)
         begun = perf_counter()
         try:
             inputs = asked.door.read(asked.body, asked.head, loaded, asked.limits).inputs
@@ -119,7 +120,12 @@ class Mirror:
         flip = find_flip(asked.beside, said(loaded.package.task, predictions))
         return replace(alone, is_pair=True, flip=flip, slices=slices_of(loaded.package.plan, inputs))
 
-    def _version(self, copy: Copy) -> LoadedModel:
+    def version(self, copy: Copy) -> LoadedModel:
+        """Returns a version, loaded if it was not yet.
+
+        Raises:
+            IntegrityError: Its copy is not what was registered.
+        """
         loaded = self._loaded.get(copy.manifest.digest)
         if loaded is None:
             loaded = LoadedModel(
@@ -151,19 +157,22 @@ def answer(mirror: Mirror) -> int:
     os.dup2(2, 1)  # whatever a library prints belongs into the log
     answers.write(LENGTH.pack(0))  # ready
     answers.flush()
-    while (frame := read_frame(sys.stdin.buffer)) is not None:
-        made = pickle.dumps(mirror.reflect_some(pickle.loads(frame)))  # noqa: S301 - from the server that started it
-        answers.write(LENGTH.pack(len(made)) + made)
-        answers.flush()
-        _yield_to_all()
+    with ThreadPoolExecutor(1, initializer=_yield_to_all) as thread:
+        while (frame := read_frame(sys.stdin.buffer)) is not None:
+            asked = pickle.loads(frame)  # noqa: S301 - from the server that started it
+            for copy in {id(one.copy): one.copy for one in asked}.values():
+                mirror.version(copy)
+            made = pickle.dumps(thread.submit(mirror.reflect_some, asked).result())
+            answers.write(LENGTH.pack(len(made)) + made)
+            answers.flush()
     return 0
 
 
 def _yield_to_all() -> None:
-    """Has the system run this process only where nothing else wants to, and stop it as soon as something does.
+    """Has the system run this thread only where nothing else wants to, and stop it as soon as something does.
 
-    Niceness alone does not: Linux lets a process of any niceness end its slice, a few milliseconds, before who wakes up
-    gets its core. It is done after the first answer, as the first request has the version loaded.
+    Niceness alone does not: Linux lets a thread of any niceness end its slice, a few milliseconds, before who wakes up
+    gets its core. Only what answers stands back so far: to load a version might take minutes then.
     """
     if hasattr(os, "SCHED_IDLE"):
         with suppress(OSError):

@@ -8,7 +8,7 @@ those that chose their version. A minute is closed once: what is counted later g
 which this process served a route has a window, also without a request. A minute that it slept through has none.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -125,6 +125,11 @@ class Observations:
         """The present minute, since 1970 in UTC."""
         return int(self._clock.now().timestamp() // 60)
 
+    @property
+    def _now(self) -> int:
+        """The minute that what happens now is counted in."""
+        return max(self.minute, self._open)
+
     def put_down(self, answered: Answered) -> None:
         """Takes a request, to be counted soon."""
         self._put_down.append(answered)
@@ -154,7 +159,7 @@ class Observations:
 
     def tally(self, arm: Arm) -> Tally:
         """Returns what an arm's present minute is counted in; to be changed before anything else happens."""
-        return self._tally(arm, max(self.minute, self._open))
+        return self._tally(arm, self._now)
 
     def take(
         self, outcomes: Iterable[Mapping[str, Any]], *, labelled: Callable[[Arm, int, Any], None] | None = None
@@ -186,7 +191,7 @@ class Observations:
             if labelled is not None and name == LABEL:
                 labelled(buckets[0][0], int(prediction_id.rpartition("-")[2], 16), outcome["value"])
             for arm, bucket in buckets:
-                self.tally(arm).outcomes.setdefault(name, Counter())[bucket] += 1
+                self.tally(arm).outcome(name, max(self._now - prediction.minute, 0), bucket)
                 self._metrics.outcome_came(arm.model, arm.version, arm.route, name)
         once = tuple(dict.fromkeys(unknown))
         return Told(counted=n_counted, repeated=tuple(repeated), unknown=once, refused=tuple(refused))
@@ -237,7 +242,7 @@ class Observations:
         errors = [kind for kind in kinds if kind]
         answered = np.array([not kind for kind in kinds])
         values = np.array(answers)[answered]
-        self._memory.keep(arm, np.array(numbers, dtype=np.int64)[answered], values)
+        self._memory.keep(arm, minute, np.array(numbers, dtype=np.int64)[answered], values)
         buckets = {
             "latency": number_buckets((np.array(ended) - np.array(begun)) * 1000),
             "predictions": prediction_buckets(arm, np.array(counted)[answered]),

@@ -1,7 +1,8 @@
 """Outcomes: what became known later of a prediction, counted for the version that made it.
 
-The last predictions are remembered as one line each in a few arrays: number, arm, answer, and which outcomes came. An
-outcome counts in the minute in which it arrives. Only routed requests have any, and of each only its first row.
+The last predictions are remembered as one line each in a few arrays: number, minute, arm, answer, and which outcomes
+came. An outcome counts in the minute in which it arrives, with its age. Only routed requests have any, and of each only
+the first row.
 """
 
 import re
@@ -29,10 +30,12 @@ class Remembered:
 
     Attributes:
         place: Where it is kept.
+        minute: When it was made, in minutes since 1970.
         answers: The arm that answered and what, and after it the shadow, if one was asked.
     """
 
     place: int
+    minute: int
     answers: tuple[tuple[Arm, float], ...]
 
 
@@ -46,19 +49,21 @@ class Memory:
     def __init__(self, size: int) -> None:
         self._size = size
         self._numbers = np.zeros(size, dtype=np.int64)
+        self._minutes = np.zeros(size, dtype=np.int32)
         self._arms = np.zeros((2, size), dtype=np.uint16)
         self._answers = np.zeros((2, size), dtype=np.float64)
         self._came = np.zeros(size, dtype=np.uint64)
         self._known: list[Arm] = []
         self._index: dict[Arm, int] = {}
 
-    def keep(self, arm: Arm, numbers: npt.NDArray[np.int64], answers: npt.NDArray[np.float64]) -> None:
-        """Remembers predictions, by their numbers, which begin with 1 and are never used twice."""
+    def keep(self, arm: Arm, minute: int, numbers: npt.NDArray[np.int64], answers: npt.NDArray[np.float64]) -> None:
+        """Remembers predictions of a minute, by their numbers, which begin with 1 and are never used twice."""
         if not self._size or not len(numbers):
             return
         given = numbers[-self._size :]
         places = given % self._size
         self._numbers[places] = given
+        self._minutes[places] = minute
         self._arms[0, places] = self._number_of(arm)
         self._arms[1, places] = _NONE
         self._answers[0, places] = answers[-self._size :]
@@ -83,7 +88,7 @@ class Memory:
         answers = (
             (self._known[arm - 1], float(self._answers[way, place])) for way, arm in enumerate(arms) if arm != _NONE
         )
-        return Remembered(place, tuple(answers))
+        return Remembered(place, int(self._minutes[place]), tuple(answers))
 
     def is_first(self, prediction: Remembered, name: int) -> bool:
         """Returns whether an outcome of this name, 0 to 63, comes for the first time, and remembers that it came."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -57,8 +57,7 @@ class PredictRoute:
         return re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", self.template))
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(NamedTuple):
     """What goes out: status, headers, body."""
 
     status: int

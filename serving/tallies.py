@@ -40,7 +40,7 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
     latency: Counter[int] = field(default_factory=Counter)
     predictions: Counter[int] = field(default_factory=Counter)
-    outcomes: dict[str, Counter[int]] = field(default_factory=dict)
+    outcomes: dict[str, dict[int, Counter[int]]] = field(default_factory=dict)
     pairs: Counter[str] = field(default_factory=Counter)
     flips: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -50,6 +50,10 @@ class Tally:
         _add(self.latency, buckets["latency"])
         _add(self.predictions, buckets["predictions"])
         self.errors.update(errors)
+
+    def outcome(self, name: str, age: int, bucket: int) -> None:
+        """Counts an outcome that came now, of a prediction some minutes ago."""
+        self.outcomes.setdefault(name, {}).setdefault(age, Counter())[bucket] += 1
 
     def pair(self, slices: Iterable[str], flip: str | None) -> None:
         """Counts a request that both versions answered, in each of its slices: what became what, None for the same."""
@@ -66,7 +70,9 @@ class Tally:
             errors=dict(self.errors),
             latency=dict(self.latency),
             predictions=dict(self.predictions),
-            outcomes={name: dict(counts) for name, counts in self.outcomes.items()},
+            outcomes={
+                name: {age: dict(counts) for age, counts in by_age.items()} for name, by_age in self.outcomes.items()
+            },
             pairs=dict(self.pairs),
             flips={name: dict(counts) for name, counts in self.flips.items()},
         )

@@ -20,7 +20,9 @@ from release_platform.domain.estimation import calibrated
 from release_platform.domain.features import ColumnType, FeaturePlan, Input
 from release_platform.domain.identity import Manifest
 from release_platform.domain.metrics import Task
+from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 from release_platform.domain.reference import Reference, summarised
+from release_platform.pipeline.domain_classifier import learned
 from release_platform.pipeline.drift import run
 from release_platform.pipeline.drift_reference import Known, windows_of
 from release_platform.pipeline.drift_report import render_drift
@@ -89,18 +91,19 @@ def _known() -> Known:
     features = {name: frame[name].to_numpy(dtype=object if name.startswith("c") else np.float64) for name in _names()}
     outputs = {"label": frame["prediction"].to_numpy(dtype=object), "score": frame["probability"].to_numpy()}
     columns, said = ({name: summarised(one) for name, one in part.items()} for part in (features, outputs))
-    history = [{name: one[rows] for name, one in features.items()} for rows in windows_of(None, TRAINING_ROWS)]
+    windows = windows_of(None, TRAINING_ROWS)
+    history = [{name: one[rows] for name, one in features.items()} for rows in windows]
+    classifier, together = learned(pd.DataFrame(features), windows, named="m 1")
     reference = Reference(
         model="m",
         version="1",
         columns=columns,
         outputs=said,
-        floors=with_floors(columns, history),
+        floors=with_floors(columns, history) | {DOMAIN_CLASSIFIER: together},
         n_windows=len(history),
     )
     came = rng.random(TRAINING_ROWS) < outputs["score"]
-    sample = pd.DataFrame(features).head(10_000)
-    return Known(reference=reference, sample=sample, calibration=calibrated(outputs["score"], came))
+    return Known(reference=reference, classifier=classifier, calibration=calibrated(outputs["score"], came))
 
 
 def _names() -> list[str]:

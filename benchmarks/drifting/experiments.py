@@ -8,9 +8,11 @@ import numpy as np
 from benchmarks.drifting import streams
 from benchmarks.drifting.rules import EVIDENTLY_SHARE, by_evidently, by_p_value
 from benchmarks.drifting.streams import Shift
-from release_platform.domain.alarms import DAYS, Budget, Detector
+from release_platform.domain.alarms import DAYS, Budget, Detector, Evidence
 from release_platform.domain.distances import difference, distance
 from release_platform.domain.drift import watch
+from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
+from release_platform.pipeline.drift_reference import Known
 
 COLUMNS = (10, 50, 100, 200)
 ROWS = (200, 2000)
@@ -26,18 +28,20 @@ SHIFTS = (
     Shift(said="one column: 5 % become missing", apply=streams.lost("c0", 0.05)),
     Shift(said="one column: 10 % become an unseen category", apply=streams.replaced("c4", 0.1, "unseen")),
     Shift(said="one column: 25 % become the most frequent category", apply=streams.replaced("c4", 0.25, "category 0")),
+    Shift(said="one column hangs together with others the other way round", apply=streams.turned("c0")),
 )
 
 
 def stationary(n_columns: int, n_rows: int, *, n_days: int, seed: int) -> dict[str, Any]:
     """Returns alarms per 30 days of each rule over stationary days."""
     rng = np.random.default_rng([seed, n_columns, n_rows])
-    reference = streams.reference(rng, n_columns, n_rows)
-    detector = Detector.of(list(reference.every), Budget(per_month=1.0))
+    known = streams.known(rng, n_columns, n_rows)
+    detector = Detector.of(known.reference.watched, Budget(per_month=1.0))
     alarms = dict.fromkeys(("ours", "p_value", "evidently_column", "evidently_dataset"), 0)
     for number in range(n_days):
         rows = streams.rows_of(streams.day(rng, n_columns, n_rows), number)
-        detector, shown = watch(reference, detector, rows)
+        together = known.classifier.test(rows.columns, window=str(rows.begins.date()))
+        detector, shown = watch(known.reference, detector, rows, together=together)
         drifted = by_evidently(shown.found)
         alarms["ours"] += shown.alarm is not None
         alarms["p_value"] += bool(by_p_value(shown.found))
@@ -48,29 +52,30 @@ def stationary(n_columns: int, n_rows: int, *, n_days: int, seed: int) -> dict[s
 
 
 def delays(*, repeats: int, seed: int) -> list[dict[str, Any]]:
-    """Returns for each shift after how many days each rule names a shifted column."""
+    """Returns for each shift after how many days each rule names a shifted column, or all columns together."""
     days: dict[str, dict[str, list[float]]] = {shift.said: {rule: [] for rule in RULES} for shift in SHIFTS}
     for repeat in range(repeats):
         rng = np.random.default_rng([seed, repeat])
-        reference = streams.reference(rng, SHIFT_COLUMNS, SHIFT_ROWS)
+        known = streams.known(rng, SHIFT_COLUMNS, SHIFT_ROWS)
         for shift in SHIFTS:
-            for rule, found in _first_days(reference, shift, rng).items():
+            for rule, found in _first_days(known, shift, rng).items():
                 days[shift.said][rule].append(found)
     return [
         {"said": said, **{rule: _summary(found) for rule, found in by_rule.items()}} for said, by_rule in days.items()
     ]
 
 
-def _first_days(reference: Any, shift: Shift, rng: np.random.Generator) -> dict[str, float]:
-    detector = Detector.of(list(reference.every), Budget(per_month=1.0))
-    for _ in range(5):  # stationary days: the evidence stands as on any day
-        detector, _alarm = detector.look(_judged(reference, _day(rng)), reference.floors)
+def _first_days(known: Known, shift: Shift, rng: np.random.Generator) -> dict[str, float]:
+    reference = known.reference
+    detector = Detector.of(reference.watched, Budget(per_month=1.0))
+    for number in range(5):  # stationary days: the evidence stands as on any day
+        detector, _alarm = detector.look(_judged(known, _day(rng), f"before {number}"), reference.floors)
     first: dict[str, float] = {}
     for number in range(1, PATIENCE + 1):
         before = _day(rng)
         after = shift.apply(before, rng)
         touched = [name for name in after if after[name] is not before[name]]
-        detector, alarm = detector.look(_judged(reference, after), reference.floors)
+        detector, alarm = detector.look(_judged(known, after, f"after {number}"), reference.floors)
         described = {name: difference(reference.columns[name], after[name]) for name in touched}
         told = {
             "ours": set(alarm.columns if alarm else ()),
@@ -78,7 +83,7 @@ def _first_days(reference: Any, shift: Shift, rng: np.random.Generator) -> dict[
             "evidently": by_evidently(described),
         }
         for rule, columns in told.items():
-            if columns.intersection(touched):
+            if columns.intersection([*touched, DOMAIN_CLASSIFIER]):
                 first.setdefault(rule, number)
         if len(first) == len(told):
             break
@@ -89,8 +94,12 @@ def _day(rng: np.random.Generator) -> streams.Columns:
     return streams.day(rng, SHIFT_COLUMNS, SHIFT_ROWS)
 
 
-def _judged(reference: Any, columns: streams.Columns) -> dict[str, Any]:
-    return {name: distance(reference.columns[name], values) for name, values in columns.items()}
+def _judged(known: Known, columns: streams.Columns, window: str) -> dict[str, Evidence]:
+    found: dict[str, Evidence] = {
+        name: distance(known.reference.columns[name], values) for name, values in columns.items()
+    }
+    together = known.classifier.test(columns, window=window)
+    return found if together is None else found | {DOMAIN_CLASSIFIER: together}
 
 
 def _summary(days: Sequence[float]) -> dict[str, Any]:

@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from release_platform.domain.drift import Rows, with_floors
 from release_platform.domain.features import Column
+from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 from release_platform.domain.reference import Reference, summarised
+from release_platform.pipeline.domain_classifier import learned
+from release_platform.pipeline.drift_reference import Known
 
 Columns = dict[str, Column]
 REFERENCE_DAYS = 60
@@ -38,17 +42,26 @@ def rows_of(columns: Mapping[str, Column], number: int) -> Rows:
     return Rows(begins=begins, ends=begins + timedelta(days=1), columns=columns)
 
 
-def reference(rng: np.random.Generator, n_columns: int, n_rows: int) -> Reference:
-    """Returns the reference of `REFERENCE_DAYS` stationary days, with the floors that they teach."""
+def known(rng: np.random.Generator, n_columns: int, n_rows: int) -> Known:
+    """Returns what `REFERENCE_DAYS` stationary days teach: their reference, with floors, and the domain classifier."""
     days = [day(rng, n_columns, n_rows) for _ in range(REFERENCE_DAYS)]
-    columns = {name: summarised(np.concatenate([one[name] for one in days])) for name in days[0]}
-    floors = with_floors(columns, days)
-    return Reference(model="m", version="1", columns=columns, outputs={}, floors=floors, n_windows=len(days))
+    every = {name: np.concatenate([one[name] for one in days]) for name in days[0]}
+    columns = {name: summarised(values) for name, values in every.items()}
+    windows = tuple(np.split(np.arange(REFERENCE_DAYS * n_rows), REFERENCE_DAYS))
+    classifier, together = learned(pd.DataFrame(every), windows, named="m 1")
+    floors = with_floors(columns, days) | {DOMAIN_CLASSIFIER: together}
+    reference = Reference(model="m", version="1", columns=columns, outputs={}, floors=floors, n_windows=len(days))
+    return Known(reference=reference, classifier=classifier, calibration=None)
 
 
 def moved(column: str, by: float) -> Callable[[Columns, np.random.Generator], Columns]:
     """Returns a shift of a column of numbers, in units of a standard deviation of 1."""
     return lambda columns, _: columns | {column: columns[column] + by}
+
+
+def turned(column: str) -> Callable[[Columns, np.random.Generator], Columns]:
+    """Returns the other sign of a column that is as often below 0 as above: alone it shows nothing."""
+    return lambda columns, _: columns | {column: -columns[column]}
 
 
 def spread(column: str, by: float) -> Callable[[Columns, np.random.Generator], Columns]:

@@ -19,6 +19,7 @@ from math import ceil, log
 import numpy as np
 from scipy.stats import beta
 
+from benchmarks.judging.late_labels import ALIKE, WORSE, Labelled, late_stream
 from benchmarks.judging.peers import calls, kayenta
 from benchmarks.judging.streams import (
     BOUGHT,
@@ -163,6 +164,28 @@ def alike(n: int, *, seed: int = 0) -> dict[str, dict[str, int]]:
             aborted["any"][rule] += bool(gates)
     paired = [seen(seed + at, Version(), ["disagreement"])["disagreement"] for at in range(n)]
     return aborted | {"disagreement": {"judge": sum(one.failed["judge"] is not None for one in paired)}}
+
+
+def late_labels(n_alike: int, n_worse: int, *, seed: int = 6_000_000) -> dict[str, int]:
+    """Returns what the judge says of versions whose labels come late: a good one, and one that is worse."""
+    (gate,) = (gate for gate in GATES if gate.metric is LiveMetric.LABEL_QUALITY)
+    planned = plan(rollout_of((gate,)))
+    assert planned is not None
+
+    def ended(at: int, version: Labelled) -> tuple[bool, bool]:
+        pairs = late_stream(seed + at, version)
+        measured = measure(planned, (w for pair in pairs for w in pair), until=START_MINUTE + len(pairs) - 1)
+        worse, fine = evidence_over_time(gate, measured.tables[gate.name])
+        failed, passed = worse >= log(1 / planned.level_worse), fine >= log(1 / planned.level_fine)
+        first = len(pairs) if not failed.any() else int(failed.argmax())
+        return bool(failed.any()), bool(passed[:first].any())
+
+    alike, worse = ([ended(at, one) for at in range(n)] for one, n in ((ALIKE, n_alike), (WORSE, n_worse)))
+    return {
+        "aborted": sum(failed and not passed for failed, passed in alike),
+        "passed": sum(passed for _, passed in worse),
+        "found": sum(failed and not passed for failed, passed in worse),
+    }
 
 
 def at_margin(case: Case, n: int, *, seed: int = 1_000_000) -> dict[str, float]:

@@ -121,7 +121,7 @@ def _windows(
             latency=_counts(_LATENCIES, times),
             predictions=_counts(range(100), predicted),
             outcomes={
-                outcome: counts
+                outcome: {0: counts}
                 for outcome, counts in ((LABEL, _counts((0, WRONG), right)), (BOUGHT, _counts((0, WRONG), sold)))
                 if counts
             },

@@ -88,6 +88,15 @@ def receivers_of(urls: str, secret: str) -> tuple[Receiver, ...]:
     return tuple(_receiver(number, part, secret) for number, part in enumerate(parts, start=1))
 
 
+def find_fault(urls: str, secret: str) -> SpecError | None:
+    """Returns why the settings name no receivers to whom anything could be sent; None where they do, or name nobody."""
+    try:
+        receivers_of(urls, secret)
+    except SpecError as error:
+        return error
+    return None
+
+
 def _receiver(number: int, text: str, secret: str) -> Receiver:
     url = text.removeprefix(SLACK_PREFIX)
     try:

@@ -1,12 +1,15 @@
 """Drills that were asked for here, each on a thread: one may outlast the patience of any client.
 
 What a drill showed is in the release store and its moves are in the ledger. Only what stopped the last drill of each
-model, or what came of it instead, is in the memory of this process. A process that ends waits for its drills; of one
-that is killed Production is brought back by `drill_sensor`.
+model, or what came of it instead, is in the memory of this process. A process that is stopped waits for the drills that
+it makes, `LONGEST_S` at most; of one that is killed Production is brought back by `drill_sensor`.
 """
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from threading import Lock
 
@@ -15,12 +18,14 @@ from release_platform.api.schemas import DrillAnswer, DrillState
 from release_platform.domain.drill import Drilled, find_unfinished_id
 from release_platform.domain.errors import NotFound, Refused, ReleaseError
 from release_platform.domain.spec import PolicySpec
-from release_platform.drills import Order, drills_of
+from release_platform.drills import BEFORE_S, HOLD_S, WITHIN_S, Order, drills_of
 from release_platform.releases import check_words
 from release_platform.services import Services
 
 AT_ONCE = 4
 """Drills of different models at the same time; more wait."""
+LONGEST_S = BEFORE_S + 2 * (WITHIN_S + HOLD_S)
+"""How long the servers may take in one drill; what the registry and the release store take for its moves is more."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -42,6 +47,15 @@ class AskedDrills:
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="drill")
         self._last: dict[str, _Asked] = {}
         self._lock = Lock()
+
+    @asynccontextmanager
+    async def waited_for(self, _: object) -> AsyncIterator[None]:
+        """Waits at its end for the drills that have begun. What has not begun yet moved nothing, and is left out.
+
+        uvicorn ends its process by the signal that stopped it, so threads are not waited for after this.
+        """
+        yield
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
     def begin(self, order: Order, policy: PolicySpec) -> None:
         """Begins a drill, unless the same one was begun before.

@@ -58,12 +58,13 @@ def build_routes(services: Services, projects: Projects) -> APIRouter:
         services: The platform's services.
         projects: Reads the models as they are described now.
     """
-    router = APIRouter(prefix="/v1")
+    drills = AskedDrills(services)
+    router = APIRouter(prefix="/v1", lifespan=drills.waited_for)
     _add_reading(router, services, projects)
     _add_asking(router, services, projects)
     _add_lifting(router, services, projects)
     _add_moving(router, services, projects)
-    _add_drilling(router, services, projects)
+    _add_drilling(router, drills, projects)
     return router
 
 
@@ -179,9 +180,7 @@ def _add_moving(router: APIRouter, services: Services, projects: Projects) -> No
         return Who(name=key.name, key_id=key.key_id, scopes=list(key.scopes), expires_at=expires)
 
 
-def _add_drilling(router: APIRouter, services: Services, projects: Projects) -> None:
-    drills = AskedDrills(services)
-
+def _add_drilling(router: APIRouter, drills: AskedDrills, projects: Projects) -> None:
     @router.post("/models/{model}/drills", status_code=202, summary="Begin a drill of the rollback", tags=["operators"])
     def begin(call: Request, answer: Response, model: Model, drilling: Drilling, once: Once) -> DrillAnswer:
         policy, name = _project(projects, model).spec.policy, key_of(call).name

@@ -120,7 +120,8 @@ def _start(processes: Processes, ports: dict[str, int], mlflow: list[str]) -> No
         "RELEASE_SERVING_URL": urls["serving"],
     }
     python = sys.executable
-    processes.start("mlflow", mlflow, env | MLFLOW_ENV)
+    logs = settings.root / "logs"  # its uvicorn puts the folder where it works first on the path, whatever is said
+    processes.start("mlflow", mlflow, env | MLFLOW_ENV, folder=logs)
     err.print("starting MLflow ...")
     processes.wait_until_ready("mlflow", f"{urls['mlflow']}/health", 120)
     err.print(f"  MLflow    {urls['mlflow']}")

@@ -138,8 +138,11 @@ def _show(report: "DriftReport", html: Path | None) -> None:
         for name, one in ((name, report.altogether[name]) for name in ordered_columns(report)[:SHOWN])
     ]
     show_table("all rows, by column", ("column", "PSI", "share of rows", "missing", "unseen"), rows)
-    if report.telling is not None:
-        out.print(f"all columns together: a classifier tells the rows apart with an AUC of {report.telling.auc:.3f}")
+    if (found := report.together) is not None:
+        out.print(
+            "all columns together: a domain classifier tells the rows from training rows with an AUC of "
+            f"{found.auc:.3f} (p = {found.p_value:.2g} of no difference at all)"
+        )
     for quality, expected in report.quality.items():
         if expected.value is not None:
             ends = f"{expected.lower:.4f} to {expected.upper:.4f}"

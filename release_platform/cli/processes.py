@@ -15,6 +15,19 @@ import httpx
 from release_platform.domain.errors import Unavailable
 
 STOP_S = 10.0
+_SAFE = {"PYTHONSAFEPATH": "1"}
+
+
+def apart_from_here(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns variables with which Python, and every Python that it starts, imports nothing from the current folder.
+
+    `python -m` puts that folder first, so that a `serving` or a `queue.py` of whoever calls would be taken for the real
+    one. Dagster takes the first entry off the path while it loads a code location, since it expects that folder there;
+    so that nothing of a PYTHONPATH is lost, one that holds nothing goes first.
+    """
+    paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in {"", os.devnull}]
+    kept = {"PYTHONPATH": os.pathsep.join([os.devnull, *paths])} if paths else {}
+    return {**environment, **_SAFE, **kept}
 
 
 def free_port(wanted: int = 0) -> int:
@@ -46,12 +59,20 @@ class Processes:
     ) -> None:
         self.stop()
 
-    def start(self, name: str, args: Sequence[str], env: Mapping[str, str]) -> None:
-        """Starts a process; its output goes to `<name>.log`."""
+    def start(self, name: str, args: Sequence[str], env: Mapping[str, str], *, folder: Path | None = None) -> None:
+        """Starts a process, apart from what lies in the current folder; its output goes to `<name>.log`.
+
+        Args:
+            name: What it is called.
+            args: Its command.
+            env: Its environment.
+            folder: Where it works; None for the current folder.
+        """
         with (self._logs / f"{name}.log").open("wb") as log:
             self._running[name] = subprocess.Popen(
                 args,
-                env=dict(env),
+                env=apart_from_here(env),
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -60,6 +60,7 @@ def replay(model: Model, version: Version = None, since: Since = None, json: Jso
 
 def _show(found: "Replay", gates: "tuple[GateResult, ...]", *, demanded: bool) -> None:
     from release_platform.domain.gates import Verdict
+    from release_platform.domain.replay import next_step
 
     _line(
         f"{found.model}: version {found.candidate.version} beside version {found.stable.version} in Production, "
@@ -67,7 +68,9 @@ def _show(found: "Replay", gates: "tuple[GateResult, ...]", *, demanded: bool) -
     )
     colours = {Verdict.PASSED: "green", Verdict.INCONCLUSIVE: "yellow"}
     for gate in gates:
-        _line(f"  {gate.gate} {gate.verdict}: {gate.reason}", style=colours.get(gate.verdict, "red"))
+        after = next_step(gate, found)
+        said = f"{gate.reason}: {after}" if after else gate.reason
+        _line(f"  {gate.gate} {gate.verdict}: {said}", style=colours.get(gate.verdict, "red"))
     for side in (found.stable, found.candidate):
         for refusal, n in sorted(side.refused.items()):
             _line(f"  version {side.version} refuses {n:,} row(s), {refusal}")

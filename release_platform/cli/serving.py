@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from release_platform.cli.console import err, out, show_json
 from release_platform.cli.options import Json, Model
+from release_platform.cli.processes import apart_from_here
 from release_platform.domain.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def serve(port: Port = 8000) -> None:
     """
     err.print(f"serving on http://127.0.0.1:{port} (documentation: /docs, state: /status)")
     process = serving_process(port)
-    os.execve(process["args"][0], process["args"], process["env"])  # it takes this process's place, and its signals
+    environment = apart_from_here(process["env"])
+    os.execve(process["args"][0], process["args"], environment)  # it takes this process's place, and its signals
 
 
 def serving_process(port: int) -> dict[str, Any]:

@@ -55,9 +55,14 @@ def status(
 
 
 def _show_profile() -> None:
+    from release_platform.adapters.receivers import find_fault
     from release_platform.cli import running
 
-    err.print(running.services().settings.described, markup=False, highlight=False, soft_wrap=True)
+    settings = running.services().settings
+    err.print(settings.described, markup=False, highlight=False, soft_wrap=True)
+    fault = find_fault(settings.notify_url.get_secret_value(), settings.notify_secret.get_secret_value())
+    if fault is not None:
+        err.print(f"no message can be sent: {fault.problem}; {fault.remedy}", markup=False, soft_wrap=True)
 
 
 def _statuses_here(model: str | None) -> list[dict[str, Any]]:
@@ -84,6 +89,8 @@ def _show_status(state: dict[str, Any]) -> None:
         out.print(
             f"  message given up, not everybody was told: {message}", markup=False, highlight=False, soft_wrap=True
         )
+    if state.get("messages_waiting"):
+        out.print(f"  {state['messages_waiting']}", markup=False, highlight=False, soft_wrap=True)
     if state.get("drift"):
         style = "red" if state["drift"]["alarmed"] and not state["drift"]["lift"] else None
         out.print(f"  {state['drift']['said']}", markup=False, highlight=False, soft_wrap=True, style=style)

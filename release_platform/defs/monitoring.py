@@ -27,6 +27,7 @@ from release_platform.domain.alarms import Budget, Detector
 from release_platform.domain.drift import WindowDrift
 from release_platform.domain.errors import NotFound
 from release_platform.domain.json_form import exactly
+from release_platform.domain.multivariate import ClassifierTest
 from release_platform.pipeline.drift import DriftReport, run
 from release_platform.pipeline.drift_days import drift_days
 from release_platform.pipeline.drift_reference import Known, build_reference
@@ -244,7 +245,7 @@ def monitor(
     Raises:
         Unavailable: The storage does not answer.
     """
-    names, model = list(version.known.reference.every), version.package.model
+    names, model = version.known.reference.watched, version.package.model
     detector, last = _continued(states, version.version, budget, names, before=chosen[0] if chosen else None)
     days = [day for day in services.recordings.days(model, version.version) if day < now.date()]
     if chosen is None:
@@ -340,7 +341,7 @@ def _day_metadata(report: DriftReport, window: WindowDrift, page: Path) -> dict[
         "schema": "; ".join(window.schema) or "as it was",
         "report": dg.MetadataValue.path(str(page)),
         STATE: dg.MetadataValue.json(_state(report, window.after, window.begins.date())),
-        **numbers({f"psi/{name}": one.psi for name, one in window.found.items()}),
+        **numbers({f"psi/{name}": one.psi for name, one in window.found.items()} | _together(window.together)),
         **_tracked(next((rows for rows in report.tracked if rows.day == window.begins.date()), None)),
     }
 
@@ -371,5 +372,11 @@ def _metadata(report: DriftReport, state: dict[str, Any], page: Path) -> dict[st
         "report": dg.MetadataValue.path(str(page)),
         STATE: dg.MetadataValue.json(state),
         **_tracked(report.labelled),
-        **numbers(psi | quality | {"domain_classifier_auc": report.telling.auc if report.telling else None}),
+        **numbers(psi | quality | _together(report.together)),
     }
+
+
+def _together(found: ClassifierTest | None) -> dict[str, float | None]:
+    if found is None:
+        return {}
+    return {"domain_classifier_auc": found.auc, "domain_classifier_p_value": found.p_value}

@@ -8,7 +8,7 @@ from release_platform.defs.naming import asset_key, numbers
 from release_platform.defs.resources import Platform
 from release_platform.domain.errors import ReleaseError
 from release_platform.domain.gates import GateResult
-from release_platform.domain.replay import Replay, judge_replay
+from release_platform.domain.replay import Replay, judge_replay, said_of
 from release_platform.domain.replay_spec import ReplaySpec
 from release_platform.project import Project
 
@@ -41,7 +41,7 @@ def build_replay_check(project: Project) -> dg.AssetChecksDefinition:
         except ReleaseError as error:  # nothing is kept, so nothing is promoted on it
             return _checked(False, f"{error.problem}; {error.remedy}")
         gates = judge_replay(found, project.spec.policy.replay or ReplaySpec())
-        said = "; ".join(f"{gate.gate} {gate.verdict}: {gate.reason}" for gate in gates)
+        said = "; ".join(said_of(gate, found) for gate in gates)
         return _checked(all(gate.passed for gate in gates), said, _metadata(found, gates))
 
     return replay

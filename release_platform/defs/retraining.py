@@ -1,8 +1,9 @@
 """retrain_<model>: a sensor by which drift and new data start the release pipeline, within the bounds of the YAML.
 
 It reads no data. Where new data is to start a run, it launches `ingest_<model>` from time to time, which keeps
-a snapshot of the source as a release does; when that is of other data than the newest features, data is new. What a
-run was started for is its tag and its run key, so a tick that is repeated starts nothing.
+a snapshot of the source as a release does; when that is of other data than the newest features, data is new. At a
+bound it launches nothing, not even that, and says which bound it is, and until when. What a run was started for is its
+tag and its run key, so a tick that is repeated starts nothing.
 """
 
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from release_platform.domain.retraining import (
     decide_retraining,
     find_wanted_by_drift,
 )
+from release_platform.domain.rollback import find_taken_back
 from release_platform.project import Project
 from release_platform.services import Services
 
@@ -94,9 +96,7 @@ def look(
         Unavailable: The release store does not answer.
     """
     name, spec = project.spec.name, project.spec.retrain
-    head = services.store.head(name)
-    day = services.store.drift.find_last(name, head.production)
-    by_drift = find_wanted_by_drift(day, head)
+    by_drift = _find_drift(name, services)
     by_data = _find_new_data(project, instance) if spec.new_data else None
     wanted = [one for one in (by_drift, by_data) if isinstance(one, Wanted)]
     waits = [one.reason for one in (by_drift, by_data) if isinstance(one, Wait)]
@@ -104,9 +104,21 @@ def look(
     found = decide_retraining(spec, wanted, runs, now)
     if isinstance(found, Start):
         return _release_run(project, found.wanted)
-    if spec.new_data and not isinstance(by_data, Wait) and _is_due(project, instance, runs, now):
+    looks = spec.new_data and not isinstance(by_data, Wait) and not found.bounded
+    if looks and _is_due(project, instance, runs, now):
         return _ingest_run(project, now)
     return [*waits, found.reason]
+
+
+def _find_drift(name: str, services: Services) -> Wanted | Wait | None:
+    """Returns what an alarm of the version in Production asks for, or else one of the version that was taken back."""
+    head, taken_back = services.store.head(name), find_taken_back(services.store.ledger(name))
+    asked = [
+        find_wanted_by_drift(services.store.drift.find_last(name, version), head, taken_back)
+        for version in (head.production, taken_back)
+        if version is not None
+    ]
+    return next((one for one in asked if one is not None), None)
 
 
 def past_runs(instance: dg.DagsterInstance, model: str) -> list[PastRun]:

@@ -6,9 +6,10 @@ Three steps, for each column and window:
    most a floor away from the reference. The distance of the rows that came is larger by at most what chance adds, and
    that is bounded for any distribution and number of rows: `P(more than x) <= 2 exp(-2 n x**2)` for numbers
    (Dvoretzky, Kiefer, Wolfowitz; Massart 1990), `exp(-2 n x**2)` above the average for texts (McDiarmid 1989), and
-   Chernoff's for the shares of missing and of unseen values, which sees them sooner. The floor is the smallest
-   difference that matters, or what the model's own history shows if more (`learned_floor`), and how far the reference
-   itself may be off.
+   Chernoff's for the shares of missing and of unseen values, which sees them sooner. That of a classifier over all
+   columns is one more such measure, and counts as one more column; `multivariate` has its bound. The floor is the
+   smallest difference that matters, or what the model's own history shows if more (`learned_floor`), and how far the
+   reference itself may be off.
 2. *An e-value*: a number that is 1 on average, or less, if the p-value holds: `(1 - p + p ln p) / (p ln(p)**2)` (Vovk
    and Wang, E-values: calibration, combination and applications, Ann. Statist. 2021).
 3. *Evidence over time*: `M <- (M + 1) e`, Shiryaev's and Roberts' sum, an e-detector (Shin, Ramdas, Rinaldo,
@@ -33,7 +34,10 @@ from scipy.special import rel_entr  # type: ignore[import-untyped]
 
 from release_platform.domain.distances import Distance
 from release_platform.domain.json_form import exactly
+from release_platform.domain.multivariate import ClassifierTest
 
+Evidence = Distance | ClassifierTest
+"""What alarms judge of a window: a column of it, or all of them together."""
 SMALLEST = 0.02
 """The smallest share of rows that matters: less is no drift, however many rows show it."""
 DAYS = 30.0
@@ -110,8 +114,19 @@ def log_p_of_share(now: float, before: float, floor: float, *, n_rows: int, n_re
     return min(0.0, log(2) - n_rows * apart)
 
 
-def log_evidence(found: Distance, floor: float) -> float:
-    """Returns the logarithm of a column's e-value: the average of those of its values, its missing and unseen ones.
+def log_p_of_area(found: ClassifierTest, floor: float) -> float:
+    """Returns the same for the area under a domain classifier's ROC curve, of "at most `0.5 + floor`".
+
+    Args:
+        found: What a window shows.
+        floor: Which share of the rows may have moved.
+    """
+    beyond = found.auc - 0.5 - floor - sqrt(log(1 / _DOUBT) / (2 * found.n_reference))
+    return -2 * found.n_judged * max(beyond, 0.0) ** 2
+
+
+def log_evidence(found: Evidence, floor: float) -> float:
+    """Returns the logarithm of an e-value; of a column the average of those of its values, missing and unseen ones.
 
     A distribution within the floor has each of these shares within the floor, so one floor serves all.
 
@@ -119,6 +134,8 @@ def log_evidence(found: Distance, floor: float) -> float:
         found: What a window shows.
         floor: How far away its distribution may be.
     """
+    if isinstance(found, ClassifierTest):
+        return log_e(log_p_of_area(found, floor))
     n, m = found.n_rows, found.n_reference
     each = [log_e(log_p(found, floor))]
     each.append(log_e(log_p_of_share(found.missing, found.missing_before, floor, n_rows=n, n_reference=m)))
@@ -140,7 +157,7 @@ def log_e(log_of_p: float) -> float:
     return float(np.log1p(p * (log_of_p - 1)) - log_of_p - 2 * log(-log_of_p))
 
 
-def learned_floor(history: Sequence[Distance]) -> float:
+def learned_floor(history: Sequence[Evidence]) -> float:
     """Returns how far windows without drift are away, as the model's own history shows: 0 if chance explains all of it.
 
     It is the smallest floor at which the e-values of the past windows are 1 on average, or less: the promise, held to
@@ -148,7 +165,7 @@ def learned_floor(history: Sequence[Distance]) -> float:
     fewer than `MINIMUM_WINDOWS`.
 
     Args:
-        history: A column's distance in each past window, from the reference without that window.
+        history: What each past window shows of a column, or of all of them, held against the reference without it.
     """
     if len(history) < MINIMUM_WINDOWS or _gained(history, 0.0) <= 0:
         return 0.0
@@ -159,7 +176,7 @@ def learned_floor(history: Sequence[Distance]) -> float:
     return high
 
 
-def _gained(history: Sequence[Distance], floor: float) -> float:
+def _gained(history: Sequence[Evidence], floor: float) -> float:
     each = np.array([log_evidence(found, floor) for found in history])
     return float(np.logaddexp.reduce(each) - np.log(len(each)))
 
@@ -199,12 +216,12 @@ class Detector:
         needed = log(len(self.evidence) * self.budget.threshold)
         return float(np.exp(min(self.evidence[name] - needed, 700.0)))
 
-    def look(self, found: Mapping[str, Distance], floors: Mapping[str, float]) -> "tuple[Detector, Alarm | None]":
+    def look(self, found: Mapping[str, Evidence], floors: Mapping[str, float]) -> "tuple[Detector, Alarm | None]":
         """Returns the detector after one more window, and the alarm that it raises.
 
         Args:
-            found: What the window shows, by column; a watched column that it lacks keeps its evidence.
-            floors: The learned floors by column, 0 where there is none.
+            found: What the window shows, by name; what is watched and is not in it keeps its evidence.
+            floors: The learned floors by name, 0 where there is none.
         """
         grown = dict(self.evidence)
         for name in self.evidence.keys() & found.keys():

@@ -1,16 +1,18 @@
 """Drift: which columns of what clients send, and of what they are told, are no longer as the version was trained on.
 
 What is missing, new or of another kind is known, not estimated: it is told as it is and uses up no budget. Everything
-else is a `Difference` of a window, judged over time by a `Detector` (`alarms` says what is promised).
+else is a `Difference` of a column, or a classifier's test of all columns together, judged over time by a `Detector`
+(`alarms` says what is promised).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from release_platform.domain.alarms import Alarm, Detector, learned_floor
+from release_platform.domain.alarms import Alarm, Detector, Evidence, learned_floor
 from release_platform.domain.distances import Difference, Distance, difference, distance
 from release_platform.domain.features import Column
+from release_platform.domain.multivariate import DOMAIN_CLASSIFIER, ClassifierTest
 from release_platform.domain.reference import Categories, Numbers, Reference, Summary
 
 
@@ -26,6 +28,7 @@ class WindowDrift:
         schema: What columns are missing or of another kind, in a sentence each.
         alarm: What it raised; None for nothing.
         after: The evidence after it.
+        together: How well a classifier tells its rows from the reference; None where it was not asked, or of few rows.
     """
 
     begins: datetime
@@ -35,6 +38,7 @@ class WindowDrift:
     schema: tuple[str, ...]
     alarm: Alarm | None
     after: Detector
+    together: ClassifierTest | None = None
 
     @property
     def drifted(self) -> bool:
@@ -77,31 +81,49 @@ def with_floors(
     return {name: learned_floor(_past(summary, name, history, own)) for name, summary in columns.items()}
 
 
-def watch(reference: Reference, detector: Detector, rows: Rows) -> tuple[Detector, WindowDrift]:
-    """Returns the detector after one window, and what that window shows; one without rows shows and changes nothing."""
+Classify = Callable[["Rows"], ClassifierTest | None]
+"""Tests all columns of a window together; None where its rows are too few."""
+
+
+def watch(
+    reference: Reference, detector: Detector, rows: Rows, *, together: ClassifierTest | None = None
+) -> tuple[Detector, WindowDrift]:
+    """Returns the detector after one window, and what that window shows; one without rows shows and changes nothing.
+
+    Args:
+        reference: What the rows are held against.
+        detector: The evidence before.
+        rows: The window.
+        together: What a classifier says of all its columns; None for nothing.
+    """
     found = {
         name: difference(summary, rows.columns[name])
         for name, summary in reference.every.items()
         if rows.n_rows and name in rows.columns and _alike(summary, rows.columns[name])
     }
     schema = rows.schema or (schema_changes(reference, rows.columns) if rows.n_rows else ())
-    after, alarm = (
-        detector.look({name: one.distance for name, one in found.items()}, reference.floors)
-        if rows.n_rows
-        else (detector, None)
-    )
+    judged: dict[str, Evidence] = {name: one.distance for name, one in found.items()}
+    judged |= {} if together is None else {DOMAIN_CLASSIFIER: together}
+    after, alarm = detector.look(judged, reference.floors) if rows.n_rows else (detector, None)
     return after, WindowDrift(
-        begins=rows.begins, ends=rows.ends, n_rows=rows.n_rows, found=found, schema=schema, alarm=alarm, after=after
+        begins=rows.begins,
+        ends=rows.ends,
+        n_rows=rows.n_rows,
+        found=found,
+        schema=schema,
+        alarm=alarm,
+        after=after,
+        together=together,
     )
 
 
 def watch_all(
-    reference: Reference, detector: Detector, windows: Sequence[Rows]
+    reference: Reference, detector: Detector, windows: Sequence[Rows], *, classify: Classify | None = None
 ) -> tuple[Detector, tuple[WindowDrift, ...]]:
-    """Returns the same for windows in the order of their time."""
+    """Returns the same for windows in the order of their time; `classify` tests each of them."""
     shown = []
     for rows in windows:
-        detector, drift = watch(reference, detector, rows)
+        detector, drift = watch(reference, detector, rows, together=classify(rows) if classify else None)
         shown.append(drift)
     return detector, tuple(shown)
 

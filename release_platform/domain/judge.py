@@ -140,7 +140,7 @@ def measure(planned: Plan, windows: Iterable[Window], *, until: int) -> Measured
     return Measured(
         n=n,
         missing={gate.name: _missing(gate, period, arms) for gate in planned.gates},
-        tables={gate.name: tables_of(gate, arms) for gate in planned.gates},
+        tables={gate.name: tables_of(gate, arms, since=planned.first_minute) for gate in planned.gates},
     )
 
 

@@ -20,8 +20,15 @@ Arms = tuple[Window, Window]
 """The candidate's and the stable version's window of one minute."""
 
 
-def tables_of(gate: LiveGateSpec, arms: Sequence[Arms]) -> Counts:
-    """Returns what a gate counts in each minute, shape (questions, windows, 4), or 2 for pairs, see `sequential`."""
+def tables_of(gate: LiveGateSpec, arms: Sequence[Arms], *, since: int) -> Counts:
+    """Returns what a gate counts in each minute, shape (questions, windows, 4), or 2 for pairs, see `sequential`.
+
+    Args:
+        gate: The gate.
+        arms: The candidate's and the stable version's window, for each minute of the candidate.
+        since: The first minute of the comparison. Outcomes of earlier predictions of the candidate do not count, and
+            of the stable version none that are older than the candidate's oldest: so both had equally long to come.
+    """
     match gate.metric:
         case LiveMetric.ERRORS:
             rows = [(c.requests, sum(c.errors.values()), s.requests, sum(s.errors.values())) for c, s in arms]
@@ -38,7 +45,11 @@ def tables_of(gate: LiveGateSpec, arms: Sequence[Arms]) -> Counts:
             return np.concatenate([above, _opposite(above)])
         case LiveMetric.LABEL_QUALITY | LiveMetric.OUTCOME:
             name = LABEL if gate.outcome is None else gate.outcome
-            outcomes = [(c.outcomes.get(name, {}), s.outcomes.get(name, {})) for c, s in arms]
+            ages = [c.key.minute - since for c, _ in arms]
+            outcomes = [
+                (c.outcomes_since(name, since), s.outcomes_since(name, s.key.minute - age))
+                for (c, s), age in zip(arms, ages, strict=True)
+            ]
             return _above(gate, outcomes, quantiles=() if gate.quantile is None else (gate.quantile,))
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from release_platform.domain.features import MISSING, Column
 from release_platform.domain.json_form import exactly
+from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 
 FORMAT = 1
 POINTS = 1000
@@ -139,7 +140,8 @@ class Reference:
         version: The version.
         columns: Each feature's training rows.
         outputs: What the version says of its held-out rows: `label` or `value`, and `score`.
-        floors: By column, how far a window without drift is allowed to be away; see `alarms.learned_floor`.
+        floors: By column, and for the domain classifier, how far a window without drift is allowed to be away; see
+            `alarms.learned_floor`.
         n_windows: Windows of the training data from which the floors were learned; 0 for none.
     """
 
@@ -154,6 +156,11 @@ class Reference:
     def every(self) -> dict[str, Summary]:
         """Columns and outputs, by name."""
         return {**self.columns, **self.outputs}
+
+    @property
+    def watched(self) -> list[str]:
+        """The names of what alarms watch: each column and output, and all features together."""
+        return [*self.every, DOMAIN_CLASSIFIER]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the reference as a JSON value."""

@@ -7,6 +7,8 @@ when the report is judged, so a change of them needs no second replay.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from math import ceil
 from typing import Any
 
 from release_platform.domain.flips import SliceFlips
@@ -20,6 +22,9 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 JUDGED_QUANTILE = "p95"
 REFUSED, FLIPS, SLICE_FLIPS, LATENCY = "replay_refused", "replay_flips", "replay_slice_flips", "replay_latency"
 """The gates of a replay."""
+_SHOWN = {REFUSED: "which rows it refuses", FLIPS: "which answers change in which slices", LATENCY: "its times"}
+_LIMITS = {REFUSED: "max_refused_share", FLIPS: "max_flip_share", LATENCY: "max_latency_ratio"}
+_DAY_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +135,7 @@ def judge_replay(replay: Replay, limits: ReplaySpec) -> tuple[GateResult, ...]:
         few = (
             f"version {replay.stable.version} answered {replay.n_answered:,} recorded row(s), "
             f"{limits.minimum_rows:,} are needed: let the servers record more (SERVING_SAMPLE_SHARE), or look "
-            f"further back with `release replay {replay.model} --since`"
+            f"further back with `{_command(replay)} --since {2 * _days(replay)}d`"
         )
     ratio = f"the candidate's {JUDGED_QUANTILE} by that of Production"
     return (
@@ -139,6 +144,23 @@ def judge_replay(replay: Replay, limits: ReplaySpec) -> tuple[GateResult, ...]:
         _slice_gate(replay, limits, few=few),
         _gate(LATENCY, replay.latency_ratio, limits.max_latency_ratio, ratio, few=few),
     )
+
+
+def next_step(gate: GateResult, replay: Replay) -> str:
+    """Returns what a person does next about a gate that failed; empty for any other, whose reason says it."""
+    if gate.verdict is not Verdict.FAILED:
+        return ""
+    return (
+        f"mend the model and run `release run {replay.model}`; or, if that is wanted, raise "
+        f"policy.replay.{_LIMITS[gate.gate]} in its defs.yaml"
+    )
+
+
+def said_of(gate: GateResult, replay: Replay) -> str:
+    """Returns what a gate found and what a person does next, where the rows, slices and times are not shown."""
+    after = next_step(gate, replay)
+    shown = f": `{_command(replay)}` shows {_SHOWN[gate.gate]}; {after}" if after else ""
+    return f"{gate.gate} {gate.verdict}: {gate.reason}{shown}"
 
 
 def unmet_replay(
@@ -166,7 +188,17 @@ def unmet_replay(
             f"it was replayed beside version {replay.stable.version}, but Production is version {production} now: "
             f"{again}",
         )
-    return tuple(f"{one.gate} {one.verdict}: {one.reason}" for one in judge_replay(replay, limits) if not one.passed)
+    return tuple(said_of(one, replay) for one in judge_replay(replay, limits) if not one.passed)
+
+
+def _command(replay: Replay) -> str:
+    return f"release replay {replay.model} --version {replay.candidate.version}"
+
+
+def _days(replay: Replay) -> int:
+    """Returns how many days the replay looked back, 1 and up."""
+    since, at = (datetime.fromisoformat(moment).astimezone(UTC) for moment in (replay.since, replay.at))
+    return max(ceil((at - since).total_seconds() / _DAY_S), 1)
 
 
 def _slice_gate(replay: Replay, limits: ReplaySpec, *, few: str) -> GateResult:

@@ -53,23 +53,30 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """It does not start now, and why."""
+    """It does not start now.
+
+    Attributes:
+        reason: Why.
+        bounded: Whether a bound keeps every run from starting, so that it is of no use to look for more to ask for one.
+    """
 
     reason: str
+    bounded: bool = False
 
 
-def find_wanted_by_drift(day: DriftDay | None, head: Head) -> Wanted | Wait | None:
+def find_wanted_by_drift(day: DriftDay | None, head: Head, taken_back: str | None = None) -> Wanted | Wait | None:
     """Returns what a drift alarm asks for, or why that waits; None where it asks for nothing.
 
-    While a version newer than Production stands in Staging a person decides on that one first.
+    While a version newer than the one that drifted stands in Staging a person decides on that one first.
 
     Args:
-        day: The last day that was reported of the version in Production; None for none.
+        day: The last day that was reported of a version; None for none.
         head: Where the model's versions stand.
+        taken_back: The version that the rollback policy took back since, whose alarm goes on asking; None for none.
     """
-    if day is None or day.version != head.production or not day.asks_for(OnAlarm.RETRAIN):
+    if day is None or day.version not in {head.production, taken_back} or not day.asks_for(OnAlarm.RETRAIN):
         return None
-    if head.staging is not None and int(head.staging) > int(head.production):
+    if head.staging is not None and int(head.staging) > int(day.version):
         return Wait(reason=f"{day.said}; version {head.staging} in Staging waits for a person first")
     return Wanted(key=f"drift-{day.version}-{day.day}", why=day.said)
 
@@ -85,27 +92,35 @@ def decide_retraining(
         runs: The runs of the model's pipeline, the newest first; those of people too.
         now: The present moment.
     """
-    if not wanted:
-        return Wait(reason="neither drift nor new data asks for a run")
+    bound = _find_bound(spec, runs, now)
     answered = {run.key for run in runs}
     still = [one for one in wanted if one.key not in answered]
-    if not still:
-        return Wait(reason=f"{wanted[0].why}; a run was started for that already")
-    bound = _find_bound(spec, runs, now)
-    return Wait(reason=f"{still[0].why}; {bound}") if bound else Start(wanted=still[0])
+    if still and not bound:
+        return Start(wanted=still[0])
+    reason = "neither drift nor new data asks for a run"
+    if wanted:
+        reason = still[0].why if still else f"{wanted[0].why}; a run was started for that already"
+    return Wait(reason=f"{reason}; {bound}", bounded=True) if bound else Wait(reason=reason)
 
 
 def _find_bound(spec: RetrainSpec, runs: Sequence[PastRun], now: datetime) -> str:
-    """Returns which bound keeps any run from starting now; empty for none."""
+    """Returns which bound keeps any run from starting now, and until when; empty for none."""
     if any(not run.ended for run in runs):
-        return "a run is under way, or waits in the queue"
+        return "one at a time: a run is under way, or waits in the queue, until it ends"
     failed = {run.key for run in takewhile(lambda run: run.key and not run.succeeded, runs)}
     if len(failed) >= spec.stop_after:
-        return f"{len(failed)} retraining(s) in a row did not reach Staging: read them, then start one by hand"
+        return (
+            f"stop_after: {len(failed)} retraining(s) in a row did not reach Staging; nothing starts until a person "
+            "starts a release: read why they failed, then `release run`"
+        )
     mine = [run.at for run in runs if run.key]
     if not mine:
         return ""
-    free = [max(mine) + timedelta(seconds=spec.minimum_interval_s)]
+    free = [
+        (max(mine) + timedelta(seconds=spec.minimum_interval_s), f"minimum_interval_s: {spec.minimum_interval_s:g}")
+    ]
     recent = sorted(at for at in mine if at > now - _DAY)
-    free += [recent[-spec.most_per_day] + _DAY] if len(recent) >= spec.most_per_day else []
-    return f"the next one may start at {moment_text(max(free))}" if max(free) > now else ""
+    if len(recent) >= spec.most_per_day:
+        free.append((recent[-spec.most_per_day] + _DAY, f"most_per_day: {spec.most_per_day}"))
+    until, bound = max(free)
+    return f"{bound}; the next one may start at {moment_text(until)}" if until > now else ""

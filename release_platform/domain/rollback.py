@@ -3,9 +3,10 @@
 After a promotion there is no concurrent control, so the version is compared with the *record* of the one before: the
 last windows that it had in Production and that have anything for the gate. Each minute of the version is paired with a
 minute of the record, in order, and the e-process of the judge collects the evidence that its share of bad requests is
-more than a margin above. The record is used again for each period of its length, at levels that fall with the square of
-the period's number, so that they add up to `false_rollback` however long a version is watched. That holds while traffic
-is what it was in the record. What changes with the hour, such as an evening of other clients, is no fault of the
+more than a margin above. Of the record only those outcomes count that came as soon after their predictions as those of
+the version could. The record is used again for each period of its length, at levels that fall with the square of the
+period's number, so that they add up to `false_rollback` however long a version is watched. That holds while traffic is
+what it was in the record. What changes with the hour, such as an evening of other clients, is no fault of the
 version and may look like one: keep margins wide, or leave the gate out.
 
 Live servers that answer otherwise than the registry's model, as several verifications in a row found, take it back too:
@@ -67,7 +68,7 @@ def find_watched(spec: RollbackSpec, head: Head, rows: Sequence[LedgerRow], at: 
     """Returns what the policy watches at a moment, or a sentence that says why it does not act."""
     if find_unfinished(rows) is not None:
         return "a drill of the rollback is under way"
-    moves = [row for row in rows if moves_production(row) and find_drill(row) is None]
+    moves = _decisions(rows)
     if not moves:
         return "nothing is in Production"
     last = moves[-1]
@@ -84,6 +85,19 @@ def find_watched(spec: RollbackSpec, head: Head, rows: Sequence[LedgerRow], at: 
         if at < until:
             return f"it rolled back at {own[-1].at}, and holds off until {until.isoformat()}"
     return Watched(row=last, before=head.previous[-1], since=ceil(promoted.timestamp() / 60))
+
+
+def find_taken_back(rows: Sequence[LedgerRow]) -> str | None:
+    """Returns the version that the policy took back, while nobody moved Production since; None for none."""
+    moves = _decisions(rows)
+    if not moves or moves[-1].actor != POLICY:
+        return None
+    taken: str | None = moves[-1].before["production"]
+    return taken
+
+
+def _decisions(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
+    return [row for row in rows if moves_production(row) and find_drill(row) is None]
 
 
 def judge_verified(
@@ -167,7 +181,7 @@ def _periods(present: Sequence[Window], record: Sequence[Window]) -> list[list[A
 
 
 def _judged(gate: LiveGateSpec, arms: list[Arms], watched: Watched, level: float) -> tuple[bool, str]:
-    tables = tables_of(gate, arms)
+    tables = tables_of(gate, arms, since=watched.since)
     total = tables.sum(axis=1)
     if not total[:, 0].any() or not total[:, 2].any():
         return False, f"{gate.name}: nothing was measured"

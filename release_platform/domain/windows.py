@@ -6,7 +6,9 @@ without a window is a hole in the evidence, and the judge treats it as one. Ever
 
 The unit is the request, because that is what is assigned to an arm at random: of a request with many rows only the
 first row's prediction, pair and outcome count; rows of one request are not independent evidence. Measured numbers go
-into fixed buckets. An outcome counts in the minute in which it arrives, so that a minute that was judged never changes.
+into fixed buckets. An outcome counts in the minute in which it arrives, so that a minute that was judged never changes,
+and with its age, the minutes since the prediction: what is known sooner may be better or worse than what is known
+later, so only outcomes that had equally long to come can be compared.
 
 The standard library is all that this module needs: it is on serving's hot path.
 """
@@ -20,7 +22,8 @@ from typing import Any, TypeVar
 
 from release_platform.domain.json_form import exactly
 
-FORMAT = 1
+FORMAT = 2
+_WITHOUT_AGES = 1
 LABEL = "label"
 """The outcome that holds label quality: the bucket of 0 for a right label, of 1 for a wrong one, or of the absolute
 error of a regression."""
@@ -36,6 +39,7 @@ OCTAVES = 40
 _SHARES = 100
 _ALIKE = 0.1
 _Key = TypeVar("_Key", str, int)
+_Outer = TypeVar("_Outer", str, int)
 _Counts = dict[_Key, int]
 
 
@@ -127,7 +131,7 @@ class Window:
         latency: Requests by `number_bucket` of their milliseconds.
         predictions: Requests without an error, by the bucket of their first row's prediction: `number_bucket` of a
             regression's value, `share_bucket` of the positive class's probability, or the index of a class of several.
-        outcomes: For each outcome's name, requests by `number_bucket` of what arrived in this minute.
+        outcomes: For each outcome's name, and age in minutes, requests by `number_bucket` of what arrived now.
         pairs: On the shadow route, requests that both versions answered, by slice (`column=value`, and `EVERY_SLICE`).
         flips: Of these, by slice, those whose answers differ, by what `find_flip` says.
     """
@@ -137,17 +141,20 @@ class Window:
     errors: Mapping[str, int] = field(default_factory=dict)
     latency: Mapping[int, int] = field(default_factory=dict)
     predictions: Mapping[int, int] = field(default_factory=dict)
-    outcomes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    outcomes: Mapping[str, Mapping[int, Mapping[int, int]]] = field(default_factory=dict)
     pairs: Mapping[str, int] = field(default_factory=dict)
     flips: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         flat: list[Mapping[Any, int]] = [self.errors, self.latency, self.predictions, self.pairs]
-        counts = chain(*(c.values() for c in (*flat, *self.outcomes.values(), *self.flips.values())))
+        aged = [counts for by_age in self.outcomes.values() for counts in by_age.values()]
+        counts = chain(*(c.values() for c in (*flat, *aged, *self.flips.values())))
         if self.requests < 0 or any(type(count) is not int or count < 1 for count in counts):
             raise ValueError("counts are whole numbers, 1 and up; what did not happen is left out")
-        if any(not by_bucket for by_bucket in (*self.outcomes.values(), *self.flips.values())):
-            raise ValueError("an outcome or slice without a count is left out")
+        if not all((*self.outcomes.values(), *aged, *self.flips.values())):
+            raise ValueError("an outcome, age or slice without a count is left out")
+        if any(age < 0 for by_age in self.outcomes.values() for age in by_age):
+            raise ValueError("an outcome is not older than 0 minutes")
         for name, counted in (("errors", self.errors), ("latency", self.latency), ("predictions", self.predictions)):
             if sum(counted.values()) > self.requests:
                 raise ValueError(f"{name} counts more than the {self.requests} request(s) of the window")
@@ -167,10 +174,21 @@ class Window:
             errors=_added(self.errors, other.errors),
             latency=_added(self.latency, other.latency),
             predictions=_added(self.predictions, other.predictions),
-            outcomes=_added_each(self.outcomes, other.outcomes),
+            outcomes={
+                name: _added_each(self.outcomes.get(name, {}), other.outcomes.get(name, {}))
+                for name in {**self.outcomes, **other.outcomes}
+            },
             pairs=_added(self.pairs, other.pairs),
             flips=_added_each(self.flips, other.flips),
         )
+
+    def outcomes_since(self, name: str, minute: int) -> _Counts[int]:
+        """Returns what arrived of the predictions of a minute and later ones, by bucket."""
+        counted: _Counts[int] = {}
+        for age, counts in self.outcomes.get(name, {}).items():
+            if self.key.minute - age >= minute:
+                counted = _added(counted, counts)
+        return counted
 
     def to_json(self) -> dict[str, Any]:
         """Returns the window as a JSON value."""
@@ -181,28 +199,32 @@ class Window:
             "errors": dict(self.errors),
             "latency": _texts(self.latency),
             "predictions": _texts(self.predictions),
-            "outcomes": {name: _texts(counts) for name, counts in self.outcomes.items()},
+            "outcomes": {
+                name: {str(age): _texts(counts) for age, counts in by_age.items()}
+                for name, by_age in self.outcomes.items()
+            },
             "pairs": dict(self.pairs),
             "flips": {name: dict(counts) for name, counts in self.flips.items()},
         }
 
     @staticmethod
     def from_json(value: object) -> "Window":
-        """Returns the window that `to_json` wrote.
+        """Returns the window that `to_json` wrote; one of format 1, which knew no ages, without its outcomes.
 
         Raises:
             ValueError: It is no such window, or of another format; says which field is wrong.
         """
         of = exactly(value, "window", **_FIELDS)
-        if of["format"] != FORMAT:
+        if of["format"] not in {FORMAT, _WITHOUT_AGES}:
             raise ValueError(f"a window of format {of['format']} cannot be read, only of format {FORMAT}")
+        outcomes = of["outcomes"] if of["format"] == FORMAT else {}
         return Window(
             key=WindowKey(model=of["model"], version=of["version"], route=Route(of["route"]), minute=of["minute"]),
             requests=of["requests"],
             errors=of["errors"],
             latency=_buckets(of["latency"]),
             predictions=_buckets(of["predictions"]),
-            outcomes={name: _buckets(counts) for name, counts in of["outcomes"].items()},
+            outcomes={name: _by_age(counts, name) for name, counts in outcomes.items()},
             pairs=of["pairs"],
             flips={name: exactly(counts, f"flips of '{name}'") for name, counts in of["flips"].items()},
         )
@@ -240,13 +262,20 @@ def _added(one: Mapping[_Key, int], other: Mapping[_Key, int]) -> _Counts[_Key]:
 
 
 def _added_each(
-    one: Mapping[str, Mapping[_Key, int]], other: Mapping[str, Mapping[_Key, int]]
-) -> dict[str, _Counts[_Key]]:
+    one: Mapping[_Outer, Mapping[_Key, int]], other: Mapping[_Outer, Mapping[_Key, int]]
+) -> dict[_Outer, _Counts[_Key]]:
     return {name: _added(one.get(name, {}), other.get(name, {})) for name in {**one, **other}}
 
 
 def _texts(counts: Mapping[int, int]) -> dict[str, int]:
     return {str(bucket): count for bucket, count in counts.items()}
+
+
+def _by_age(counts: object, name: str) -> dict[int, dict[int, int]]:
+    by_age = exactly(counts, f"outcome '{name}'")
+    if any(not age.isdecimal() or str(int(age)) != age for age in by_age):
+        raise ValueError("ages are whole numbers of minutes, written plainly")
+    return {int(age): _buckets(inner) for age, inner in by_age.items()}
 
 
 def _buckets(counts: object) -> dict[int, int]:

@@ -1,97 +1,160 @@
 """Whether a classifier tells recorded rows from training rows: what no column shows alone, all of them may together.
 
-Rabanser, Günnemann, Lipton, Failing Loudly, NeurIPS 2019. Each third of the rows is judged by a classifier that was
-fitted on the other two. The p-value of a third is Hoeffding's bound of a two-sample U-statistic, `exp(-2 n x**2)` with
-the smaller side's `n`, and three of them that lean on each other make one as 3/2 of the middle one (Rüger 1978).
+Half of the rows of each side are fitted on and the other half judged, so that nothing of what is judged was learned;
+`domain.multivariate` says what that is worth. A classifier that learns from more rows finds more. So rows are judged
+by as many as the model's own past windows have, by which its floor was learned. Which rows are drawn follows from the
+model, its version and the day.
+
+Fitting takes one thread: the work between two meetings of OpenMP's threads is so small here that beside other load
+they wait for one another a hundred times as long as they work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from scipy.stats import rankdata  # type: ignore[import-untyped]
+from scipy.stats import mannwhitneyu  # type: ignore[import-untyped]
 
+from release_platform.domain.alarms import MINIMUM_WINDOWS, learned_floor
 from release_platform.domain.features import MISSING, Column
+from release_platform.domain.multivariate import ClassifierTest
 
-FOLDS = 3
-MOST_ROWS = 5_000
-LEAST_ROWS = 60
+SAMPLE = 10_000
+"""Training rows that are kept for it, at most."""
+MOST_ROWS = 2_000
+"""Rows of each side by which a window is judged, at most; half of them are fitted on."""
+MOST_WINDOWS = 30
+"""Past windows from which the floor is learned, at most."""
+LEAST_ROWS = 50
 _MOST_CODES = 250
+_BINS = 32
+
+Places = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Telling:
-    """How well the rows can be told apart.
+class DomainClassifier:
+    """What new rows are told from.
 
     Attributes:
-        auc: Area under the ROC curve on rows that the classifier did not see, averaged; 0.5 for not at all.
-        p_value: Of an area of at most `0.5 + smallest`.
-        n_rows: Rows of each side, at most `MOST_ROWS`.
+        sample: Training rows, features as columns: float64 or object.
+        named: The model and its version.
+        most_rows: Rows of each side by which a window is judged, at most.
     """
 
-    auc: float
-    p_value: float
-    n_rows: int
+    sample: pd.DataFrame
+    named: str
+    most_rows: int = MOST_ROWS
+
+    def test(self, now: Mapping[str, Column], *, window: str) -> ClassifierTest | None:
+        """Returns how well rows can be told from the sample.
+
+        Args:
+            now: Recorded features, each of shape (n_rows,); those that are not in both are left out.
+            window: Which rows these are; the choice of rows follows from it.
+
+        Returns:
+            What was found; None for fewer than `LEAST_ROWS` rows on a side, or no feature.
+        """
+        before = {str(name): self.sample[name].to_numpy() for name in self.sample.columns}
+        return _test(before, now, most_rows=self.most_rows, named=f"{self.named} {window}")
 
 
-def tell_apart(before: pd.DataFrame, now: Mapping[str, Column], *, smallest: float, seed: int = 0) -> Telling | None:
-    """Returns how well recorded rows can be told from training rows.
+def learned(features: pd.DataFrame, windows: Sequence[Places], *, named: str) -> tuple[DomainClassifier, float]:
+    """Returns the classifier of a version, and its floor: how far apart its own past windows are.
 
     Args:
-        before: Training rows, features as columns: float64 or object.
-        now: Recorded features, each of shape (n_rows,); those that are not in both are left out.
-        smallest: How far above 0.5 the area may be without mattering.
-        seed: Of the choice of rows, the folds and the classifier.
-
-    Returns:
-        What was found; None for fewer than `LEAST_ROWS` rows on a side, or no feature.
+        features: The training rows, features as columns.
+        windows: The rows of each past window; of fewer than `MINIMUM_WINDOWS` no floor is learned.
+        named: The model and its version.
     """
-    shared = [
-        name for name in before.columns if name in now and (now[name].dtype.kind == "O") == _is_text(before, name)
-    ]
-    n_now = len(next(iter(now.values()))) if now else 0
-    n = min(len(before), n_now, MOST_ROWS)
-    if not shared or n < LEAST_ROWS:
+    chosen = np.sort(_generator(named).permutation(len(features))[:SAMPLE])
+    sample = features.iloc[chosen]
+    classifier = DomainClassifier(sample=sample.reset_index(drop=True), named=named)
+    if len(windows) < MINIMUM_WINDOWS:
+        return classifier, 0.0
+    most = min(int(np.quantile([len(window) for window in windows], 0.25)), MOST_ROWS)
+    history = []
+    for number in np.unique(np.linspace(0, len(windows) - 1, MOST_WINDOWS).astype(int)).tolist():
+        others = ~np.isin(chosen, windows[number])
+        now, before = (
+            {str(name): rows[name].to_numpy() for name in rows.columns}
+            for rows in (features.iloc[windows[number]], sample[others])
+        )
+        history.append(_test(before, now, most_rows=most, named=f"{named} past {number}"))
+    floor = learned_floor([one for one in history if one is not None])
+    return DomainClassifier(sample=classifier.sample, named=named, most_rows=most), floor
+
+
+def _test(
+    before: Mapping[str, Column], now: Mapping[str, Column], *, most_rows: int, named: str
+) -> ClassifierTest | None:
+    shared = [name for name in before if name in now and _is_text(before[name]) == _is_text(now[name])]
+    if not shared:
         return None
-    generator = np.random.default_rng(seed)
-    one, other = (np.sort(generator.permutation(size)[:n]) for size in (len(before), n_now))
-    rows = [_codes(before[name].to_numpy()[one], now[name][other]) for name in shared]
-    return _judged(np.column_stack(rows), n, smallest, seed)
+    sizes = len(before[shared[0]]), len(now[shared[0]])
+    n = min(*sizes, most_rows) // 2
+    if 2 * n < LEAST_ROWS:
+        return None
+    generator = _generator(named)
+    one, other = (generator.choice(size, size=2 * n, replace=False) for size in sizes)
+    fitted_on = [_both(before, now, name, one[:n], other[:n]) for name in shared]
+    judged = [_both(before, now, name, one[n:], other[n:]) for name in shared]
+    coded = [_coded(values, new) for values, new in zip(fitted_on, judged, strict=True)]
+    seen, unseen = (np.column_stack(part) for part in zip(*coded, strict=True))
+    return _compared(_scores(seen, unseen, seed=int(generator.integers(2**31))), n, sizes[0])
 
 
-def _judged(matrix: Column, n: int, smallest: float, seed: int) -> Telling:
+def _scores(seen: Any, unseen: Any, *, seed: int) -> Any:
+    """Returns how much like now each unseen row is, by a classifier of seen rows: half of before, then half of now."""
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
 
-    side = np.repeat([0, 1], n)
-    fold = np.concatenate([np.random.default_rng([seed, place]).permutation(np.arange(n) % FOLDS) for place in (0, 1)])
-    areas, values = [], []
-    for held in range(FOLDS):
-        fitted = HistGradientBoostingClassifier(
-            max_iter=50, max_leaf_nodes=15, early_stopping=False, random_state=seed
-        ).fit(matrix[fold != held], side[fold != held])
-        scores, truth = fitted.predict_proba(matrix[fold == held])[:, 1], side[fold == held]
-        n_now, n_before = int(truth.sum()), int((1 - truth).sum())
-        ranks = rankdata(scores)[truth == 1].sum()
-        area = float((ranks - n_now * (n_now + 1) / 2) / (n_now * n_before))
-        areas.append(area)
-        values.append(float(np.exp(-2 * min(n_now, n_before) * max(area - 0.5 - smallest, 0.0) ** 2)))
-    return Telling(auc=float(np.mean(areas)), p_value=min(1.0, FOLDS / 2 * sorted(values)[1]), n_rows=n)
+    classifier = HistGradientBoostingClassifier(
+        max_iter=20, learning_rate=0.2, max_leaf_nodes=15, max_bins=_BINS, early_stopping=False, random_state=seed
+    )
+    with threadpool_limits(limits=1, user_api="openmp"):
+        return classifier.fit(seen, np.repeat([0, 1], len(seen) // 2)).predict_proba(unseen)[:, 1]
 
 
-def _is_text(frame: pd.DataFrame, name: str) -> bool:
-    return bool(frame[name].dtype.kind == "O")
+def _compared(scores: Any, n: int, n_reference: int) -> ClassifierTest:
+    if np.ptp(scores) == 0:
+        return ClassifierTest(auc=0.5, p_value=1.0, n_judged=n, n_reference=n_reference)
+    found = mannwhitneyu(scores[n:], scores[:n], alternative="greater", method="asymptotic")
+    return ClassifierTest(
+        auc=float(found.statistic) / n**2, p_value=float(found.pvalue), n_judged=n, n_reference=n_reference
+    )
 
 
-def _codes(before: Column, now: Column) -> Column:
-    """Returns both as numbers; texts by how frequent they are, missing ones as NaN."""
-    both = np.concatenate([before, now])
-    if both.dtype.kind != "O":
-        return both
-    names, places, counts = np.unique(both.astype(str), return_inverse=True, return_counts=True)
-    rank = np.empty(len(names))
-    rank[np.argsort(-counts, kind="stable")] = np.arange(len(names))
-    rank = np.minimum(rank, _MOST_CODES)
-    rank[names == MISSING] = np.nan
-    found: Column = rank[places]
-    return found
+def _generator(named: str) -> np.random.Generator:
+    return np.random.default_rng(list(sha256(named.encode()).digest()))
+
+
+def _is_text(column: Column) -> bool:
+    return bool(column.dtype.kind == "O")
+
+
+def _both(before: Mapping[str, Column], now: Mapping[str, Column], name: str, one: Any, other: Any) -> Column:
+    return np.concatenate([before[name][one], now[name][other]])
+
+
+def _coded(seen: Column, unseen: Column) -> tuple[Column, Column]:
+    """Returns both as numbers; texts by how frequent they are in the seen ones, new ones last, missing ones as NaN."""
+    if not _is_text(seen):
+        return _finite(seen), _finite(unseen)
+    names, counts = np.unique(seen.astype(str), return_counts=True)
+    ordered = names[np.argsort(-counts, kind="stable")].tolist()
+    ranks: dict[str, float] = {name: min(rank, _MOST_CODES) for rank, name in enumerate(ordered)} | {MISSING: np.nan}
+
+    def code(column: Column) -> Column:
+        return np.array([ranks.get(text, len(ranks)) for text in map(str, column)], dtype=np.float64)
+
+    return code(seen), code(unseen)
+
+
+def _finite(column: Column) -> Column:
+    return np.where(np.isfinite(column), column, np.nan)

@@ -1,7 +1,7 @@
 """One run over recorded rows: what drifted, day by day and altogether, and how good the version probably still is."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,13 +11,16 @@ import pandas as pd
 from release_platform.adapters.model_package import ModelPackage
 from release_platform.domain.alarms import Budget, Detector
 from release_platform.domain.distances import Difference, difference
-from release_platform.domain.drift import WindowDrift, watch_all
+from release_platform.domain.drift import Rows, WindowDrift, watch_all
 from release_platform.domain.estimation import Calibration, Estimate, Quality, estimate_accuracy, estimate_binary
+from release_platform.domain.multivariate import ClassifierTest
 from release_platform.domain.reference import Reference, Summary, summarised
-from release_platform.pipeline.domain_classifier import Telling, tell_apart
 from release_platform.pipeline.drift_reference import Known
 from release_platform.pipeline.drift_rows import SCORE, Recorded, read_rows
 from release_platform.pipeline.tracking import Labelled, TrackedRows, track
+
+ALL_ROWS = 5_000
+"""Rows of each side by which the classifier looks at all days together, which alarms do not judge."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,7 @@ class DriftReport:
         detector: The evidence after the last of them.
         altogether: The difference of all rows, by column.
         now: The summary of all rows, by column.
-        telling: Whether a classifier tells the rows from training rows; None where they are too few.
+        together: How well a classifier tells all rows from training rows; None where they are too few.
         quality: The quality that is to be expected without labels; empty where it cannot be known.
         n_rows: All rows.
         tracked: Of rows whose labels came what was expected beside what came: all of them, then by day.
@@ -41,7 +44,7 @@ class DriftReport:
     detector: Detector
     altogether: Mapping[str, Difference]
     now: Mapping[str, Summary]
-    telling: Telling | None
+    together: ClassifierTest | None
     quality: Mapping[Quality, Estimate]
     n_rows: int
     tracked: tuple[TrackedRows, ...] = ()
@@ -89,7 +92,7 @@ class DriftReport:
             "budget": asdict(self.detector.budget),
             "windows": [_window_json(window) for window in self.windows],
             "altogether": {name: _difference_json(one) for name, one in self.altogether.items()},
-            "telling": None if self.telling is None else asdict(self.telling),
+            "domain_classifier": _test_json(self.together),
             "quality_without_labels": {quality.value: asdict(one) for quality, one in self.quality.items()},
             "with_labels": [rows.to_json() for rows in self.tracked],
         }
@@ -125,8 +128,12 @@ def run(
     """
     recorded = read_rows(frame, package, positive, source=source)
     reference = known.reference
-    begun = Detector.of(list(reference.every), budget) if detector is None else detector
-    after, windows = watch_all(reference, begun, recorded.days(until=at))
+    begun = Detector.of(reference.watched, budget) if detector is None else detector
+
+    def classify(rows: Rows) -> ClassifierTest | None:
+        return known.classifier.test(rows.columns, window=rows.begins.date().isoformat())
+
+    after, windows = watch_all(reference, begun, recorded.days(until=at), classify=classify)
     columns = {**recorded.features, **recorded.outputs}
     there = {name: columns[name] for name, summary in reference.every.items() if recorded.n_rows and name in columns}
     now = {name: summarised(values) for name, values in there.items()}
@@ -137,7 +144,7 @@ def run(
         detector=after,
         altogether={name: difference(reference.every[name], there[name]) for name in there if name in compared},
         now=now,
-        telling=tell_apart(known.sample, recorded.features, smallest=budget.smallest),
+        together=replace(known.classifier, most_rows=ALL_ROWS).test(recorded.features, window="altogether"),
         quality=expected_quality(recorded, known.calibration, is_binary=positive is not None),
         n_rows=recorded.n_rows,
         tracked=track(labelled, package, known.calibration, positive=positive, source=source) if labelled else (),
@@ -165,7 +172,12 @@ def _window_json(window: WindowDrift) -> dict[str, Any]:
         "alarm": [] if window.alarm is None else list(window.alarm.columns),
         "schema": list(window.schema),
         "psi": {name: one.psi for name, one in window.found.items()},
+        "domain_classifier": _test_json(window.together),
     }
+
+
+def _test_json(found: ClassifierTest | None) -> dict[str, Any] | None:
+    return None if found is None else asdict(found)
 
 
 def _difference_json(one: Difference) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from release_platform.domain.distances import Difference
 from release_platform.domain.drift import WindowDrift
 from release_platform.domain.drift_day import DriftDay
 from release_platform.domain.drift_spec import OnAlarm
+from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 from release_platform.pipeline.drift import DriftReport
 
 
@@ -41,7 +42,13 @@ def drift_days(
 
 def _statistics(window: WindowDrift) -> dict[str, dict[str, float]]:
     named = window.alarm.columns if window.alarm else ()
-    return {name: _measures(window.found[name]) for name in named if name in window.found}
+    found = {name: _measures(window.found[name]) for name in named if name in window.found}
+    if window.together is not None and DOMAIN_CLASSIFIER in named:
+        found[DOMAIN_CLASSIFIER] = {
+            "auc": round(window.together.auc, 6),
+            "p_value": round(window.together.p_value, 6),
+        }
+    return found
 
 
 def _measures(one: Difference) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The reference of a version: its training rows, what it said of its held-out rows, and how its own past days differed.
 
 Floors are learned from windows of these very rows: by day where the data has a time and ten days or more, else from
-blocks of rows in their order.
+blocks of rows in their order: that of the classifier from fewer and larger ones, since it learns little from few rows.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,16 @@ from release_platform.domain.alarms import MINIMUM_WINDOWS
 from release_platform.domain.drift import with_floors
 from release_platform.domain.estimation import Calibration, calibrated
 from release_platform.domain.features import Column, ColumnType
+from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 from release_platform.domain.reference import Reference, summarised
 from release_platform.domain.spec import ModelSpec, SplitStrategy
+from release_platform.pipeline.domain_classifier import MOST_ROWS, DomainClassifier, learned
 from release_platform.pipeline.drift_rows import LABEL, SCORE, outputs_of
 from release_platform.pipeline.features import build_feature_table, read_features
 
 BLOCKS = 30
 LEAST_ROWS = 50
 MOST_WINDOWS = 200
-SAMPLE = 10_000
 
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
@@ -36,12 +37,12 @@ class Known:
 
     Attributes:
         reference: Its reference.
-        sample: Some of its training rows, at most `SAMPLE`, for a classifier that tells them from new ones.
+        classifier: What tells new rows from its training rows by all features together.
         calibration: How its probabilities are to be read, learned from the held-out rows; None for a regression.
     """
 
     reference: Reference
-    sample: pd.DataFrame
+    classifier: DomainClassifier
     calibration: Calibration | None
 
 
@@ -69,27 +70,31 @@ def build_reference(spec: ModelSpec, package: ModelPackage, raw: pd.DataFrame, *
     judged_windows = windows_of(None if times is None else times[table.held_out], int(table.held_out.sum()))
     floors = with_floors(summaries, [_rows(past, rows) for rows in windows])
     floors |= with_floors(said, [_rows(outputs, rows) for rows in judged_windows])
-    chosen = np.sort(np.random.default_rng(spec.seed).permutation(int(training.sum()))[:SAMPLE])
+    rows = table.features[training].reset_index(drop=True)
+    n_blocks = min(max(len(rows) // MOST_ROWS, MINIMUM_WINDOWS), BLOCKS)
+    larger = windows_of(None if times is None else times[training], len(rows), most_blocks=n_blocks)
+    classifier, together = learned(rows, larger, named=f"{spec.name} {version}")
     return Known(
         reference=Reference(
             model=spec.name,
             version=version,
             columns=summaries,
             outputs=said,
-            floors=floors,
+            floors=floors | {DOMAIN_CLASSIFIER: together},
             n_windows=len(windows),
         ),
-        sample=table.features[training].iloc[chosen].reset_index(drop=True),
+        classifier=classifier,
         calibration=_calibration(outputs, table.target[table.held_out], spec),
     )
 
 
-def windows_of(times: Any, n_rows: int) -> tuple[Places, ...]:
+def windows_of(times: Any, n_rows: int, *, most_blocks: int = BLOCKS) -> tuple[Places, ...]:
     """Returns the rows of each past window, at most the last `MOST_WINDOWS`; none where the rows are too few.
 
     Args:
         times: When each row was, shape (n_rows,), datetime64; None where nobody knows.
         n_rows: How many rows there are.
+        most_blocks: How many blocks there are at most, where the windows are not days.
     """
     order: Places = np.arange(n_rows) if times is None else np.argsort(times, kind="stable")
     if times is not None:
@@ -98,7 +103,7 @@ def windows_of(times: Any, n_rows: int) -> tuple[Places, ...]:
         enough = [rows for rows in by_day if len(rows) >= LEAST_ROWS]
         if len(enough) >= MINIMUM_WINDOWS and sum(map(len, enough)) >= 0.8 * n_rows:
             return tuple(enough[-MOST_WINDOWS:])
-    n_blocks = min(BLOCKS, n_rows // LEAST_ROWS)
+    n_blocks = min(most_blocks, n_rows // LEAST_ROWS)
     return tuple(np.array_split(order, n_blocks)) if n_blocks >= MINIMUM_WINDOWS else ()
 
 

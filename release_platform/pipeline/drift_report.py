@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from release_platform.domain.distances import Difference
+from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 from release_platform.pipeline.drift import DriftReport
 from release_platform.pipeline.drift_plots import draw_distributions, draw_tracked
 
@@ -33,6 +34,8 @@ def render_drift(report: DriftReport) -> str:
         plots=plots,
         budget=report.detector.budget,
         number=_number,
+        domain_classifier=DOMAIN_CLASSIFIER,
+        floor=max(report.detector.budget.smallest, report.reference.floors.get(DOMAIN_CLASSIFIER, 0.0)),
         tracked_plot=b64encode(drawn).decode() if drawn else "",
     )
 

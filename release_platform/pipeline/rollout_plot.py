@@ -35,7 +35,7 @@ def draw_arms(planned: Plan, windows: Iterable[Window], *, until: int) -> bytes 
     figure = Figure(figsize=(_WIDTH, _PANEL * n + _MARGIN), dpi=100)
     panels: list[Axes] = list(figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0])
     for gate, axes in zip(planned.gates, panels, strict=True):
-        _draw(gate, arms, axes)
+        _draw(gate, arms, planned.first_minute, axes)
     panels[0].set_title(
         f"{planned.model}: version {planned.candidate} ({planned.route}) beside version {planned.stable}",
         fontsize=10,
@@ -54,10 +54,10 @@ def as_markdown(image: bytes) -> str:
     return f"![arms](data:image/png;base64,{base64.b64encode(image).decode()})"
 
 
-def _draw(gate: LiveGateSpec, arms: Sequence[Arms], axes: Axes) -> None:
+def _draw(gate: LiveGateSpec, arms: Sequence[Arms], since: int, axes: Axes) -> None:
     minutes = np.array([candidate.key.minute for candidate, _ in arms])
     minutes = minutes - minutes[0] + 1
-    counts = _worst(tables_of(gate, arms))
+    counts = _worst(tables_of(gate, arms, since=since))
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.set_ylabel(f"{gate.name}\nbad share", fontsize=8)

@@ -11,7 +11,7 @@ from release_platform.domain.errors import IntegrityError, ReleaseError, StaleEp
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.lifecycle import Move
 from release_platform.domain.messages import Delivery, MessageKind, State, message_of
-from release_platform.domain.rollout import Order
+from release_platform.domain.rollout import Order, RolloutState
 from tests.contract.test_release_store import move
 from tests.contract.test_rollout_store import begun_rollout, ordered
 
@@ -93,6 +93,12 @@ def test_an_abort_leaves_one_message_and_other_ends_none(store: ReleaseStore) ->
     last = store.ledger("m")[-1]
     assert (posted.message.kind, posted.message.actor) == (MessageKind.ROLLOUT_ABORTED, "ada")
     assert (posted.message.epoch, posted.message.ledger_hash) == (last.epoch, last.hash)
+    store.rollouts.settle(ended)
+    later = store.rollouts.open(begun_rollout("r"), epoch=4)
+    completed = ordered(ordered(later.rollout, Order.PROMOTE), Order.PROMOTE)
+    assert completed.state is RolloutState.COMPLETED
+    assert store.rollouts.save(later, completed) is not None
+    assert store.outbox.find(State.WAITING) == (posted,)
 
 
 def test_how_far_a_message_got_is_kept_for_each_receiver(store: ReleaseStore) -> None:

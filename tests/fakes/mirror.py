@@ -3,8 +3,10 @@
 import os
 import sys
 import time
+from typing import cast
 
-from serving.mirroring import Mirror, Mirrored, answer
+from serving.mirroring import Copy, Mirror, Mirrored, answer
+from serving.models import LoadedModel
 from serving.observations import Reflection
 
 DIES, HANGS = b"die", b"hang"
@@ -13,6 +15,10 @@ COMMAND = (sys.executable, "-m", __name__)
 
 class FakeMirror(Mirror):
     """Answers everything else with 1."""
+
+    def version(self, copy: Copy) -> LoadedModel:
+        """See `Mirror`; it needs none."""
+        return cast(LoadedModel, None)
 
     def reflect(self, asked: Mirrored) -> Reflection:
         """See `Mirror`."""

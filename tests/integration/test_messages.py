@@ -24,7 +24,7 @@ from release_platform.defs.resources import Platform
 from release_platform.domain.lifecycle import Move
 from release_platform.domain.messages import KEPT, State, signature
 from release_platform.messages import SHOWN, Messages
-from release_platform.standing import messages_given_up
+from release_platform.standing import LATE, messages_given_up, messages_waiting
 from tests.contract.test_outbox_store import roll_back, twice_promoted
 from tests.contract.test_release_store import move
 from tests.fakes.clock import FakeClock
@@ -194,6 +194,23 @@ def test_a_message_that_is_given_up_is_shown_and_then_removed(store: ReleaseStor
     clock.pass_s((SHOWN + timedelta(days=1)).total_seconds())
     assert sent.deliver() == ()
     assert messages_given_up(store, "m") == []
+
+
+def test_a_message_that_waits_for_long_is_shown_with_the_reason(store: ReleaseStore) -> None:
+    row = roll_back(store)
+    at = datetime.fromisoformat(row.at)
+    later = at + LATE + timedelta(seconds=1)
+    assert messages_waiting(store, "m", at + LATE) is messages_waiting(store, "other", later) is None
+    found = messages_waiting(store, "m", later)
+    assert found is not None
+    assert found.startswith(
+        f"1 message(s) wait to be delivered, the first since {row.at}: nothing has tried to send it"
+    )
+    assert "RELEASE_NOTIFY_SECRET must be set" in found
+    messages(store, NOBODY).deliver()
+    found = messages_waiting(store, "m", later)
+    assert found is not None
+    assert found.endswith(": no answer (ConnectError)")
 
 
 def test_without_a_receiver_messages_are_closed_as_not_wanted(store: ReleaseStore, hooks: tuple[Hook, Hook]) -> None:

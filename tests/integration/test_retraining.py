@@ -15,6 +15,7 @@ from release_platform.defs.retraining import RETRAIN_TAG, look
 from release_platform.domain.drift_spec import DriftSpec, OnAlarm
 from release_platform.domain.lifecycle import Move
 from release_platform.domain.retrain_spec import RetrainSpec
+from release_platform.domain.rollback import POLICY
 from release_platform.project import Project, parse_spec
 from tests.integration.homes import Home, changed, example, open_home, why
 from tests.unit.test_drift_day import DRIFTED
@@ -140,9 +141,12 @@ def test_a_storm_is_bounded(world: World) -> None:
     write_orders(world.folder, 3)
     world.look_at_source()
     wide, world.project = world.project, changed(world.project, retrain=bounds)
-    assert "the next one may start at" in str(world.tick()), "two were started today"
+    assert "most_per_day: 2; the next one may start at" in str(world.tick()), "two were started today"
+    due = datetime.now(UTC) + timedelta(hours=2)
+    held = look(world.project, world.home.services, world.home.instance, now=due)
+    assert "most_per_day: 2" in "".join(held), "the source is due, and is not read for nothing"
     world.project = changed(wide, retrain=replace(bounds, most_per_day=24, minimum_interval_s=3600))
-    assert "the next one may start at" in str(world.tick())
+    assert "minimum_interval_s: 3600; the next one may start at" in str(world.tick())
     world.project = wide
 
     job, instance = world.home.definitions(wide).resolve_job_def(f"release_{NAME}"), world.home.instance
@@ -163,6 +167,21 @@ def test_after_gated_runs_in_a_row_it_stops_until_a_person_starts_one(world: Wor
     write_orders(world.folder, 7)
     world.look_at_source()
     assert isinstance(world.tick(), dg.RunRequest)
+
+
+def test_an_alarm_that_took_its_version_back_is_retrained_for_whichever_sensor_was_first(world: World) -> None:
+    store, releases = world.home.services.store, world.home.services.releases
+    head = store.head(NAME)
+    assert head.staging is not None
+    releases.request(NAME, version=head.staging, actor="ada", reason="newest", request_id="q9")
+    releases.promote("q9", world.project.spec.policy)
+    drifted = store.head(NAME)
+    store.drift.record(replace(ALARM, version=head.staging))
+    before = drifted.previous[-1]
+    releases.rollback(NAME, to=before, actor=POLICY, reason="drift", request_id="b9", expected_epoch=drifted.epoch)
+    asked = world.tick()
+    assert isinstance(asked, dg.RunRequest), asked
+    assert asked.tags[RETRAIN_TAG] == f"drift-{head.staging}-2026-03-01"
 
 
 def test_of_partitions_all_are_taken(world: World) -> None:

@@ -1,12 +1,14 @@
 """A version that is worse in Production than the one before is taken back by policy, over a real store and packages."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from release_platform.adapters.release_store import ReleaseStore
 from release_platform.domain.drift_spec import DriftSpec, OnAlarm
 from release_platform.domain.errors import Refused, StaleEpoch
 from release_platform.domain.ledger import moves_production
@@ -172,6 +174,33 @@ def test_a_person_who_promotes_meanwhile_is_not_overruled_by_what_the_version_be
     look = world.watch.look(MODEL, world.spec)
     assert look is not None
     assert look.row is None
+    assert world.store.head(MODEL).production == "3"
+
+
+class Busy:
+    """A release store in which something happens just after its verifications were read."""
+
+    def __init__(self, store: ReleaseStore, then: Callable[[], object]) -> None:
+        self._store, self._then = store, then
+        self.verifications = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def since(self, model: str, at: str) -> tuple[Verified, ...]:
+        found = self._store.verifications.since(model, at)
+        self._then()
+        return found
+
+
+def test_what_a_person_promotes_while_the_policy_looks_is_not_undone(world: World) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    verify(world)
+    verify(world)
+    world.stage("3")
+    world.compose(Busy(world.store, lambda: world.ask("3", Strategy.ALL_AT_ONCE)), world.registry, world.keys)
+    with pytest.raises(StaleEpoch):
+        world.watch.look(MODEL, world.spec)
     assert world.store.head(MODEL).production == "3"
 
 

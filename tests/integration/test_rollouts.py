@@ -15,9 +15,8 @@ from release_platform.domain.lifecycle import Share
 from release_platform.domain.policy import RequestState
 from release_platform.domain.rollout import Order, Rollout, RolloutState
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, Strategy
-from release_platform.domain.windows import Route, Window
 from tests.fakes.packages import build_linear_classifier
-from tests.fakes.rollout_world import MODEL, PLAN, SPEC, START, URL, World, key
+from tests.fakes.rollout_world import MODEL, PLAN, SPEC, START, URL, World
 
 
 @pytest.fixture(scope="module")
@@ -133,16 +132,14 @@ def test_a_server_that_does_not_answer_is_told_and_its_minutes_are_holes(world: 
 def test_a_window_that_comes_after_its_minute_was_judged_is_left_out(world: World) -> None:
     world.ask("2")
     minute = int(START.timestamp() // 60)
+    world.servers.down = {URL}
     world.pass_minutes(2)
-    rollout = world.rollouts.get(MODEL).rollout
-    assert rollout.judged == minute
-    late = Window(key=key("2", Route.CANARY, minute), requests=500, errors={"timeout": 500})
-    world.servers.counted[URL] = [late]
-    world.servers.counted["http://two"] = []
+    assert world.rollouts.get(MODEL).rollout.judged == minute
+    world.servers.down = set()
     world.clock.pass_s(60)
     world.step()
-    (kept,) = [w for w in world.store.windows.windows(MODEL, minute, minute) if w.key.route is Route.CANARY]
-    assert (kept.requests, kept.errors) == (200, {})
+    assert world.store.windows.windows(MODEL, minute, minute) == ()
+    assert len(world.store.windows.windows(MODEL, minute + 1, minute + 1)) == 2
 
 
 def test_a_paused_rollout_goes_no_further_until_it_is_resumed(world: World) -> None:

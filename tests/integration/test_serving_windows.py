@@ -161,12 +161,12 @@ def test_labels_that_are_told_later_count_for_the_arm_that_answered(served):
     windows = told_in(client, MINUTE + 1)
     for model in (QUICK, SLOW):
         for route, n in (("stable", len(KEYS) - n_canary(model)), ("canary", n_canary(model))):
-            assert sum(windows[model, route].outcomes["label"].values()) == n
+            assert sum(windows[model, route].outcomes_since("label", 0).values()) == n
     said = {answer.headers["x-model-route"]: answer.json()["predictions"][0] for answer in answers}
     for route, label in said.items():
-        assert set(windows[QUICK, route].outcomes["label"]) == {number_bucket(float(label != "benign"))}
-        assert set(windows[QUICK, route].outcomes["cost"]) == {number_bucket(2.0)}
-    assert set(windows[SLOW, "stable"].outcomes["label"]) <= {number_bucket(8.0), number_bucket(7.9999)}
+        assert set(windows[QUICK, route].outcomes_since("label", 0)) == {number_bucket(float(label != "benign"))}
+        assert set(windows[QUICK, route].outcomes_since("cost", 0)) == {number_bucket(2.0)}
+    assert set(windows[SLOW, "stable"].outcomes_since("label", 0)) <= {number_bucket(8.0), number_bucket(7.9999)}
 
 
 def told_in(client, minute):

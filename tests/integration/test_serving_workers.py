@@ -171,7 +171,7 @@ def test_whichever_worker_is_asked_the_windows_of_all_are_told(quick_minutes):
     labels = [
         window["outcomes"]["label"] for windows in replicas(server).values() for window in windows if window["outcomes"]
     ]
-    assert sum(sum(counts.values()) for counts in labels) == 32
+    assert sum(sum(counts.values()) for by_age in labels for counts in by_age.values()) == 32
     before = set(replicas(server))
     os.kill(server.worker_ids()[0], signal.SIGKILL)  # one that died is not waited for
     until(lambda: len(set(replicas(server)) - before) == 1, within_s=60)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.mutants.defect import Defect
-from tests.mutants.plantation import ROOT, Verdict, copy_tree, planted, run_tests, try_defect
+from tests.mutants.plantation import ROOT, UNTOUCHED_TIMEOUT_S, Verdict, copy_tree, planted, run_tests, try_defect
 from tests.mutants.table import DEFECTS
 
 SHOWN_LINES = 40
@@ -35,7 +35,7 @@ def main(words: Sequence[str]) -> int:
 def _passes_untouched(copy: Path, chosen: Sequence[Defect]) -> bool:
     tests = sorted({test for defect in chosen for test in defect.tests})
     begun = time.perf_counter()
-    run = run_tests(copy, tests)
+    run = run_tests(copy, tests, timeout_s=UNTOUCHED_TIMEOUT_S)
     missing = [test for test in tests if not any(p.is_of(test) and p.outcome == "passed" for p in run.phases)]
     if run.exit_code != 0 or missing:
         print(

@@ -14,8 +14,14 @@ from tests.mutants import witness
 from tests.mutants.defect import Defect
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("release_platform", "serving", "tests", "requirements", "pyproject.toml", "dagster.yaml", "workspace.yaml")
+COPIED = (
+    *("release_platform", "serving", "benchmarks", "tests", "requirements"),
+    *("pyproject.toml", "dagster.yaml", "workspace.yaml"),
+)
 TIMEOUT_S = 120
+"""For the tests of one defect."""
+UNTOUCHED_TIMEOUT_S = 1200
+"""For the tests of all of them together, without a defect."""
 NO_SLIPS = ("AttributeError", "ImportError", "ModuleNotFoundError", "NameError", "SyntaxError", "UnboundLocalError")
 """A test that fails by one of these does not tell the defect, but that it was planted badly."""
 
@@ -73,7 +79,7 @@ def planted(defect: Defect, text: str) -> str:
     return text.replace(defect.old, defect.new)
 
 
-def run_tests(copy: Path, tests: Sequence[str]) -> Run:
+def run_tests(copy: Path, tests: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> Run:
     """Runs tests of a copy with the copy's code. Compiled files are left out: they would outlive a defect."""
     report = copy / "report.jsonl"
     report.unlink(missing_ok=True)
@@ -85,14 +91,14 @@ def run_tests(copy: Path, tests: Sequence[str]) -> Run:
             command,
             cwd=copy,
             env={**os.environ, **given},
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
     except subprocess.TimeoutExpired:
-        return Run(exit_code=None, phases=(), printed=f"not at its end after {TIMEOUT_S} s")
+        return Run(exit_code=None, phases=(), printed=f"not at its end after {timeout_s:g} s")
     lines = report.read_text().splitlines() if report.exists() else []
     phases = tuple(Phase(**json.loads(line)) for line in lines)
     return Run(exit_code=done.returncode, phases=phases, printed=done.stdout)

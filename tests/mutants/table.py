@@ -1,5 +1,7 @@
 """All planted defects."""
 
-from tests.mutants import gating, judgement, live, proof, releases, store
+from tests.mutants import gating, judgement, live, notices, proof, releases, rollbacks, rollouts, store, traffic
 
-DEFECTS = store.DEFECTS + judgement.DEFECTS + releases.DEFECTS + proof.DEFECTS + live.DEFECTS + gating.DEFECTS
+OF_RELEASES = store.DEFECTS + judgement.DEFECTS + releases.DEFECTS + proof.DEFECTS + live.DEFECTS + gating.DEFECTS
+OF_WHAT_FOLLOWS = rollouts.DEFECTS + traffic.DEFECTS + rollbacks.DEFECTS + notices.DEFECTS
+DEFECTS = OF_RELEASES + OF_WHAT_FOLLOWS

@@ -12,9 +12,10 @@ from release_platform.adapters.recordings import Recordings, read_parquet
 from release_platform.domain.alarms import Budget
 from release_platform.domain.errors import SourceError
 from release_platform.domain.estimation import Quality
+from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 from release_platform.pipeline.contract import conform
-from release_platform.pipeline.domain_classifier import tell_apart
 from release_platform.pipeline.drift import DriftReport, run
+from release_platform.pipeline.drift_days import drift_days
 from release_platform.pipeline.drift_reference import Known, build_reference, windows_of
 from release_platform.pipeline.drift_report import markdown, render_drift
 from release_platform.pipeline.drift_rows import LABEL, SCORE, read_rows
@@ -136,8 +137,8 @@ class TestRun:
         report = report_of(known, package, recorded(orders(3, 7, first="2026-03-01")))
 
         assert report.said == "no drift in 1,050 rows of 7 day(s)"
-        assert report.telling is not None
-        assert report.telling.auc < 0.6
+        assert report.together is not None
+        assert report.together.auc < 0.6
         assert report.quality[Quality.ROC_AUC].lower > 0.6
 
     def test_a_shift_is_told_with_its_column_and_what_is_answered(self, known, package):
@@ -146,8 +147,20 @@ class TestRun:
         assert {"amount", SCORE, LABEL} <= set(report.columns)
         assert {"age", "city", "hour"}.isdisjoint(report.columns)
         assert report.alarms[0].begins.date() == date(2026, 3, 1)
-        assert report.telling is not None
-        assert report.telling.p_value < 0.001
+        assert report.together is not None
+        assert report.together.p_value < 0.001
+
+    def test_what_only_all_columns_together_show_is_told_by_day(self, known, package):
+        frame = orders(3, 7, first="2026-03-01")
+        frame["age"] = frame["age"].sort_values().to_numpy()[frame["amount"].argsort().argsort()]  # the same ages
+        report = report_of(known, package, recorded(frame))
+        days = drift_days(report, on_alarm=(), page="p", run_url="r", at=NOW)
+        alarmed = next(day for day in days if day.alarmed)
+
+        assert report.columns == (DOMAIN_CLASSIFIER,)
+        assert alarmed.statistics[DOMAIN_CLASSIFIER]["auc"] > 0.7
+        assert report.to_json()["windows"][0]["domain_classifier"]["auc"] > 0.7
+        assert "AUC of the domain classifier" in render_drift(report)
 
     def test_a_missing_input_is_drift_without_any_evidence(self, known, package):
         report = report_of(known, package, recorded(orders(3, 2)).drop(columns="city"))
@@ -160,7 +173,7 @@ class TestRun:
         report = report_of(known, package, pd.DataFrame())
 
         assert report.said == "no rows: nothing can be said of drift"
-        assert (report.windows, report.altogether, report.telling) == ((), {}, None)
+        assert (report.windows, report.altogether, report.together) == ((), {}, None)
         assert "nothing can be said" in render_drift(report)
 
     def test_the_page_needs_nothing_else_and_escapes_what_comes_from_data(self, known, package):
@@ -242,27 +255,9 @@ class TestReference:
 
         assert len(windows_of(days, len(days))) == 20
         assert len(windows_of(None, 3000)) == 30
+        assert len(windows_of(None, 3000, most_blocks=10)) == 10
         assert len(windows_of(days[:300], 300)) == 0
         assert windows_of(None, 200) == ()
-
-
-class TestClassifier:
-    def test_what_no_column_shows_alone_is_seen_together(self):
-        rng = np.random.default_rng(1)
-        x, y = rng.normal(size=(2, 2000))
-        before = pd.DataFrame({"x": x, "y": x + 0.1 * rng.normal(size=2000)})
-        together = tell_apart(before, {"x": x, "y": y}, smallest=0.02)
-
-        assert together is not None
-        assert together.auc > 0.9
-        assert together.p_value < 1e-6
-
-    def test_few_rows_or_no_column_in_common_say_nothing(self):
-        before = pd.DataFrame({"x": np.zeros(100)})
-
-        assert tell_apart(before, {"x": np.zeros(59)}, smallest=0.02) is None
-        assert tell_apart(before, {"z": np.zeros(100)}, smallest=0.02) is None
-        assert tell_apart(before, {}, smallest=0.02) is None
 
 
 class TestRecordings:

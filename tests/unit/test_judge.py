@@ -6,6 +6,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from benchmarks.judging.late_labels import ALIKE, WORSE, late_stream
 from benchmarks.judging.streams import BOUGHT, START, START_MINUTE, Pair, Traffic, Version, stream, without
 from release_platform.domain.flips import flip_report
 from release_platform.domain.gates import Verdict
@@ -20,8 +21,10 @@ from release_platform.domain.judge import (
     plan,
     settled_minute,
 )
+from release_platform.domain.live_metrics import tables_of
 from release_platform.domain.metrics import Direction
 from release_platform.domain.rollout import Assessed, Order, Ordered, Rollout, RolloutState, advance, begin
+from release_platform.domain.sequential import evidence_fine, evidence_worse
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, StepSpec, Strategy
 from release_platform.domain.windows import EVERY_SLICE, Route, Window, WindowKey
 
@@ -35,6 +38,7 @@ GATES = (
 )
 SPEC = RolloutSpec(strategy=Strategy.CANARY, canary=(StepSpec(weight=0.25, minimum_s=60),), gates=GATES)
 GOOD = Version()
+ARMS = (("2", Route.CANARY), ("1", Route.STABLE))
 
 
 def rollout_of(spec: RolloutSpec = SPEC) -> Rollout:
@@ -91,6 +95,22 @@ def test_a_better_version_passes() -> None:
 def test_predictions_fail_in_both_directions() -> None:
     for shift in (-0.8, 0.8):
         assert judged(stream(5, Version(shift=shift)))[1]["predictions"].result.verdict is Verdict.FAILED
+
+
+LATE_LABELS = replace(SPEC, gates=(LiveGateSpec(metric=LiveMetric.LABEL_QUALITY),))
+
+
+@pytest.mark.parametrize("minutes", [5, 30, 59, 61, 90, 120])
+def test_labels_that_come_sooner_where_both_are_worse_abort_nothing(minutes: int) -> None:
+    events = [judged(late_stream(seed, ALIKE)[:minutes], rollout=rollout_of(LATE_LABELS))[0] for seed in range(20)]
+    assert Verdict.FAILED not in {event.verdict for event in events}
+
+
+def test_a_version_that_is_worse_at_every_age_of_its_labels_does_not_pass_on_the_first_ones() -> None:
+    for seed in range(10):
+        pairs = late_stream(seed, WORSE)
+        verdicts = [judged(pairs, minutes=m, rollout=rollout_of(LATE_LABELS))[0].verdict for m in range(5, 121, 5)]
+        assert Verdict.PASSED not in verdicts[: verdicts.index(Verdict.FAILED)]
 
 
 def test_where_lower_outcomes_are_better_a_rise_fails() -> None:
@@ -230,6 +250,13 @@ def test_minutes_before_the_stage_other_models_and_other_versions_do_not_count()
     assert verdict_of([*strangers, *(w for pair in pairs for w in pair)])[0] is Verdict.PASSED
 
 
+@pytest.mark.parametrize(("seconds", "first"), [(0, START_MINUTE), (0.001, START_MINUTE + 1), (60, START_MINUTE + 1)])
+def test_the_minute_in_which_a_stage_begins_does_not_count(seconds: float, first: int) -> None:
+    planned = plan(replace(rollout_of(), since=START + timedelta(seconds=seconds)))
+    assert planned is not None
+    assert planned.first_minute == first
+
+
 def test_replicas_are_added_up() -> None:
     one, other = stream(67, GOOD), stream(68, GOOD)
     assert judged(one + other, minutes=60)[0].n == sum(candidate.requests for candidate, _ in one + other)
@@ -265,6 +292,36 @@ def test_a_shadow_is_judged_by_errors_predictions_labels_and_disagreement() -> N
     bad, found = judged(stream(71, Version(differing=0.2), shadow=True), rollout=rollout_of(spec))
     assert found["disagreement"].result.verdict is Verdict.FAILED
     assert bad.verdict is Verdict.FAILED
+
+
+def test_of_a_shadow_its_pairs_are_counted() -> None:
+    pairs = stream(70, Version(errors=0.5), shadow=True)
+    event, _ = judged(pairs, rollout=rollout_of(replace(SPEC, strategy=Strategy.SHADOW)))
+    assert event.n == sum(shadow.pairs[EVERY_SLICE] for shadow, _ in pairs)
+    assert event.n < 0.6 * sum(shadow.requests for shadow, _ in pairs)
+
+
+def test_evidence_once_reached_stays() -> None:
+    bad, good, worse = (1000, 60, 1000, 10), (1000, 10, 1000, 10), (1000, 0, 1000, 90)
+    for minutes in ([good, bad, *[good] * 9], [good, *[worse] * 2, *[bad] * 9]):
+        tables = np.array([minutes], dtype=np.int64)
+        now = evidence_worse(tables, GATES[0].accepted)[0], evidence_fine(tables, GATES[0].accepted)[0]
+        for path, present in zip(evidence_over_time(GATES[0], tables), now, strict=True):
+            np.testing.assert_allclose(path, np.maximum(np.maximum.accumulate(present), 0.0))
+    assert now[1].max() > 0 > now[1][-1], "what was found fine is not at the end"
+
+
+@pytest.mark.parametrize("gate", [GATES[1], GATES[2]])
+def test_what_is_usual_is_taken_from_earlier_minutes(gate: LiveGateSpec) -> None:
+    def minute(number: int, bucket: int) -> Pair:
+        counts = {"requests": 10, "latency": {bucket: 10}, "predictions": {bucket: 10}}
+        keys = (WindowKey(model="churn", version=v, route=r, minute=number) for v, r in ARMS)
+        candidate, stable = (Window(key=key, **counts) for key in keys)
+        return candidate, stable
+
+    tables = tables_of(gate, [minute(1, 20), minute(2, 50), minute(3, 50)], since=1)
+    assert not tables[:, 0].any(), "the first minute only tells what is usual"
+    assert tables[0, 1].tolist() == [10, 10, 10, 10]
 
 
 def test_without_a_verdict_a_rollout_is_aborted_at_its_maximum_time() -> None:

@@ -14,6 +14,7 @@ from benchmarks.judging.experiments import (
     at_margin,
     at_most,
     holes,
+    late_labels,
     regressions,
     requests_to_pass,
     strictness,
@@ -64,12 +65,17 @@ def test_the_upper_bound_of_a_rate_is_clopper_and_pearsons(k: int, n: int, upper
     assert at_most(k, n) == pytest.approx(upper, abs=5e-5)
 
 
+def test_labels_that_come_late_abort_no_good_version_and_pass_no_bad_one() -> None:
+    assert late_labels(30, 20) == {"aborted": 0, "passed": 0, "found": 20}
+
+
 def test_the_page_gets_a_row_and_a_mark_for_each_gate_and_each_regression(tmp_path: Path) -> None:
     figures = {
         "n": {"alike": 2, "worse": 2, "holed": 3},
         "alike": alike(2),
         "at_margin": {case.name: at_margin(case, 2) for case in CASES if case.at_margin is not None},
         "worse": {case.name: regressions(case, 2) for case in CASES},
+        "late": late_labels(2, 2),
         "to_pass": to_pass(2),
         "strictness": strictness(2),
         "holes": holes(3),
@@ -79,6 +85,7 @@ def test_the_page_gets_a_row_and_a_mark_for_each_gate_and_each_regression(tmp_pa
     text, plot = (tmp_path / "judging.md").read_text(), (tmp_path / page.PLOT).read_text()
     for named in (*(f"| `{gate.name}` |" for gate in GATES), *(f"| {case.name}: {case.said} |" for case in CASES)):
         assert named in text
+    assert "of 2 A/A streams 0 were aborted; of 2 of a version that is" in text
     assert "**3 streams of a good version with a blocking metric missing**: 0 passed." in text
     assert all(f">{case.name}: " in plot for case in CASES)
     page.write(figures, tmp_path)

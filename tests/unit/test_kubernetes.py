@@ -17,6 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from release_platform.api.drills import LONGEST_S
 from release_platform.settings import Settings
 from serving.server import PATIENCE_S
 from serving.settings import Settings as ServingSettings
@@ -262,6 +263,12 @@ def test_a_pod_of_serving_has_time_to_end_in_good_order() -> None:
     assert needed < SERVING["terminationGracePeriodSeconds"]
     probe = container["readinessProbe"]
     assert float(given["SERVING_DRAIN_S"]) > probe["periodSeconds"] * probe["failureThreshold"]  # it is seen to say no
+
+
+def test_the_operators_api_has_time_to_end_its_drills() -> None:
+    given_s = PODS["Deployment/api"]["spec"]["terminationGracePeriodSeconds"]
+    assert given_s >= LONGEST_S + 15  # the moves wait for the registry and the release store
+    assert COMPOSE["api"]["stop_grace_period"] == f"{given_s}s"
 
 
 def test_the_autoscaler_and_the_budget_are_about_serving_and_leave_one_that_answers() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from release_platform.adapters.receivers import Receiver, receivers_of
+from release_platform.adapters.receivers import Receiver, find_fault, receivers_of
 from release_platform.domain.drill import Half, drill_move_id
 from release_platform.domain.errors import SpecError
 from release_platform.domain.ledger import LedgerRow, genesis, sealed
@@ -185,3 +185,7 @@ def test_messages_are_not_sent_unsigned() -> None:
     for secret, wrong in (("", "is not set"), (SECRET[1:], "is too short")):
         with pytest.raises(SpecError, match=rf"to ops\.example cannot be signed: RELEASE_NOTIFY_SECRET {wrong}"):
             receivers_of("https://ops.example/token", secret)
+        fault = find_fault(f"{SLACK},https://ops.example/token", secret)
+        assert fault is not None
+        assert (wrong in fault.problem, "32 random characters" in fault.remedy) == (True, True)
+    assert find_fault("https://ops.example/token", SECRET) is find_fault("", "") is find_fault(SLACK, "") is None

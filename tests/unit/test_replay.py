@@ -72,7 +72,7 @@ class TestGates:
         assert {one.verdict for one in found} == {Verdict.INCONCLUSIVE}
         assert found[0].reason == (
             "version 1 answered 99 recorded row(s), 100 are needed: let the servers record more "
-            "(SERVING_SAMPLE_SHARE), or look further back with `release replay m --since`"
+            "(SERVING_SAMPLE_SHARE), or look further back with `release replay m --version 2 --since 14d`"
         )
 
     def test_where_the_candidate_answers_no_row_changes_and_times_are_not_measured(self) -> None:
@@ -196,6 +196,27 @@ class TestDemand:
         (found,) = self.unmet(replay(flips=21))
         assert found.startswith("replay_flips failed: the share of answers that it changes is 0.105, above the maximum")
         assert len(self.unmet(replay(answered=3))) == 4
+
+    @pytest.mark.parametrize(
+        ("beyond", "shown", "limit"),
+        [
+            (replay(refused=3), "which rows it refuses", "max_refused_share"),
+            (replay(flips=21), "which answers change in which slices", "max_flip_share"),
+            (replay(p95=2.001), "its times", "max_latency_ratio"),
+        ],
+    )
+    def test_what_is_beyond_a_limit_names_the_next_commands(self, beyond: Replay, shown: str, limit: str) -> None:
+        (found,) = self.unmet(beyond)
+        assert found.endswith(
+            f": `release replay m --version 2` shows {shown}; mend the model and run `release run m`; or, if that is "
+            f"wanted, raise policy.replay.{limit} in its defs.yaml"
+        )
+        assert limit in vars(ReplaySpec)["__slots__"]
+
+    @pytest.mark.parametrize(("since", "further"), [("2026-01-07T23:00", "2d"), ("2025-12-31T23:59", "16d")])
+    def test_how_much_further_back_to_look_is_twice_as_far(self, since: str, further: str) -> None:
+        (found, *_) = self.unmet(replace(replay(answered=3), since=f"{since}:00.000000+00:00"))
+        assert found.endswith(f"`release replay m --version 2 --since {further}`")
 
     def test_the_first_promotion_needs_none_because_nothing_was_asked_yet(self) -> None:
         assert self.unmet(None, production=None) == ()

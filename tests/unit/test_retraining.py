@@ -59,10 +59,43 @@ def test_no_more_than_so_many_in_any_day() -> None:
 
 def test_after_so_many_failures_in_a_row_it_ends_until_a_person_starts_one() -> None:
     row = [failed(30, "data-y"), failed(60, "data-x")]
-    assert "2 retraining(s) in a row did not reach Staging: read them, then start one by hand" in reason(SPEC, *row)
+    assert "stop_after: 2 retraining(s) in a row did not reach Staging; nothing starts until a person" in reason(
+        SPEC, *row
+    )
     assert reason(SPEC, run(29), *row) == reason(SPEC, failed(29), *row) == ""
     assert reason(SPEC, row[0], run(40, "data-w"), row[1]) == ""
     assert reason(SPEC, failed(30, "data-y"), failed(31, "data-y"), run(90)) == "", "a crash that was retried"
+
+
+@pytest.mark.parametrize("wanted", [[], [DATA], [Wanted(key="data-z", why="it was answered")]])
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ([run(1, "data-z", ended=False)], "one at a time: a run is under way"),
+        ([failed(30, "data-y"), failed(60, "data-x")], "stop_after: 2 retraining(s)"),
+        ([run(0.5, "data-z")], "minimum_interval_s: 3600; the next one may start at 2026-03-10 12:30:00+00:00"),
+        (
+            [run(hours, f"data-{hours}") for hours in (2, 9, 23)],
+            "most_per_day: 3; the next one may start at 2026-03-10 13:00:00+00:00",
+        ),
+    ],
+)
+def test_a_bound_says_which_it_is_and_until_when_whether_anything_asks_or_not(
+    wanted: list[Wanted], runs: list[PastRun], said: str
+) -> None:
+    found = decide_retraining(SPEC, wanted, runs, NOW)
+    assert isinstance(found, Wait)
+    assert found.bounded
+    assert said in found.reason
+
+
+def test_who_waits_for_something_else_may_look_for_more() -> None:
+    assert decide_retraining(SPEC, [], [run(1, "data-a")], NOW) == Wait(
+        reason="neither drift nor new data asks for a run"
+    )
+    answered = decide_retraining(SPEC, [DATA], [run(1, DATA.key)], NOW)
+    assert isinstance(answered, Wait)
+    assert not answered.bounded
 
 
 def test_a_standing_alarm_asks_for_it_where_the_yaml_does() -> None:
@@ -72,6 +105,15 @@ def test_a_standing_alarm_asks_for_it_where_the_yaml_does() -> None:
     assert find_wanted_by_drift(replace(DRIFTED, lift=LIFT), HEAD) is None
     assert find_wanted_by_drift(replace(DRIFTED, on_alarm=(OnAlarm.HOLD,)), HEAD) is None
     assert find_wanted_by_drift(DRIFTED, replace(HEAD, production="4")) is None
+
+
+def test_an_alarm_asks_although_its_version_was_taken_back_for_it() -> None:
+    back = replace(HEAD, production="2")
+    wanted = Wanted(key="drift-3-2026-03-01", why=DRIFTED.said)
+    assert find_wanted_by_drift(DRIFTED, back) is None
+    assert find_wanted_by_drift(DRIFTED, back, "3") == wanted, "the same cause as before, so it starts one run"
+    assert find_wanted_by_drift(DRIFTED, replace(back, staging="3"), "3") == wanted
+    assert isinstance(find_wanted_by_drift(DRIFTED, replace(back, staging="4"), "3"), Wait)
 
 
 @pytest.mark.parametrize(("staging", "waits"), [(None, False), ("2", False), ("4", True), ("10", True)])

@@ -11,7 +11,15 @@ import pytest
 from release_platform.domain.drill import Half, drill_move_id
 from release_platform.domain.ledger import LedgerRow, fold, genesis, sealed
 from release_platform.domain.lifecycle import Head, Move, advance
-from release_platform.domain.rollback import POLICY, Taken, Watched, find_watched, judge_verified, judge_watched
+from release_platform.domain.rollback import (
+    POLICY,
+    Taken,
+    Watched,
+    find_taken_back,
+    find_watched,
+    judge_verified,
+    judge_watched,
+)
 from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric
 from release_platform.domain.verified import COUNTS_S, Found, Verified, is_due
@@ -62,6 +70,12 @@ def test_a_promoted_version_is_watched_against_the_one_before() -> None:
     assert (found.row.version, found.before, found.since) == ("2", "1", MINUTE + 1)
 
 
+def test_of_several_former_versions_it_is_the_last_one_that_it_goes_back_to() -> None:
+    found = watched(*PROMOTED, (Move.PROMOTED, "3"))
+    assert isinstance(found, Watched)
+    assert (found.row.version, found.before) == ("3", "2")
+
+
 @pytest.mark.parametrize(
     ("moves", "said"),
     [
@@ -90,6 +104,21 @@ def test_it_holds_off_after_its_own_rollback_so_that_it_cannot_flap(after_s: flo
     assert isinstance(found, Watched) is acts
     by_person = (*PROMOTED, (Move.ROLLED_BACK, "1", "grace"), (Move.PROMOTED, "3"))
     assert isinstance(watched(*by_person, after_s=after_s, spec=replace(SPEC, hold_off_s=100)), Watched)
+
+
+@pytest.mark.parametrize(
+    ("moves", "taken"),
+    [
+        ((), None),
+        (PROMOTED, None),
+        ((*PROMOTED, (Move.ROLLED_BACK, "1", "grace")), None),
+        ((*PROMOTED, (Move.ROLLED_BACK, "1", POLICY)), "2"),
+        ((*PROMOTED, (Move.ROLLED_BACK, "1", POLICY), (Move.STAGED, "3")), "2"),
+        ((*PROMOTED, (Move.ROLLED_BACK, "1", POLICY), (Move.PROMOTED, "3")), None),
+    ],
+)
+def test_what_the_policy_took_back_is_known_until_somebody_moves_on(moves: Any, taken: str | None) -> None:
+    assert find_taken_back(ledger(*moves)) == taken
 
 
 def window(version: str, minute: int, requests: int = 100, errors: int = 0, route: Route = Route.STABLE) -> Window:
@@ -125,6 +154,27 @@ def test_a_version_that_fails_as_before_stays() -> None:
 def test_a_version_that_begins_to_fail_after_hours_is_taken_back_too() -> None:
     later = [window("2", minute, errors=20 if minute > 150 else 1) for minute in range(1, 180)]
     assert isinstance(judged([*record(), *later]), Taken)
+
+
+def with_ten_in_a_hundred(after_periods: int, spec: RollbackSpec = SPEC) -> Taken | tuple[str, ...]:
+    """Judges five minutes of ten errors each, which come after so many good periods of the record's length."""
+    first = 20 * after_periods + 1
+    windows = [window("2", minute, errors=1 if minute < first else 10) for minute in range(1, first + 5)]
+    return judged([*record(), *windows], minutes=first + 6, spec=spec)
+
+
+@pytest.mark.parametrize(("after_periods", "taken"), [(0, True), (4, False)])
+def test_the_same_evidence_says_less_each_time_that_the_record_is_used_again(after_periods: int, taken: bool) -> None:
+    assert isinstance(with_ten_in_a_hundred(after_periods), Taken) is taken
+
+
+@pytest.mark.parametrize(("n_more", "taken"), [(1, True), (19, False)])
+def test_of_several_gates_each_needs_more_evidence(n_more: int, taken: bool) -> None:
+    more = (LiveGateSpec(metric=LiveMetric.OUTCOME, outcome=f"o{n}", limit=1.0) for n in range(n_more))
+    several = replace(SPEC, gates=(*SPEC.gates, *more))
+    assert isinstance(with_ten_in_a_hundred(0, several), Taken) is taken
+    advisory = (replace(gate, blocking=gate.metric is LiveMetric.ERRORS) for gate in several.gates)
+    assert isinstance(with_ten_in_a_hundred(0, replace(several, gates=tuple(advisory))), Taken)
 
 
 @pytest.mark.parametrize(
@@ -208,10 +258,10 @@ def test_a_drill_is_no_decision_of_a_person_and_is_left_alone() -> None:
 LABELS = replace(SPEC, gates=(LiveGateSpec(metric=LiveMetric.LABEL_QUALITY, margin=0.05),), record_minutes=5)
 
 
-def labelled(version: str, minute: int, wrong: int, of: int = 200, requests: int = 0) -> Window:
-    """A minute in which labels came of earlier predictions."""
+def labelled(version: str, minute: int, wrong: int, of: int = 200, requests: int = 0, age: int = 0) -> Window:
+    """A minute in which labels came of predictions of some minutes ago."""
     counts = {number_bucket(0.0): of - wrong, number_bucket(1.0): wrong}
-    outcomes = {"label": {bucket: n for bucket, n in counts.items() if n}}
+    outcomes = {"label": {age: {bucket: n for bucket, n in counts.items() if n}}}
     return replace(window(version, minute, requests=requests), outcomes=outcomes)
 
 
@@ -226,6 +276,16 @@ def test_labels_that_come_once_a_day_are_held_against_labels_that_came_so() -> N
     since = quiet_minutes("2", 1, 150)
     assert isinstance(judged([*before, *since, *bad], spec=LABELS), Taken)
     assert not isinstance(judged([*before, *since, *good], spec=LABELS), Taken)
+
+
+def test_of_the_record_only_labels_that_came_as_soon_are_compared() -> None:
+    soon = [labelled("1", -minute, 60, age=1) for minute in range(3, 8)]
+    late = [labelled("1", -minute, 2, age=60) for minute in range(3, 8)]
+    both = [one.merge(other) for one, other in zip(soon, late, strict=True)]
+    since = [labelled("2", minute, 60, age=1) for minute in range(2, 30)]
+    assert not isinstance(judged([*both, *since], spec=LABELS), Taken)
+    worse = [labelled("2", minute, 120, age=1) for minute in range(2, 30)]
+    assert isinstance(judged([*both, *worse], spec=LABELS), Taken)
 
 
 def test_labels_of_the_version_before_that_come_after_it_change_nothing() -> None:

@@ -207,6 +207,8 @@ def test_a_pause_stops_the_clock_and_progress_but_not_an_abort() -> None:
     assert after(paused, assessed(Verdict.PASSED, 20)).stage == 0
     assert after(paused, Ticked(stage=0, at=later(1000))).state is RolloutState.PAUSED
     assert after(paused, assessed(Verdict.FAILED, 20)).state is RolloutState.ABORTED
+    late = after(begun(), ordered(Order.PAUSE, 15))
+    assert after(late, assessed(Verdict.PASSED, 20)).stage == 0, "its minimum time was over before the pause"
     resumed = after(paused, ordered(Order.RESUME, 1005))
     assert after(resumed, Ticked(stage=0, at=later(1099.9))).state is RolloutState.RUNNING
     assert after(resumed, Ticked(stage=0, at=later(1100))).state is RolloutState.ABORTED

@@ -1,5 +1,6 @@
 """Windows hold every routed request once, in minutes that are closed once."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import nan
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from release_platform.adapters.trust import Proof
 from release_platform.domain.metrics import Task
 from release_platform.domain.prediction import Predictions
-from release_platform.domain.windows import NOT_FINITE, Route, Window
+from release_platform.domain.windows import EVERY_SLICE, NOT_FINITE, Route, Window
 from serving.errors import (
     DeadlinePassed,
     InvalidInput,
@@ -25,7 +26,7 @@ from serving.errors import (
 )
 from serving.metrics import Metrics
 from serving.models import Beside, Live, LoadedModel, Origin, RouteTable
-from serving.observations import KEPT_MINUTES, Observations, error_kind
+from serving.observations import KEPT_MINUTES, Observations, Reflection, error_kind
 from serving.tallies import first_answer
 
 FIRST = 29_000_000
@@ -45,7 +46,7 @@ def loaded(version):
     )
 
 
-STABLE, CANARY = loaded("1"), loaded("2")
+STABLE, CANARY, SHADOW = loaded("1"), loaded("2"), loaded("3")
 
 
 class Server:
@@ -108,6 +109,33 @@ def test_what_a_version_failed_is_counted_by_kind():
     text = server.metrics.exposition().decode()
     assert 'model_route="stable",result="not_finite",version="1"} 2.0' in text
     assert 'model_route="stable",result="answered",version="1"} 1.0' in text
+
+
+def reflected(*reflections):
+    """Returns the window of a shadow that made this of requests."""
+    server = Server()
+    server.seen.reflected(SHADOW, reflections)
+    server.pass_s(60)
+    return next(window for window in server.told() if window.key.route is Route.SHADOW)
+
+
+def test_a_pair_is_counted_in_each_of_its_slices_with_what_became_what():
+    pair = Reflection(number=1, ms=2.0, answer=1.0, counted=0.75, is_pair=True)
+    window = reflected(replace(pair, flip="yes -> no", slices=("plan=pro",)), pair)
+    assert window.pairs == {EVERY_SLICE: 2, "plan=pro": 1}
+    assert window.flips == {EVERY_SLICE: {"yes -> no": 1}, "plan=pro": {"yes -> no": 1}}
+
+
+def test_what_a_shadow_failed_is_its_error_and_no_pair():
+    window = reflected(Reflection(number=1, ms=2.0, error="prediction_failed"))
+    assert (window.requests, window.errors, window.pairs) == (1, {"prediction_failed": 1}, {})
+    assert sum(window.latency.values()) == 1
+
+
+def test_what_production_failed_has_no_pair():
+    answer, counted = first_answer(ANSWER)
+    window = reflected(Reflection(number=0, ms=2.0, answer=answer, counted=counted))
+    assert (window.requests, window.errors, window.pairs, window.predictions) == (1, {}, {}, {75: 1})
 
 
 def test_a_quiet_minute_has_windows_and_one_that_was_slept_through_has_none():

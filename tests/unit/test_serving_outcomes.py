@@ -51,7 +51,7 @@ def test_the_last_so_many_predictions_are_remembered_and_no_other(size, batches)
     memory, last = Memory(size), 0
     for n in batches:
         numbers = list(range(last + 1, last + n + 1))
-        memory.keep(REGRESSION, np.array(numbers, dtype=np.int64), np.array(numbers, dtype=np.float64) / 2)
+        memory.keep(REGRESSION, last, np.array(numbers, dtype=np.int64), np.array(numbers, dtype=np.float64) / 2)
         last += n
     for number in range(-1, last + 3):
         found = memory.find(number)
@@ -64,14 +64,15 @@ def test_the_last_so_many_predictions_are_remembered_and_no_other(size, batches)
 
 def test_a_place_that_is_used_again_knows_nothing_of_before():
     memory = Memory(2)
-    memory.keep(REGRESSION, np.array([1]), np.array([1.0]))
+    memory.keep(REGRESSION, 7, np.array([1]), np.array([1.0]))
     memory.keep_shadow(CLASSIFIER, np.array([0, 1]), np.array([9.0, 2.0]))
     assert memory.find(1).answers == ((REGRESSION, 1.0), (CLASSIFIER, 2.0))
     assert memory.is_first(memory.find(1), 63)
     assert not memory.is_first(memory.find(1), 63)
     assert memory.is_first(memory.find(1), 0)
-    memory.keep(REGRESSION, np.array([3]), np.array([3.0]))
+    memory.keep(REGRESSION, 8, np.array([3]), np.array([3.0]))
     assert memory.find(3).answers == ((REGRESSION, 3.0),)
+    assert memory.find(3).minute == 8
     assert memory.is_first(memory.find(3), 63)
     memory.keep_shadow(CLASSIFIER, np.array([0, 1]), np.array([9.0, 2.0]))
     assert memory.find(3).answers == ((REGRESSION, 3.0),)
@@ -99,8 +100,8 @@ def test_it_counts_for_the_arm_that_answered_in_the_minute_in_which_it_is_told()
     assert told == Told(counted=3)
     server.pass_s(60)
     assert outcomes_of(server) == {
-        ("1", 1): {LABEL: {RIGHT: 1}},
-        ("2", 1): {LABEL: {WRONG: 1}, "cost": {number_bucket(3.5): 1}},
+        ("1", 1): {LABEL: {1: {RIGHT: 1}}},
+        ("2", 1): {LABEL: {1: {WRONG: 1}}, "cost": {1: {number_bucket(3.5): 1}}},
     }
     line = 'serving_outcomes_total{model="m",model_route="canary",outcome="cost",version="2"} 1.0'
     assert line in server.metrics.exposition().decode()
@@ -117,7 +118,7 @@ def test_a_second_one_is_ignored_an_unknown_one_is_told_back_and_a_wrong_one_may
     assert refused["reason"] == "it is none of the labels of the version that answered"
     assert Told.from_json(json.loads(json.dumps(told.to_json()))) == told
     server.pass_s(60)
-    assert outcomes_of(server) == {("1", 0): {LABEL: {RIGHT: 1}}}
+    assert outcomes_of(server) == {("1", 0): {LABEL: {0: {RIGHT: 1}}}}
 
 
 def test_a_label_counts_for_the_shadow_too_and_nothing_else_does():
@@ -127,9 +128,9 @@ def test_a_label_counts_for_the_shadow_too_and_nothing_else_does():
     server.seen.take([outcome(server, 1, "yes"), outcome(server, 1, 1, "cost")])
     server.pass_s(60)
     shadow = next(window for window in server.told() if window.key.route is Route.SHADOW)
-    assert (shadow.outcomes, shadow.pairs) == ({LABEL: {WRONG: 1}}, {"": 1})
+    assert (shadow.outcomes, shadow.pairs) == ({LABEL: {0: {WRONG: 1}}}, {"": 1})
     assert shadow.flips == {"": {"yes -> no": 1}}
-    assert outcomes_of(server)["1", 0] == {LABEL: {RIGHT: 1}, "cost": {WRONG: 1}}
+    assert outcomes_of(server)["1", 0] == {LABEL: {0: {RIGHT: 1}}, "cost": {0: {WRONG: 1}}}
 
 
 def test_there_are_no_more_names_than_so_many():

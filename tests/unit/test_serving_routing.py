@@ -49,6 +49,12 @@ def test_nothing_is_nobody_and_everything_is_everybody(share: float, taken: set[
     assert {takes(canary(share), key) for key in (*KEYS[:1000], None, b"\xff\x00")} == taken
 
 
+@given(key=st.binary(min_size=1, max_size=64), share=SHARES)
+def test_a_key_is_where_its_place_is_at_each_request(key: bytes, share: float) -> None:
+    for _ in range(3):
+        assert takes(canary(share), key) is (place_of("cancer", key) < share)
+
+
 @given(key=st.binary(min_size=1, max_size=64), lower=SHARES, higher=SHARES)
 def test_a_higher_weight_moves_nobody_back(key: bytes, lower: float, higher: float) -> None:
     lower, higher = sorted((lower, higher))

@@ -122,6 +122,15 @@ def test_what_is_missing_stays_missing():
     assert columns_of(plan, typed) == {column.name: [None] for column in inputs}
 
 
+def test_rows_of_a_matrix_are_told_by_type_too():
+    kinds = (ColumnType.NUMBER, ColumnType.INTEGER, ColumnType.BOOLEAN)
+    inputs = tuple(Input(name=kind.value, type=kind, nullable=True) for kind in kinds)
+    plan = FeaturePlan(inputs=inputs, derived=(), features=tuple(kind.value for kind in kinds))
+    told = columns_of(plan, np.array([[0.5, 2.0, 1.0], [np.nan, np.nan, np.nan], [1e300, -3.0, 0.0]]))
+    assert told == {"number": [0.5, None, 1e300], "integer": [2, None, -3], "boolean": [True, None, False]}
+    assert [type(value) for value in (told["integer"][0], told["boolean"][0])] == [int, bool]
+
+
 def test_only_later_minutes_are_told_and_they_are_kept_for_an_hour(loaded):
     minutes = Minutes()
     for number in range(1, 4):

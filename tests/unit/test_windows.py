@@ -37,7 +37,9 @@ def window_of(seed: int, key: WindowKey = KEY) -> Window:
     errors, latency, predictions = (counts_of(random, keys) for keys in (kinds, buckets, buckets))
     flips = {name: counts_of(random, ["no -> yes", "lower"], 2) for name in (EVERY_SLICE, "plan=pro")}
     pairs = {name: sum(counts.values()) + random.randint(1, 9) for name, counts in flips.items()}
-    outcomes = {name: counts_of(random, buckets) for name in (LABEL, "bought")}
+    outcomes = {
+        name: {age: aged for age in (0, 7, 1440) if (aged := counts_of(random, buckets))} for name in (LABEL, "bought")
+    }
     return Window(
         key=key,
         requests=sum(sum(counts.values()) for counts in (errors, latency, predictions, pairs)),
@@ -112,7 +114,7 @@ def test_a_window_comes_back_from_json_as_it_was(window: Window) -> None:
 
 
 FULL = Window(
-    key=KEY, requests=3, errors={"timeout": 1}, latency={350: 3}, predictions={40: 2}, outcomes={LABEL: {0: 5}},
+    key=KEY, requests=3, errors={"timeout": 1}, latency={350: 3}, predictions={40: 2}, outcomes={LABEL: {2: {0: 5}}},
     pairs={EVERY_SLICE: 2}, flips={EVERY_SLICE: {"no -> yes": 1}},
 )  # fmt: skip
 
@@ -139,7 +141,7 @@ def test_a_missing_field_is_refused_by_name(field: str) -> None:
         Window.from_json(value)
 
 
-@pytest.mark.parametrize("value", [None, [], "window", {**FULL.to_json(), "format": 2}, {**FULL.to_json(), "more": 1}])
+@pytest.mark.parametrize("value", [None, [], "window", {**FULL.to_json(), "format": 3}, {**FULL.to_json(), "more": 1}])
 def test_what_is_no_window_of_this_format_is_refused(value: object) -> None:
     with pytest.raises(ValueError):
         Window.from_json(value)
@@ -155,6 +157,8 @@ def test_what_is_no_window_of_this_format_is_refused(value: object) -> None:
         {"flips": {EVERY_SLICE: {"no -> yes": 3}}},
         {"flips": {"plan=pro": {"no -> yes": 1}}},
         {"outcomes": {LABEL: {}}},
+        {"outcomes": {LABEL: {3: {}}}},
+        {"outcomes": {LABEL: {-1: {0: 1}}}},
     ],
 )
 def test_counts_that_contradict_each_other_are_refused(wrong: dict[str, Any]) -> None:
@@ -201,3 +205,16 @@ def test_numbers_flip_when_they_are_more_than_a_tenth_apart() -> None:
     assert find_flip(0.0, 0.0) is None
     assert find_flip(inf, inf) is None
     assert find_flip(1.0, nan) == "not a number"
+
+
+def test_outcomes_are_told_by_the_minute_of_their_predictions() -> None:
+    aged = replace(FULL, key=replace(KEY, minute=100), outcomes={LABEL: {0: {0: 5}, 10: {0: 2, 8: 1}, 60: {8: 40}}})
+    assert aged.outcomes_since(LABEL, 0) == {0: 7, 8: 41}
+    assert aged.outcomes_since(LABEL, 90) == {0: 7, 8: 1}
+    assert aged.outcomes_since(LABEL, 91) == {0: 5}
+    assert aged.outcomes_since("bought", 0) == {}
+
+
+def test_a_window_of_before_ages_were_kept_is_read_without_its_outcomes() -> None:
+    before = json.loads(json.dumps({**FULL.to_json(), "format": 1, "outcomes": {LABEL: {"0": 5}}}))
+    assert Window.from_json(before) == replace(FULL, outcomes={})
