@@ -22,8 +22,18 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 JUDGED_QUANTILE = "p95"
 REFUSED, FLIPS, SLICE_FLIPS, LATENCY = "replay_refused", "replay_flips", "replay_slice_flips", "replay_latency"
 """The gates of a replay."""
-_SHOWN = {REFUSED: "which rows it refuses", FLIPS: "which answers change in which slices", LATENCY: "its times"}
-_LIMITS = {REFUSED: "max_refused_share", FLIPS: "max_flip_share", LATENCY: "max_latency_ratio"}
+_SHOWN = {
+    REFUSED: "which rows it refuses",
+    FLIPS: "which answers change in which slices",
+    SLICE_FLIPS: "which answers change in which slices",
+    LATENCY: "its times",
+}
+_LIMITS = {
+    REFUSED: "max_refused_share",
+    FLIPS: "max_flip_share",
+    SLICE_FLIPS: "max_slice_flip_share",
+    LATENCY: "max_latency_ratio",
+}
 _DAY_S = 86400.0
 
 
