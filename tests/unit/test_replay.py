@@ -145,6 +145,13 @@ class TestSlices:
         assert ReplaySpec(max_flip_share=overall).slice_limit == pytest.approx(limit)
         assert ReplaySpec(max_flip_share=overall, max_slice_flip_share=0.07).slice_limit == 0.07
 
+    def test_what_to_do_next_is_said_of_a_slice_too(self) -> None:
+        (said,) = unmet_replay(
+            in_slices(rare=(50, 50)), LIMITS, model="m", version="2", digest="sha256:2", production="1"
+        )
+        assert said.startswith("replay_slice_flips failed: ")
+        assert "max_slice_flip_share" in said
+
 
 class TestDigest:
     def test_times_and_moments_do_not_count(self) -> None:
