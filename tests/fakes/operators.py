@@ -105,7 +105,9 @@ def running_api(folder: Path, packages: dict[tuple[str, str], Path]) -> Iterator
     names = {name: file.create(name, [scope])[1] for name, scope in KEYS.items()}
     settings = Settings(home=folder, models=folder / "models")
     rollouts = Rollouts(releases, servers)
-    services = SimpleNamespace(settings=settings, store=store, releases=releases, rollouts=rollouts)
+    services = SimpleNamespace(
+        settings=settings, server_urls=settings.serving_urls, store=store, releases=releases, rollouts=rollouts
+    )
     app = create_app(cast(Services, services), KeyRing(folder / "api-keys.json"))
     config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=3)
     with on_a_thread(uvicorn.Server(config)) as url:

@@ -113,7 +113,7 @@ def services_of(world: World, urls: Sequence[str]) -> Services:
     """Returns the services of a process that drills."""
     settings = Settings(home=world.home, models=world.home / "models", serving_url=",".join(urls))
     of = {"store": world.store, "releases": world.releases, "rollouts": world.rollouts}
-    return cast(Services, SimpleNamespace(settings=settings, **of))
+    return cast(Services, SimpleNamespace(settings=settings, server_urls=settings.serving_urls, **of))
 
 
 def location_of(world: World, services: Services) -> dg.Definitions:
@@ -479,7 +479,7 @@ def test_the_schedule_is_off_until_somebody_says_when() -> None:
 )
 def test_where_keys_are_required_only_what_nobody_launched_is_the_schedules(tags: dict[str, str], runs: bool) -> None:
     settings = Settings(require_keys=True, stamp_secret=SecretStr("s" * 40))
-    platform = SimpleNamespace(services=SimpleNamespace(settings=settings))
+    platform = SimpleNamespace(services=SimpleNamespace(settings=settings, server_urls=settings.serving_urls))
     resources = {"platform": dg.ResourceDefinition.hardcoded_resource(platform)}
     location = dg.Definitions.merge(build_drill({}, ""), dg.Definitions(resources=resources))
     with dg.DagsterInstance.ephemeral() as instance:

@@ -8,8 +8,10 @@ import pytest
 import sqlalchemy as sa
 from botocore.exceptions import ClientError
 
+from release_platform.adapters.api_keys import read_api_keys
 from release_platform.adapters.bucket import Bucket, make_bucket
 from release_platform.adapters.databases import Database, Login, make_databases
+from release_platform.domain.api_keys import Scope, key_text
 from release_platform.domain.errors import Refused, Unavailable
 from tests.integration.homes import release_in
 from tests.integration.s3_server import S3Server, running_s3
@@ -150,9 +152,21 @@ def test_the_wrong_key_is_refused_and_a_dead_server_named(s3: S3Server) -> None:
 def test_the_commands_of_the_jobs_say_what_they_made(s3: S3Server, tmp_path: Path) -> None:
     done = release_in(tmp_path, "stack", "bucket", "by-command", **s3.environment)
     assert "bucket by-command: versioned, lockable" in done.out, done.err
-    first = release_in(tmp_path / "home", "stack", "key", cwd=tmp_path)
+    first = release_in(tmp_path / "home", "stack", "signing-key", cwd=tmp_path)
     assert "signs" in first.out
-    assert release_in(tmp_path / "home", "stack", "key", cwd=tmp_path).out == first.out
+    assert release_in(tmp_path / "home", "stack", "signing-key", cwd=tmp_path).out == first.out
+    variables = ("OPERATOR_KEY", "SERVING_KEY", "SERVING_ADMIN_KEY", "METRICS_KEY")
+    keys = {name: key_text(f"{n:012x}", "k" * 43) for n, name in enumerate(variables)}
+    done = release_in(tmp_path / "home", "stack", "api-keys", "ada", cwd=tmp_path, **keys)
+    assert done.exit_code == 0, done.err
+    assert "is ada's: read, operator" in done.out
+    known = read_api_keys(tmp_path / "home" / "keys" / "api-keys.json")
+    assert [key.scopes for key in known] == [
+        (Scope.READ, Scope.OPERATOR),
+        (Scope.PREDICT, Scope.READ),
+        (Scope.READ, Scope.ADMIN),
+        (Scope.READ,),
+    ]
     done = release_in(tmp_path, "stack", "databases")
     assert done.exit_code == 5
     assert "DAGSTER_DB_PASSWORD is not set" in done.err

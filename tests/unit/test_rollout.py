@@ -273,7 +273,7 @@ def test_the_first_release_goes_all_at_once_and_cannot_be_aborted() -> None:
 
 def test_a_rollout_is_read_back_exactly_or_not_at_all() -> None:
     value = begun().to_json()
-    for field in value:
+    for field in value.keys() - {"assessment"}:  # those that were kept before there was one have none
         with pytest.raises(ValueError, match=field):
             Rollout.from_json({name: of for name, of in value.items() if name != field})
     spoilt: list[dict[str, object]] = [
