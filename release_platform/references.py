@@ -5,7 +5,6 @@ version vouches for that digest, so neither the data nor MLflow need be trusted 
 was registered without one is compared with a reference that is made anew, and whoever asks is told so.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +13,7 @@ from release_platform.adapters.model_package import ModelPackage, load_package
 from release_platform.adapters.version_tags import find_manifest
 from release_platform.domain.attestation import SIGNATURE_TAG, check_version_statement
 from release_platform.domain.errors import IntegrityError
-from release_platform.domain.identity import PREFIX
+from release_platform.domain.identity import PREFIX, digest_of_bytes
 from release_platform.domain.policy import Registration
 from release_platform.domain.spec import ModelSpec
 from release_platform.pipeline.drift_reference import Known, build_reference
@@ -56,7 +55,7 @@ def keep_reference(services: Services, registration: Registration) -> str:
     """
     package, spec = _load(services, registration)
     data = reference_bytes(_made(services, registration, package, spec))
-    digest = PREFIX + hashlib.sha256(data).hexdigest()
+    digest = digest_of_bytes(data)
     with TemporaryDirectory() as folder:
         (Path(folder) / _name(digest)).write_bytes(data)
         services.tracking.log_files(registration.mlflow_run_id, Path(folder), FOLDER)
@@ -87,7 +86,7 @@ def _find_kept(services: Services, registration: Registration) -> tuple[Known | 
     data = services.tracking.find_file(registration.mlflow_run_id, f"{FOLDER}/{_name(digest)}")
     if data is None:
         return None, f"the drift reference of {of} is gone from MLflow; it was made anew from the training data"
-    if PREFIX + hashlib.sha256(data).hexdigest() != digest:
+    if digest_of_bytes(data) != digest:
         raise IntegrityError(
             f"{registration.model} {of}: its drift reference in MLflow is not the one that was registered",
             remedy=f"find out who changed {FOLDER}/{_name(digest)} of the run {registration.mlflow_run_id} and restore "

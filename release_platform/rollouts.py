@@ -15,7 +15,7 @@ from release_platform.domain.coverage import Holes
 from release_platform.domain.errors import IntegrityError, NotFound, Refused
 from release_platform.domain.freeze import find_freeze
 from release_platform.domain.gates import Verdict
-from release_platform.domain.judge import Assessment, Plan, assess_all, look, measure, plan, settled_minute
+from release_platform.domain.judge import Assessment, Measured, Plan, assess_all, look, measure, plan, settled_minute
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.policy import PromotionRequest, RequestState
 from release_platform.domain.ports import Clock, Servers
@@ -65,13 +65,18 @@ class Evidence:
     until: int
 
     @property
+    def measured(self) -> Measured:
+        """What each gate counts in it."""
+        return measure(self.planned, self.windows, until=self.until, holes=self.holes)
+
+    @property
     def found(self) -> tuple[Assessment, ...]:
         """What each gate finds in it."""
-        return assess_all(self.planned, measure(self.planned, self.windows, until=self.until, holes=self.holes))
+        return assess_all(self.planned, self.measured)
 
     def to_json(self) -> dict[str, Any]:
         """Returns all that each gate counted, minute by minute, and what it found, as a JSON value."""
-        measured = measure(self.planned, self.windows, until=self.until, holes=self.holes)
+        measured = self.measured
         return {
             "first_minute": self.planned.first_minute,
             "last_minute": self.until,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.judging.streams import START_MINUTE, WRONG, Pair, Traffic
+from benchmarks.judging.streams import START_MINUTE, WRONG, Pair, Traffic, counted
 from release_platform.domain.windows import LABEL, Route, Window, WindowKey
 
 SOON, LATE = 1, 60
@@ -48,17 +48,12 @@ def _windows(
     soon = random.binomial(n, _SOON_SHARE)
     late = n - soon
     wrong_soon, wrong_late = random.binomial(soon, version.soon), random.binomial(late, version.late)
+    by_age = {
+        age: np.stack([of - k, k], 1).tolist() for age, of, k in ((SOON, soon, wrong_soon), (LATE, late, wrong_late))
+    }
     windows = []
     for minute in range(LATE, len(n)):
-        told = {
-            age: counts
-            for age, labels, wrong in ((SOON, soon, wrong_soon), (LATE, late, wrong_late))
-            if (counts := _counts(int(labels[minute - age]), int(wrong[minute - age])))
-        }
+        told = {age: counts for age, labels in by_age.items() if (counts := counted((0, WRONG), labels[minute - age]))}
         key = WindowKey(model="churn", version=name, route=route, minute=START_MINUTE + minute - LATE)
         windows.append(Window(key=key, requests=int(n[minute]), outcomes={LABEL: told} if told else {}))
     return windows
-
-
-def _counts(labels: int, wrong: int) -> dict[int, int]:
-    return {bucket: count for bucket, count in ((0, labels - wrong), (WRONG, wrong)) if count}

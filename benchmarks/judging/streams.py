@@ -117,15 +117,15 @@ def _windows(
         Window(
             key=WindowKey(model="churn", version=name, route=route, minute=START_MINUTE + t),
             requests=requests,
-            errors=_counts(("model_failed", NOT_FINITE), errors),
-            latency=_counts(_LATENCIES, times),
-            predictions=_counts(range(100), predicted),
+            errors=counted(("model_failed", NOT_FINITE), errors),
+            latency=counted(_LATENCIES, times),
+            predictions=counted(range(100), predicted),
             outcomes={
                 outcome: {0: counts}
-                for outcome, counts in ((LABEL, _counts((0, WRONG), right)), (BOUGHT, _counts((0, WRONG), sold)))
+                for outcome, counts in ((LABEL, counted((0, WRONG), right)), (BOUGHT, counted((0, WRONG), sold)))
                 if counts
             },
-            pairs=_counts((EVERY_SLICE,), (both,)) if route is Route.SHADOW else {},
+            pairs=counted((EVERY_SLICE,), (both,)) if route is Route.SHADOW else {},
             flips=_flips(differ) if route is Route.SHADOW else {},
         )
         for t, (requests, errors, times, predicted, right, sold, both, differ) in enumerate(minutes)
@@ -136,7 +136,8 @@ def _flips(n: int) -> dict[str, dict[str, int]]:
     return {EVERY_SLICE: {"no -> yes": n}} if n else {}
 
 
-def _counts(keys: Sequence[_Key], counts: Sequence[int]) -> dict[_Key, int]:
+def counted(keys: Sequence[_Key], counts: Sequence[int]) -> dict[_Key, int]:
+    """Returns counts by key; what did not happen is left out."""
     return {key: count for key, count in zip(keys, counts, strict=True) if count}
 
 

@@ -131,8 +131,8 @@ class Recordings:
             SourceError: A file is no Parquet.
             Unavailable: The storage does not answer, or is full.
         """
-        found = _Day(files=[file for file in self._files(model, version) if _find_day(file) == day])
-        if not found.loose:
+        found = self._days(model, version, day.__eq__).get(day)
+        if found is None or not found.loose:
             return 0
         names, fresh = found.joined(), found.counted()
         table = _joined([*found.whole, *fresh])
