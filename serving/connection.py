@@ -28,6 +28,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from serving.busy_poll import BusyPoll
 from serving.edge import Edge
 from serving.errors import (
     HeadTimeout,
@@ -56,6 +57,7 @@ class Lobby(ServerState):
     Args:
         on_cut: Is told of each connection that is ended by a fault of its client, with the slug of the answer, or
             `unread` when the client did not read and so was sent none.
+        busy_poll: Keeps the event loop awake for clients that come again at once.
 
     Attributes:
         stopping: Whether each answer is to be the last one of its connection.
@@ -63,9 +65,10 @@ class Lobby(ServerState):
         on_gone: Is told of each connection that is gone, one that was refused included.
     """
 
-    def __init__(self, on_cut: Callable[[str], None]) -> None:
+    def __init__(self, on_cut: Callable[[str], None], busy_poll: BusyPoll) -> None:
         super().__init__()
         self.on_cut = on_cut
+        self.busy_poll = busy_poll
         self.stopping = False
         self.n_refused = 0
         self.on_gone: Callable[[], None] | None = None
@@ -262,6 +265,7 @@ class Connection(HttpToolsProtocol):
     def _is_answered(self, body: bytes) -> bool:
         """Returns whether the request is answered within this turn, or was already."""
         self._is_owed = True
+        self._lobby.busy_poll.request_came()
         is_taken = self._edge.soon(self.url, self.scope["headers"], body, self.scope["state"], self._pay)
         if not is_taken:
             self._is_owed = False
@@ -272,6 +276,7 @@ class Connection(HttpToolsProtocol):
         lines = b"\r\n".join(map(b": ".join, (*self._lobby.default_headers, *sent.headers)))
         self.transport.write(b"%b%b\r\n\r\n%b" % (STATUS_LINE[sent.status], lines, sent.body))
         self.on_response_complete()
+        self._lobby.busy_poll.request_answered(self.loop)
 
     def _settle(self) -> None:
         if self._is_owed:

@@ -8,7 +8,6 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -19,6 +18,7 @@ from fastapi import FastAPI
 
 from release_platform.domain.ports import Clock, RegistryReader
 from serving.app import create_app
+from serving.busy_poll import BusyPoll
 from serving.connection import Connection, Lobby
 from serving.logs import log_config
 from serving.models import Live
@@ -47,9 +47,9 @@ class Server(uvicorn.Server):
     SIGTERM and SIGINT are the orderly way to end it, so the process then exits with status 0.
     """
 
-    def __init__(self, config: uvicorn.Config, *, live: Live, drain_s: float, on_cut: Callable[[str], None]) -> None:
+    def __init__(self, config: uvicorn.Config, *, live: Live, drain_s: float, lobby: Lobby) -> None:
         super().__init__(config)
-        self.server_state = self._lobby = Lobby(on_cut)
+        self.server_state = self._lobby = lobby
         self._live = live
         self._drain_s = drain_s
         self._taker: Taker | None = None
@@ -162,7 +162,8 @@ def build_server(settings: Settings, registry: RegistryReader | None = None, *, 
         log_config=log_config(settings.log_level, settings.log_format),
         timeout_graceful_shutdown=settings.shutdown_s,
     )
-    return Server(config, live=app.state.live, drain_s=settings.drain_s, on_cut=app.state.metrics.connection_cut)
+    lobby = Lobby(app.state.metrics.connection_cut, BusyPoll(settings.busy_poll_us / 1e6))
+    return Server(config, live=app.state.live, drain_s=settings.drain_s, lobby=lobby)
 
 
 def _as_files_allow(settings: Settings) -> Settings:

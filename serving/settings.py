@@ -44,6 +44,8 @@ class Settings(BaseSettings):
         recent_predictions: How many predictions of one process are remembered, for outcomes that are told later; 40
             bytes each.
         sample_share: The share of the answered requests that is kept for an hour, rows and answers, for a collector.
+        busy_poll_us: Microseconds that a worker stays awake for the next request of a client whose last two came at
+            once after each other; 0: it sleeps between all requests.
         fast_path: Whether predictions skip FastAPI's detour; the answers are the same.
         n_threads: How many predictions are computed at the same time.
         max_waiting: How many requests may wait for one of these threads; those beyond are told to come again.
@@ -84,6 +86,7 @@ class Settings(BaseSettings):
     predict_timeout_s: float = Field(default=30.0, gt=0)
     recent_predictions: int = Field(default=300_000, ge=0, le=100_000_000)
     sample_share: float = Field(default=0.0, ge=0, le=1)
+    busy_poll_us: int = Field(default=100, ge=0, le=10_000)
     fast_path: bool = True
     n_threads: int = Field(default_factory=lambda: max(2, os.cpu_count() or 2), ge=1)
     max_waiting: int = Field(default=256, ge=0)
