@@ -38,7 +38,7 @@ from serving.pushes import Pushes
 from serving.registry import ModelSource
 from serving.requests import mark_served, request_id_of
 from serving.routes.admin import build_admin_routes
-from serving.routes.health import build_health_routes
+from serving.routes.health import REPLICA, build_health_routes
 from serving.routes.inference import INFER_ROUTES, build_inference_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
@@ -211,7 +211,13 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     )
     app.include_router(
         build_health_routes(
-            live=live, metrics=metrics, access=access, configured=settings.models, started_at=clock.now()
+            live=live,
+            metrics=metrics,
+            access=access,
+            configured=settings.models,
+            started_at=clock.now(),
+            replica=observations.replica,
+            siblings=siblings,
         )
     )
     add_swagger_page(app)
@@ -240,6 +246,8 @@ def _shared_folder() -> Path | None:
 
 def _answer_sibling(observations: Observations, samples: Samples, question: dict[str, Any]) -> Any:
     match question["what"]:
+        case str(what) if what == REPLICA:
+            return observations.replica
         case str(what) if what == WINDOWS:
             return observations.closed_after(question["after"])
         case str(what) if what == SAMPLES:

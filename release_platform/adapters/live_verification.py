@@ -10,7 +10,10 @@ from release_platform.domain.errors import ReleaseError, Unavailable, Verificati
 from release_platform.domain.verification import Expected, difference_of, problem_of
 
 N_CONNECTIONS = 4
-"""How often the first protocol is asked, at the same time: several workers may answer behind one port."""
+"""How often the first protocol is asked at the same time, so that no one worker takes them all."""
+
+MOST_CONNECTIONS = 64
+"""How often it is asked for each worker behind the port, until every one has answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +25,14 @@ class Checked:
         latency_ms: From connecting to having the whole answer; of the slowest request.
         difference: The largest difference of a number: 0 when all is equal, infinite where it cannot be told.
         problem: What is wrong; empty when the answer is right to the last bit.
+        worker: The process that gave the answer; empty where that is not told.
     """
 
     protocol: str
     latency_ms: float = 0.0
     difference: float = 0.0
     problem: str = ""
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +43,14 @@ class ServerReport:
         url: Its address.
         checked: A line for each protocol that was asked.
         left_out: Why others were not, by name.
+        n_workers: How many processes behind the address answered; 0 where the server does not tell.
         unavailable: Why it does not answer any further; None when it answered everything.
     """
 
     url: str
     checked: tuple[Checked, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
+    n_workers: int = 0
     unavailable: Unavailable | None = None
 
     @property
@@ -76,19 +83,36 @@ class ServerReport:
 
 
 def verify_live(client: ServingClient, expected: Expected) -> ServerReport:
-    """Returns how a server answers; it stops at the first request to which it gives no answer."""
+    """Returns how a server answers; it stops at the first request to which it gives no answer.
+
+    The first protocol is asked of every worker behind the port, the others of any.
+    """
     checked: list[Checked] = []
     left_out: dict[str, str] = {}
+    workers: set[str] = set()
+    unavailable = None
     try:
         for protocol in PROTOCOLS:
-            n_times = 1 if checked else N_CONNECTIONS
             try:
-                checked.append(_check(client, protocol, expected, n_times))
+                found = (
+                    [_check_once(client, protocol, expected)]
+                    if checked
+                    else _of_every_worker(client, protocol, expected)
+                )
             except CannotAsk as reason:
                 left_out[protocol.name] = str(reason)
+            else:
+                checked.append(_together(found))
+                workers |= {one.worker for one in found if one.worker}
     except Unavailable as error:
-        return ServerReport(url=client.base_url, checked=tuple(checked), left_out=left_out, unavailable=error)
-    return ServerReport(url=client.base_url, checked=tuple(checked), left_out=left_out)
+        unavailable = error
+    return ServerReport(
+        url=client.base_url,
+        checked=tuple(checked),
+        left_out=left_out,
+        n_workers=len(workers),
+        unavailable=unavailable,
+    )
 
 
 def failure_of(reports: Sequence[ServerReport], model: str) -> ReleaseError | None:
@@ -105,13 +129,31 @@ def failure_of(reports: Sequence[ServerReport], model: str) -> ReleaseError | No
     return Unavailable(lines, remedy=away[0].remedy) if away else None
 
 
-def _check(client: ServingClient, protocol: Protocol, expected: Expected, n_times: int) -> Checked:
-    """Returns the worst of some answers; they are asked for at the same time, so that no one worker takes them all."""
-    with ThreadPoolExecutor(n_times, thread_name_prefix="verify") as threads:
-        found = list(threads.map(lambda _: _check_once(client, protocol, expected), range(n_times)))
+def _of_every_worker(client: ServingClient, protocol: Protocol, expected: Expected) -> list[Checked]:
+    """Returns how a server answers: over at least one connection to each worker behind its port, if all are right."""
+    unmet = client.workers()
+    most = MOST_CONNECTIONS * max(1, len(unmet))
+    found: list[Checked] = []
+    with ThreadPoolExecutor(N_CONNECTIONS, thread_name_prefix="verify") as threads:
+        while not found or (unmet and len(found) < most):
+            found += threads.map(lambda _: _check_once(client, protocol, expected), range(N_CONNECTIONS))
+            if any(one.problem for one in found):  # the rest would change nothing; a refusal names no worker
+                return found
+            unmet -= {one.worker for one in found}
+    if unmet and (unmet := unmet & client.workers()):  # some may have ended meanwhile
+        raise Unavailable(
+            f"{client.base_url}: {len(unmet)} of its workers answered none of {len(found)} requests: "
+            f"{', '.join(sorted(unmet))}",
+            remedy=f"look at {client.base_url}/status, which names them, and at the server's log; then try again",
+        )
+    return found
+
+
+def _together(found: Sequence[Checked]) -> Checked:
+    """Returns the worst of some answers through one protocol."""
     wrong = [one for one in found if one.problem]
     worst = max(wrong or found, key=lambda one: one.difference)
-    some = f" (over {len(wrong)} of {n_times} connections)" if 0 < len(wrong) < n_times else ""
+    some = f" (over {len(wrong)} of {len(found)} connections)" if 0 < len(wrong) < len(found) else ""
     return replace(worst, latency_ms=max(one.latency_ms for one in found), problem=worst.problem + some)
 
 
@@ -127,4 +169,5 @@ def _check_once(client: ServingClient, protocol: Protocol, expected: Expected) -
         difference, problem = difference_of(told, expected), problem_of(told, expected)
     except Exception as error:  # noqa: BLE001 - what a server says may break a reader in any way
         difference, problem = float("inf"), f"the answer cannot be read ({type(error).__name__}: {str(error)[:200]})"
-    return Checked(protocol=protocol.name, latency_ms=latency_ms, difference=difference, problem=problem)
+    worker = headers.get("x-prediction-id", "").partition("-")[0]
+    return Checked(protocol=protocol.name, latency_ms=latency_ms, difference=difference, problem=problem, worker=worker)

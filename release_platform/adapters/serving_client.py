@@ -110,6 +110,22 @@ class ServingClient:
         """
         return self._read(self._request("GET", "/status"))
 
+    def workers(self) -> frozenset[str]:
+        """Returns the names of the processes behind this address; none where the server does not tell.
+
+        Raises:
+            Unavailable: The server does not answer, or a process of it does not.
+            VerificationFailed: The answer is no status.
+        """
+        server = self._read(self._request("GET", "/status")).get("server")
+        told = server if isinstance(server, dict) else {}
+        if told.get("silent"):
+            raise Unavailable(
+                f"{self.base_url}: {told['silent']} of its workers do not answer the others",
+                remedy=f"look at the server's log, and try again; `silent` in {self.base_url}/status says how many",
+            )
+        return frozenset(map(str, told.get("replicas", ())))
+
     def ask(self, asked: Asked) -> tuple[bytes, Mapping[str, str], float]:
         """Returns body and headers (lower-case names) of an answer, and the milliseconds until all of it was there.
 

@@ -148,6 +148,7 @@ def _server_json(report: "ServerReport") -> dict[str, Any]:
             for one in report.checked
         ],
         "left_out": report.left_out,
+        "workers": report.n_workers,
     }
 
 
@@ -157,10 +158,11 @@ def _finite(number: float) -> float | None:
 
 def _said(found: "Verification", report: "ServerReport") -> str:
     expected = found.expected
+    workers = f", by each of its {report.n_workers} workers" if report.n_workers > 1 else ""
     return (
         f"{expected.model} version {expected.version} of epoch {expected.epoch} at {report.url}: "
         f"{expected.golden.n_rows} golden rows equal to the last bit through {len(report.checked)} protocols "
-        f"({', '.join(one.protocol for one in report.checked)}), slowest {report.latency_ms:.1f} ms"
+        f"({', '.join(one.protocol for one in report.checked)}){workers}, slowest {report.latency_ms:.1f} ms"
     )
 
 

@@ -12,10 +12,21 @@ from release_platform.domain.windows import Route
 from serving.access import Access
 from serving.metrics import Metrics
 from serving.models import BESIDE, Beside, Live, Refusal, RouteTable
+from serving.siblings import Siblings
+
+REPLICA = "replica"
+"""What another worker is asked for its name."""
 
 
 def build_health_routes(
-    *, live: Live, metrics: Metrics, access: Access, configured: tuple[str, ...], started_at: datetime
+    *,
+    live: Live,
+    metrics: Metrics,
+    access: Access,
+    configured: tuple[str, ...],
+    started_at: datetime,
+    replica: str,
+    siblings: Siblings,
 ) -> APIRouter:
     """Returns `/livez`, `/readyz`, `/status` and `/metrics`.
 
@@ -25,6 +36,8 @@ def build_health_routes(
         access: Who may call.
         configured: The models that the server was told to serve; empty for all in Production.
         started_at: When the server was made, in UTC.
+        replica: The name of this process, with which the ids of its predictions begin.
+        siblings: The other workers of this server.
     """
     router = APIRouter(tags=["operations"])
 
@@ -43,7 +56,9 @@ def build_health_routes(
     async def status() -> Response:
         server = {"started_at": _moment(started_at), "draining": live.draining, "configured": list(configured)}
         keys = {"required": access.required, "problem": access.problem or None}
-        return _json({"server": server | {"api_keys": keys}} | describe(live.table))
+        others, n_silent = await siblings.ask_all({"what": REPLICA})
+        workers = {"replica": replica, "replicas": sorted([replica, *others]), "silent": n_silent}
+        return _json({"server": server | workers | {"api_keys": keys}} | describe(live.table))
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def exposition() -> Response:

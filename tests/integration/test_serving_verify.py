@@ -12,7 +12,7 @@ import typer
 from release_platform.adapters.api_keys import ApiKeyFile
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.golden_answers import run_golden
-from release_platform.adapters.live_verification import N_CONNECTIONS, failure_of, verify_live
+from release_platform.adapters.live_verification import MOST_CONNECTIONS, N_CONNECTIONS, failure_of, verify_live
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.serving_client import ServingClient, await_version
 from release_platform.adapters.serving_protocols import PROTOCOLS
@@ -89,6 +89,21 @@ def stale(folders, tmp_path_factory):
         yield address
 
 
+class OneMoreWorker(httpx.HTTPTransport):
+    """The network, over which servers seem to have a worker that nobody meets."""
+
+    name = "feedfeedfeedfeed"
+
+    def handle_request(self, request):
+        response = super().handle_request(request)
+        if request.url.path != "/status":
+            return response
+        response.read()
+        told = response.json()
+        told["server"]["replicas"].append(self.name)
+        return httpx.Response(200, json=told)
+
+
 def verified(address, expected, api_key=""):
     with ServingClient(address, api_key=api_key) as client:
         return verify_live(client, expected)
@@ -125,6 +140,17 @@ def test_every_request_goes_over_a_connection_of_its_own(url, cancer):
     before = connections()
     verified(url, cancer)
     assert connections() - before >= len(NAMES) - 1 + N_CONNECTIONS
+
+
+def test_a_worker_that_is_named_and_never_met_fails_the_verification(url, cancer):
+    with ServingClient(url, transport=OneMoreWorker()) as client:
+        report = verify_live(client, cancer)
+    assert not report.passed
+    assert report.unavailable is not None
+    assert (
+        report.unavailable.problem
+        == f"{url}: 1 of its workers answered none of {2 * MOST_CONNECTIONS} requests: {OneMoreWorker.name}"
+    )
 
 
 # What is wrong

@@ -14,7 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fakes.packages import CANCER_INPUTS, build_linear_classifier
+from release_platform.adapters.golden_answers import run_golden
+from release_platform.adapters.live_verification import verify_live
+from release_platform.adapters.serving_client import ServingClient
+from release_platform.domain.verification import Expected
+from tests.fakes.packages import CANCER_INPUTS, build_linear_classifier, manifest_of
 from tests.fakes.raw_client import RawClient, request
 from tests.fakes.server import until
 from tests.fakes.serving_process import ROOT, running_process
@@ -121,6 +125,24 @@ def test_connections_that_wait_when_all_are_told_to_end_are_served(server):
         assert {client.answer().status for client in (*blocking, *waiting)} == {200}
     assert server.ended_within(20) < 20
     assert server.process.returncode == 0
+
+
+def test_every_worker_behind_a_port_is_met(tmp_path, package):
+    with running_process(tmp_path, package=package, workers=2) as server:
+        until(lambda: len(answering(server)) == 2, within_s=60)
+        until(lambda: all(httpx.get(f"{server.url}/readyz").is_success for _ in range(20)), within_s=30)
+        manifest = manifest_of(package)
+        golden = run_golden(package, manifest)
+        expected = Expected(model="cancer", version="1", digest=manifest.digest, epoch=1, golden=golden)
+        for _ in range(10):
+            with ServingClient(server.url) as client:
+                report = verify_live(client, expected)
+            assert (report.problems, report.unavailable, report.n_workers) == ((), None, 2)
+        assert len(set(httpx.get(f"{server.url}/status").json()["server"]["replicas"])) == 2
+        os.kill(next(iter(server.worker_ids())), signal.SIGSTOP)
+        with ServingClient(server.url, timeout_s=5) as client:
+            stopped = verify_live(client, expected)
+        assert stopped.unavailable is not None
 
 
 def test_metrics_count_over_all_workers(server):

@@ -40,9 +40,9 @@ DEFECTS = (
     Defect(
         name="verify asks one worker only",
         file="release_platform/adapters/live_verification.py",
-        old="n_times = 1 if checked else N_CONNECTIONS",
-        new="n_times = 1",
-        tests=(f"{_OF_VERIFY}test_a_stale_worker_behind_the_port_of_a_right_one_is_found",),
+        old="while not found or (unmet and len(found) < most):",
+        new="while not found:",
+        tests=(f"{_OF_VERIFY}test_a_worker_that_is_named_and_never_met_fails_the_verification",),
     ),
     Defect(
         name="verify does not ask in bytes",
