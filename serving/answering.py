@@ -227,7 +227,7 @@ class Answering:
         self._engine.settle()
 
     def _read_if_quick(self, call: Call, body: bytes) -> Ask | None:
-        if len(body) > self.inline_bytes:
+        if len(body) > self.inline_bytes or not call.door.is_ready(call.head):
             return None
         ask = self._read(call, body)
         return ask if self._engine.is_quick(_served(call), ask.inputs) else None

@@ -1,13 +1,14 @@
 """Rows and predictions as Arrow IPC.
 
-pyarrow is imported with the first such request: it takes 30 MB and 0.2 s that no other request should pay. A body is
-never trusted. Its messages are looked at first, only the columns that the model takes are decoded, and all of them are
-validated before a value is read. What stands in the body once may be meant many times (a dictionary's texts, the data
-behind string views), so the texts are counted before they are made.
+pyarrow is imported with the first such request, on a thread: it takes 30 MB and 0.2 s that no other request should pay.
+A body is never trusted. Its messages are looked at first, only the columns that the model takes are decoded, and all of
+them are validated before a value is read. What stands in the body once may be meant many times (a dictionary's texts,
+the data behind string views), so the texts are counted before they are made.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,12 @@ MOST_TEXT_BYTES = 16 * 1024**2
 _MOST_READINGS = 4
 _NOTHING = np.empty(0)
 _VIEW_WORDS = 4  # a string view is four 32-bit words, the first of which is the length
+
+
+def is_ready(head: Head, media_type: bytes) -> bool:
+    """Returns whether a request can be read and answered without an import first."""
+    is_loaded = _find_pyarrow.cache_info().currsize > 0
+    return is_loaded or not (media_type in MEDIA_TYPES or b"arrow" in head.get(b"accept", b"").lower())
 
 
 def read_arrow(body: bytes, media_type: bytes, form: Form, limits: Limits) -> Inputs:
@@ -92,6 +99,7 @@ def wanted(head: Head, media_type: bytes) -> bytes | None:
     return media_type if media_type in MEDIA_TYPES else None
 
 
+@cache
 def _find_pyarrow() -> Any:
     try:
         import pyarrow

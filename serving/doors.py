@@ -60,6 +60,9 @@ class Door(Protocol):
 
     media_types: ClassVar[frozenset[bytes]]
 
+    def is_ready(self, head: Head) -> bool:
+        """Returns whether all that a request needs is loaded; where it is not, reading it takes long, this once."""
+
     def read(self, body: bytes, head: Head, loaded: LoadedModel, limits: Limits) -> Ask:
         """Returns what is asked.
 

@@ -30,6 +30,12 @@ class NativeDoor:
 
     media_types: ClassVar[frozenset[bytes]] = frozenset({JSON}) | arrow.MEDIA_TYPES
 
+    def is_ready(self, head: Head) -> bool:
+        """See `Door`."""
+        if head.get(b"content-type") == JSON and b"accept" not in head:  # the usual request
+            return True
+        return arrow.is_ready(head, media_type_of(head))
+
     def read(self, body: bytes, head: Head, loaded: LoadedModel, limits: Limits) -> Ask:
         """See `Door`."""
         if head.get(b"content-type") == JSON and b"accept" not in head:  # the usual request

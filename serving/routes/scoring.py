@@ -35,6 +35,10 @@ class ScoringDoor:
 
     media_types: ClassVar[frozenset[bytes]] = frozenset({JSON, CSV})
 
+    def is_ready(self, head: Head) -> bool:
+        """See `Door`; nothing is loaded late."""
+        return True
+
     def read(self, body: bytes, head: Head, loaded: LoadedModel, limits: Limits) -> Ask:
         """See `Door`."""
         _check_parameters(head)

@@ -18,6 +18,7 @@ from serving.arrow import FILE, STREAM, read_arrow, wanted
 from serving.errors import InvalidInput, MalformedBody, RequestProblem
 from serving.forms import Form
 from serving.limits import Limits
+from tests.fakes.packages import ONNX_INPUTS, build_onnx_classifier
 
 ROOT = Path(__file__).parents[2]
 PLAN = FeaturePlan(
@@ -291,3 +292,39 @@ def test_a_server_without_pyarrow_says_so():
         [sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+FIRST = """
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+
+from tests.fakes.registry import FakeRegistry
+from tests.fakes.server import running, settings_for, until
+
+
+def watch(frame, event, _):
+    if event == "call" and frame.f_code.co_name == "_find_pyarrow":
+        print(threading.current_thread().name)
+
+
+threading.setprofile(watch)
+package, cache = map(Path, sys.argv[1:])
+registry = FakeRegistry({("cancer", "1"): package}, aliases={("cancer", "production"): "1"})
+with running(settings_for(cache), registry) as url:
+    until(lambda: httpx.get(f"{url}/readyz").is_success)
+    headers = {"content-type": "application/vnd.apache.arrow.stream"}
+    answer = httpx.post(f"{url}/v1/models/cancer/predict", content=sys.stdin.buffer.read(), headers=headers)
+    assert answer.status_code == 200, answer.text
+"""
+
+
+def test_the_first_request_in_arrow_holds_up_no_other(tmp_path):
+    package = build_onnx_classifier(tmp_path / "package")
+    body = body_of(pa.table({name: [1.5] for name in ONNX_INPUTS}))
+    command = [sys.executable, "-c", FIRST, str(package), str(tmp_path / "cache")]
+    done = subprocess.run(command, cwd=ROOT, input=body, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"engine"), "it was imported on the event loop"
