@@ -56,6 +56,7 @@ demo: install ## The whole life of MODEL on the embedded default, no server need
 up: ## The container stack: build, start, wait until all is well, print the addresses; needs Docker only
 	@$(DOCKER) info >/dev/null 2>&1 || { echo "Docker does not answer: start it, or use 'make dev', which needs none."; exit 2; }
 	@deploy/write-env $(ENV_FILE) && mkdir -p models
+	@COMPOSE="$(COMPOSE)" deploy/pull $(ENV_FILE)
 	@$(COMPOSE) build $(if $(VERBOSE),,--quiet)
 	@$(COMPOSE) up --detach --wait --wait-timeout 600 --remove-orphans
 	@deploy/addresses $(ENV_FILE)
