@@ -245,7 +245,7 @@ class Answering:
 
     def _read_routed(self, call: Call, canary: Beside, body: bytes) -> Ask:
         stable, call.canary = _served(call), None
-        if takes(canary, call.head.get(KEY_HEADER) or call.door.key_in(body, call.head)):
+        if takes(canary, call.head.get(KEY_HEADER) or call.door.key_in(body, call.head, self._limits)):
             call.served, call.arm = canary.loaded, _CANARY
             with suppress(RequestProblem):
                 return call.door.read(body, call.head, canary.loaded, self._limits)

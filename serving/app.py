@@ -172,6 +172,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     app.live, app.limits, app.access = live, limits, access
     app.state.live = live
     app.state.metrics = metrics
+    app.state.observations = observations
     answering = Answering(
         live=live,
         engine=engine,

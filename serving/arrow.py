@@ -22,6 +22,8 @@ from serving.errors import InvalidInput, MalformedBody, WrongMediaType
 from serving.forms import Form, check_count
 from serving.limits import Limits
 from serving.models import LoadedModel
+from serving.route_keys import shared_key
+from serving.routing import KEY_MEMBER
 
 STREAM = b"application/vnd.apache.arrow.stream"
 FILE = b"application/vnd.apache.arrow.file"
@@ -50,14 +52,28 @@ def read_arrow(body: bytes, media_type: bytes, form: Form, limits: Limits) -> In
         MalformedBody: It is not valid Arrow IPC.
         InvalidInput: It is not what the form takes.
     """
+    _get_pyarrow()
+    if KEY_MEMBER in form.names:
+        return form.from_arrays(_read(body, media_type, form.names, limits), limits)
+    given = _read(body, media_type, [*form.names, KEY_MEMBER], limits)
+    if KEY_MEMBER in given:
+        shared_key(given.pop(KEY_MEMBER).tolist())
+    return form.from_arrays(given, limits)
+
+
+def read_key(body: bytes, media_type: bytes, limits: Limits) -> str | None:
+    """Returns the key that the rows of an Arrow IPC stream or file carry, or None. Raises as `read_arrow`."""
+    return shared_key(_read(body, media_type, [KEY_MEMBER], limits).get(KEY_MEMBER, _NOTHING).tolist())
+
+
+def _read(body: bytes, media_type: bytes, names: Sequence[str], limits: Limits) -> dict[str, Column]:
     pa = _get_pyarrow()
-    view = stream_in_file(memoryview(body)) if media_type == FILE else memoryview(body)
     try:
+        view = stream_in_file(memoryview(body)) if media_type == FILE else memoryview(body)
         check_messages(pa.ipc.MessageReader.open_stream(view))
-        given = _columns(pa, view, form.names, limits)
+        return _columns(pa, view, names, limits)
     except (pa.ArrowException, OSError, ValueError, EOFError) as error:
         raise MalformedBody(f"the body is not valid Arrow IPC: {error}") from None
-    return form.from_arrays(given, limits)
 
 
 def write_arrow(media_type: bytes, loaded: LoadedModel, predictions: Predictions, prediction_id: str) -> bytes:

@@ -70,7 +70,7 @@ class Door(Protocol):
             RequestProblem: It is not what the protocol allows, or not what the model takes. Names field and row.
         """
 
-    def key_in(self, body: bytes, head: Head) -> bytes | None:
+    def key_in(self, body: bytes, head: Head, limits: Limits) -> bytes | None:
         """Returns the key by which a request is routed (see `routing`), where its body holds one; raises nothing."""
 
     def write(self, ask: Ask, loaded: LoadedModel, predictions: Predictions, prediction_id: str) -> Reply:

@@ -19,6 +19,8 @@ from serving.inference_requests import GivenTensor, InferenceRequest, read_reque
 from serving.limits import Limits
 from serving.models import LoadedModel
 from serving.parsing import parse_leniently
+from serving.route_keys import shared_key
+from serving.routing import KEY_MEMBER
 from serving.tensors import Values, datatype_of_labels, decode_bytes, decode_json, encode_bytes, encode_json
 
 OCTETS = b"application/octet-stream"
@@ -71,9 +73,22 @@ def read_inference(body: bytes, json_length: bytes | None, loaded: LoadedModel, 
             raise
 
 
-def json_part(body: bytes, json_length: bytes | None) -> bytes:
-    """Returns the JSON of a body, as far as its header says where that ends."""
-    return body if json_length is None or not json_length.isdigit() else body[: int(json_length[:_LONGEST_LENGTH])]
+def read_key(body: bytes, json_length: bytes | None, limits: Limits) -> str | None:
+    """Returns the key that a body is routed by: the parameter `route_key`, or else the tensor of that name, or None.
+
+    Raises:
+        RequestProblem: It is not what the protocol allows, or what is there is no key.
+    """
+    length = len(body) if json_length is None else _json_length(json_length, len(body))
+    request, begin = read_request(body[:length]), length
+    if request.route_key:
+        return request.route_key
+    for tensor in request.tensors:
+        end = begin + (tensor.n_bytes or 0)
+        if tensor.name == KEY_MEMBER:
+            return shared_key(_decoded(tensor, memoryview(body)[begin:end], 1, limits).tolist())
+        begin = end
+    return None
 
 
 def write_inference(ask: Ask, loaded: LoadedModel, predictions: Predictions, prediction_id: str) -> Reply:
@@ -148,6 +163,9 @@ def _inputs(tensors: tuple[GivenTensor, ...], rest: memoryview, form: Form, limi
         end = begin + (tensor.n_bytes or 0)
         arrays[tensor.name] = _decoded(tensor, rest[begin:end], len(form.names), limits)
         begin = end
+    if KEY_MEMBER in arrays and KEY_MEMBER not in form.names and len(tensors) > 1:
+        shared_key(arrays.pop(KEY_MEMBER).tolist())
+        tensors = tuple(tensor for tensor in tensors if tensor.name != KEY_MEMBER)
     first = tensors[0]
     if len(tensors) == 1 and len(first.shape) == 2 and (first.shape[1] > 1 or first.name not in form.names):
         return form.from_matrix(arrays[first.name].reshape(first.shape), limits)

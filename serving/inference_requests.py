@@ -38,12 +38,14 @@ class InferenceRequest:
         tensors: The inputs, at least one, each name once.
         outputs: The wanted outputs, each name once, and whether in bytes; empty for all.
         binary: Whether outputs are wanted in bytes where nothing else is said.
+        route_key: The key that it is routed by; None where it has none.
     """
 
     id: str | None
     tensors: tuple[GivenTensor, ...]
     outputs: Mapping[str, bool]
     binary: bool
+    route_key: str | None
 
 
 def read_request(text: bytes) -> InferenceRequest:
@@ -79,7 +81,7 @@ def request_of(value: Any) -> InferenceRequest:
         if tensor.name in tensors:
             raise InvalidInput(f"the tensor '{tensor.name:.100}' is given twice", field=tensor.name)
         tensors[tensor.name] = tensor
-    return InferenceRequest(own_id, tuple(tensors.values()), outputs, binary)
+    return InferenceRequest(own_id, tuple(tensors.values()), outputs, binary, parameters.get("route_key"))
 
 
 def _n_members(value: Any) -> int:

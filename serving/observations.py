@@ -2,11 +2,13 @@
 
 ```
 answer --> put down --each second--> counted into its minute --minute over--> closed, kept for an hour
+                                                             --process ends--> closed, handed over (`handover`)
 ```
 A request costs one entry in a list; all counting is done for many at once. Only requests that were routed count, not
 those that chose their version. A minute is closed once: what is counted later goes into the next one. Each minute in
 which this process served a route has a window, also without a request. A minute that it slept through has none. Which
-minutes were counted from beginning to end is told too: not the one in which the process began.
+minutes were counted from beginning to end is told too: not the one in which the process began, unless it goes on from
+another one that handed over all that it had counted.
 """
 
 from collections import deque
@@ -24,6 +26,7 @@ from release_platform.domain.ports import Clock
 from release_platform.domain.slices import Slices
 from release_platform.domain.windows import EVERY_SLICE, LABEL, NOT_FINITE, Route, Window
 from serving.errors import NonFinitePrediction, Problem, Stopping
+from serving.handover import Ended
 from serving.metrics import Metrics
 from serving.models import Live, LoadedModel
 from serving.outcomes import MOST_NAMES, Memory, Remembered, Told, bucket_of
@@ -122,6 +125,7 @@ class Observations:
         self._whole: deque[int] = deque()
         self._closed: deque[Window] = deque()
         self._fetched = -1
+        self._before: tuple[Ended, ...] | None = None
 
     @property
     def minute(self) -> int:
@@ -240,7 +244,30 @@ class Observations:
             "since": self.since,
             "whole": [whole for whole in self._whole if whole > minute],
             "windows": [window.to_json() for window in found],
+            "before": [ended.told_after(minute, before=self._open) for ended in self._before or ()],
         }
+
+    def go_on_from(self, before: tuple[Ended, ...] | None) -> None:
+        """Takes over what processes counted that were here before; to be called before anything is served.
+
+        Args:
+            before: All that they counted; None when something of it is lacking.
+        """
+        self._before = before
+
+    def end(self) -> tuple[Ended, ...]:
+        """Closes the present minute, and returns what this process and those before it counted, the newest last."""
+        self.count()
+        ended = self._open
+        self._close_before(ended + 1)
+        own = Ended(
+            replica=self.replica,
+            since=self.since,
+            ended=ended,
+            whole=tuple(self._whole),
+            windows=tuple(self._closed),
+        )
+        return (*(self._before or ()), own)
 
     def _count(self, arm: Arm, minute: int, several: Sequence[Answered]) -> None:
         _, _, begun, ended, kinds, answers, counted, numbers = zip(*several, strict=True)
@@ -270,7 +297,7 @@ class Observations:
         for arm, at in sorted(over, key=lambda place: place[1]):
             self._closed.append(self._tallies.pop((arm, at)).as_window(arm, at))
         self._served.clear()
-        if self._open > self.since:
+        if self._open > self.since or self._before is not None:
             self._whole.append(self._open)
         self._open = minute
         self._forget(minute - KEPT_MINUTES)
@@ -286,6 +313,8 @@ class Observations:
             self._whole.popleft()
         if n_lost:
             self._metrics.windows_lost(n_lost)
+        if self._before:
+            self._before = tuple(one.since_minute(before) for one in self._before if one.ended >= before)
 
     def _arms_served(self) -> Iterable[Arm]:
         table = self._live.table

@@ -20,7 +20,8 @@ KEY_HEADER = b"x-route-key"
 KEY_MEMBER = "route_key"
 """The member of a body that holds it, where the protocol has room for one."""
 
-_MARK = KEY_MEMBER.encode()
+MARK = KEY_MEMBER.encode()
+"""What a body holds that has a key in it; most have none, and are not looked at any further."""
 
 
 def place_of(model: str, key: bytes) -> float:
@@ -35,19 +36,13 @@ def takes(canary: Beside, key: bytes | None) -> bool:
     return place < canary.weight
 
 
-def key_in(text: bytes, *path: str) -> bytes | None:
-    """Returns the key that a JSON text holds, or None.
-
-    Args:
-        text: The text; one that is no JSON has no key.
-        path: The members that the key's own member is in, outermost first.
-    """
-    if _MARK not in text:
+def key_in(text: bytes) -> bytes | None:
+    """Returns the key that the JSON of our own protocol holds, or None; a text that is no JSON has no key."""
+    if MARK not in text:
         return None
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-    for name in (*path, KEY_MEMBER):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value.encode() if isinstance(value, str) and value else None
+    key = value.get(KEY_MEMBER) if isinstance(value, dict) else None
+    return key.encode() if isinstance(key, str) and key else None

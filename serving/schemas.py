@@ -157,6 +157,16 @@ PUSH_BODY: dict[str, Any] = {
 }
 
 
+class EndedWindows(BaseModel):
+    """What a process counted that ended in good order, told by the one in its place."""
+
+    replica: str = Field(description="The process.")
+    since: int = Field(description="The minute in which it began to count.")
+    ended: int = Field(description="The minute in which it ended.")
+    whole: list[int] = Field(description="The closed minutes of which it counted all that it answered.")
+    windows: list[dict[str, Any]] = Field(description="Its counts.")
+
+
 class ReplicaWindows(BaseModel):
     """What one process counted."""
 
@@ -167,6 +177,7 @@ class ReplicaWindows(BaseModel):
     windows: list[dict[str, Any]] = Field(
         description="Counts by model, version, route and minute: what was told once never changes."
     )
+    before: list[EndedWindows] = Field(description="The processes that were in its place before, the newest last.")
 
 
 class ObservedWindows(BaseModel):

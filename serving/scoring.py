@@ -1,7 +1,8 @@
 """Reads the bodies of MLflow's scoring protocol, as `mlflow models serve` does, but with the types of the plan.
 
 Columns that the model does not take are left out, and members that are none of the four forms are not looked at:
-clients of MLflow rely on both. Lists without names are in the order of the model's inputs.
+clients of MLflow rely on both. Lists without names are in the order of the model's inputs. Only `route_key`, beside the
+form or as a column, is looked at: a request is routed by it (`route_keys`).
 """
 
 import csv
@@ -14,9 +15,11 @@ from typing import Any
 
 from release_platform.domain.features import ColumnType, FeaturePlan, Inputs
 from serving.errors import InvalidInput, MalformedBody
-from serving.forms import Form, check_count, kind
+from serving.forms import Form, check_count, check_route_key, kind
 from serving.limits import Limits
 from serving.parsing import parse_with_nan
+from serving.route_keys import shared_key
+from serving.routing import KEY_MEMBER, MARK
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _ONE_OF = f"send an object with exactly one of {', '.join(FORMS)}"
@@ -31,17 +34,53 @@ def read_scoring_json(body: bytes, form: Form, limits: Limits) -> Inputs:
     Raises:
         RequestProblem: The body is not JSON, not of the protocol, or not what the form takes.
     """
-    return parse_with_nan(body, partial(_read, form=form, limits=limits))
+    is_keyed = MARK in body and KEY_MEMBER not in form.names
+    return parse_with_nan(body, partial(_read, form=form, limits=limits, is_keyed=is_keyed))
 
 
-def _read(value: Any, form: Form, limits: Limits) -> Inputs:
+def read_key_json(body: bytes, limits: Limits) -> str | None:
+    """Returns the key that a JSON body is routed by: its member `route_key`, or else the column that its rows have.
+
+    Raises:
+        RequestProblem: The body is not JSON, not of the protocol, or what is there is no key.
+    """
+    return parse_with_nan(body, _key_in)
+
+
+def _key_in(value: Any) -> str | None:
+    field = _form_of(value)
+    check_route_key(value.get(KEY_MEMBER))
+    return value.get(KEY_MEMBER) or shared_key(_keys(value[field], field))
+
+
+def _keys(given: Any, field: str) -> Sequence[Any]:
+    """Returns the keys of the rows; none where they carry none, or are not what the protocol allows."""
+    if field == "dataframe_split" and isinstance(given, dict):
+        names, given = given.get("columns"), given.get("data")
+        if isinstance(names, list) and isinstance(given, list):
+            place = names.index(KEY_MEMBER) if KEY_MEMBER in names else len(names)
+            return [row[place] for row in given if isinstance(row, list) and len(row) == len(names) > place]
+    if isinstance(given, dict):
+        keys = given.get(KEY_MEMBER, [])
+        return keys if isinstance(keys, list) else [keys]
+    rows = [row for row in given if isinstance(row, dict)] if isinstance(given, list) else []
+    return [row.get(KEY_MEMBER) for row in rows]
+
+
+def _form_of(value: Any) -> str:
     if not isinstance(value, dict):
         raise InvalidInput(f"the body is {kind(value)}; {_ONE_OF}")
     given = [name for name in FORMS if name in value]
     if len(given) != 1:
         found = ", ".join(f"'{name:.40}'" for name in islice(value, 10)) or "nothing"
         raise InvalidInput(f"the body holds {found}; {_ONE_OF}")
-    field = given[0]
+    return given[0]
+
+
+def _read(value: Any, form: Form, limits: Limits, *, is_keyed: bool) -> Inputs:
+    field = _form_of(value)
+    if is_keyed:
+        _key_in(value)
     lenient = replace(limits, ignore_extra=True)
     if field == "dataframe_split":
         return _split(value[field], form, lenient)
@@ -58,16 +97,33 @@ def read_scoring_csv(body: bytes, plan: FeaturePlan, form: Form, limits: Limits)
     Raises:
         RequestProblem: The body is not CSV in UTF-8, or not what the form takes.
     """
-    try:
-        lines = csv.reader(StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
-        header = next(lines, [])
-        rows = list(islice(filter(None, lines), limits.max_rows + 1))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise MalformedBody(f"the body is not CSV in UTF-8: {error}") from None
+    header, rows = _lines(body, limits)
+    if KEY_MEMBER in header and KEY_MEMBER not in form.names:
+        shared_key(_cells(header, rows))
     columns = _by_name(header, rows, form, limits, "csv")
     types = {column.name: column.type for column in plan.inputs}
     typed = {name: [_cell(text, types[name]) for text in texts] for name, texts in columns.items()}
     return form.from_columns(typed, limits)
+
+
+def read_key_csv(body: bytes, limits: Limits) -> str | None:
+    """Returns the key that the rows of a CSV body carry, or None. Raises as `read_scoring_csv`."""
+    header, rows = _lines(body, limits)
+    return shared_key(_cells(header, rows)) if KEY_MEMBER in header else None
+
+
+def _lines(body: bytes, limits: Limits) -> tuple[list[str], list[list[str]]]:
+    try:
+        lines = csv.reader(StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
+        return next(lines, []), list(islice(filter(None, lines), limits.max_rows + 1))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise MalformedBody(f"the body is not CSV in UTF-8: {error}") from None
+
+
+def _cells(header: list[str], rows: Sequence[list[str]]) -> list[str]:
+    """Returns the keys of rows that are as long as their header; the others are refused by whoever reads them."""
+    place = header.index(KEY_MEMBER)
+    return [row[place] for row in rows if len(row) == len(header)]
 
 
 def _split(value: Any, form: Form, limits: Limits) -> Inputs:

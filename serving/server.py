@@ -20,8 +20,10 @@ from release_platform.domain.ports import Clock, RegistryReader
 from serving.app import create_app
 from serving.busy_poll import BusyPoll
 from serving.connection import Connection, Lobby
+from serving.handover import Handover
 from serving.logs import log_config
 from serving.models import Live
+from serving.observations import Observations
 from serving.settings import Settings
 from serving.shares import Shares
 from serving.taking import Taker
@@ -44,15 +46,29 @@ class Server(uvicorn.Server):
     + shutdown_s requests that still run are answered with 503, and what cannot be answered is cut off
     + PATIENCE_S the process ends itself, with status 1 and the stacks of the threads that hang
     ```
-    SIGTERM and SIGINT are the orderly way to end it, so the process then exits with status 0.
+    SIGTERM and SIGINT are the orderly way to end it, so the process then exits with status 0. What it counted of its
+    requests it then leaves to the next one in its place, if it answered all of them.
     """
 
-    def __init__(self, config: uvicorn.Config, *, live: Live, drain_s: float, lobby: Lobby) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        live: Live,
+        drain_s: float,
+        lobby: Lobby,
+        observations: Observations,
+        handover: Handover,
+    ) -> None:
         super().__init__(config)
         self.server_state = self._lobby = lobby
         self._live = live
         self._drain_s = drain_s
         self._taker: Taker | None = None
+        self._observations = observations
+        self._handover = handover
+        self._place = 0
+        self._all_answered = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begins the end; a second SIGINT does not wait for requests."""
@@ -71,12 +87,14 @@ class Server(uvicorn.Server):
 
     def run_beside_others(self, listener: socket.socket, shares: Shares, place: int) -> None:
         """Serves, until a signal ends it, a fair part of the connections to a socket that several workers share."""
+        self._place = place
         self._taker = Taker(listener, shares, place, self._new_connection)
         self._lobby.on_gone = self._taker.forget_one
         self.run(sockets=[])  # uvicorn itself takes none
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begins to serve."""
+        self._observations.go_on_from(self._handover.take(self._place))
         await super().startup(sockets)
         if self._taker is not None:
             self._taker.open()
@@ -93,6 +111,12 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().call_later(patience_s, self._cut_the_deaf)
         await super().shutdown(sockets)
         await self._cut_off()
+        if self._all_answered and not self.force_exit:
+            self._handover.leave(self._observations.end())
+
+    async def _wait_tasks_to_complete(self) -> None:
+        await super()._wait_tasks_to_complete()  # cancelled when the time is over: what was not answered is lacking
+        self._all_answered = True
 
     @property
     def _connections(self) -> list[Connection]:
@@ -162,8 +186,15 @@ def build_server(settings: Settings, registry: RegistryReader | None = None, *, 
         log_config=log_config(settings.log_level, settings.log_format),
         timeout_graceful_shutdown=settings.shutdown_s,
     )
-    lobby = Lobby(app.state.metrics.connection_cut, BusyPoll(settings.busy_poll_us / 1e6))
-    return Server(config, live=app.state.live, drain_s=settings.drain_s, lobby=lobby)
+    observations: Observations = app.state.observations
+    return Server(
+        config,
+        live=app.state.live,
+        drain_s=settings.drain_s,
+        lobby=Lobby(app.state.metrics.connection_cut, BusyPoll(settings.busy_poll_us / 1e6)),
+        observations=observations,
+        handover=Handover(settings.cache_dir / "handover", (settings.host, settings.port), observations.replica),
+    )
 
 
 def _as_files_allow(settings: Settings) -> Settings:

@@ -148,13 +148,16 @@ class ServingClient:
     def windows(self, after: int) -> tuple[tuple[HandedIn, ...], int]:
         """Returns what each process of the server counted in the minutes after one, and how many did not say.
 
+        Those are among them that ended and handed over what they had counted to one that answers.
+
         Raises:
             Unavailable: The server does not answer, or asks for an API key.
             VerificationFailed: The answer is none.
         """
         said = self._read(self._request("GET", "/v1/windows", params={"after": after}))
         try:
-            return tuple(self._handed_in(one) for one in said["replicas"]), int(said["silent"])
+            told = [each for one in said["replicas"] for each in (one, *one.get("before", ()))]
+            return tuple(map(self._handed_in, told)), int(said["silent"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._failed(f"its windows cannot be read: {error}") from None
 
@@ -162,6 +165,7 @@ class ServingClient:
         return HandedIn(
             url=self.base_url,
             replica=one["replica"],
+            ended=None if one.get("ended") is None else int(one["ended"]),
             since=int(one.get("since", 0)),  # a server of an older version says neither this nor what is whole
             whole=frozenset(map(int, one.get("whole", ()))),
             windows=tuple(map(Window.from_json, one["windows"])),

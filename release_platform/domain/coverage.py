@@ -7,6 +7,7 @@ minute is told, counted from beginning to end. What is still owed when the minut
 there is a server    --minute over--> it and all its processes answer --> told
 it does not answer, one of its processes does not                     --> a hole, unless it does before the judge looks
 a process ends before it told all, or began in that minute            --> a hole
+  but one that ends in good order hands over to the next in its place --> told, by that one, and that one's first minute
 a server that is not among them any more, or a new one                --> a hole in the minutes of the change only
 ```
 A process that is seen just before a minute owes that one too: it may end before anybody asks again.
@@ -60,8 +61,12 @@ def owed_by(handed: Sequence[HandedIn], *, after: int, last: int, at: datetime) 
         found += [Owed(minute=minute, url=url, told=False) for minute in now]
     for one in (one for one in handed if one.replica):
         of = {"url": one.url, "replica": one.replica}
-        found += [Owed(minute=m, told=m in one.whole, **of) for m in over if m >= one.since]
-        found += [Owed(minute=minute, told=False, **of) for minute in now]
+        if one.ended is None:
+            found += [Owed(minute=m, told=m in one.whole, **of) for m in over if m >= one.since]
+            found += [Owed(minute=m, told=False, **of) for m in now if m >= one.since]  # it may be younger than `at`
+        else:  # it may have been seen just before the minute after
+            until = one.ended + 1
+            found += [Owed(minute=m, told=m in {*one.whole, until}, **of) for m in over if one.since <= m <= until]
     return tuple(found)
 
 

@@ -106,11 +106,13 @@ class HandedIn:
         whole: The minutes that are over and that it counted from beginning to end; none of a server that does not say.
         windows: The windows of minutes that are over, of every model; what was told once never changes.
         problem: Why nothing is handed in; empty when something is.
+        ended: The minute in which the process ended, after which it owes nothing; None while it goes on.
     """
 
     url: str
     replica: str = ""
     since: int = 0
+    ended: int | None = None
     whole: Collection[int] = ()
     windows: Sequence[Window] = ()
     problem: str = ""

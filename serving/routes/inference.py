@@ -19,9 +19,9 @@ from serving.inference_bodies import (
     JSON_LENGTH,
     OCTETS,
     PROBABILITIES,
-    json_part,
     output_datatypes,
     read_inference,
+    read_key,
     write_inference,
 )
 from serving.inference_schemas import INFER_BODY, InferAnswer, InferMetadata, InferReady, InferServer
@@ -30,8 +30,9 @@ from serving.models import Live, LoadedModel, RouteTable
 from serving.parsing import parse
 from serving.predicting import PredictRoute
 from serving.requests import mark_served, request_id_of
+from serving.route_keys import found_key
 from serving.routes.health import not_ready
-from serving.routing import key_in
+from serving.routing import MARK
 from serving.schemas import answers
 
 _STATUSES = (400, 404, 408, 413, 415, 422, 500, 503)
@@ -81,9 +82,11 @@ class InferenceDoor:
         """See `Door`."""
         return read_inference(body, head.get(JSON_LENGTH), loaded, limits)
 
-    def key_in(self, body: bytes, head: Head) -> bytes | None:
+    def key_in(self, body: bytes, head: Head, limits: Limits) -> bytes | None:
         """See `Door`."""
-        return key_in(json_part(body, head.get(JSON_LENGTH)), "parameters")
+        if MARK not in body:
+            return None
+        return found_key(lambda: read_key(body, head.get(JSON_LENGTH), limits))
 
     def write(self, ask: Ask, loaded: LoadedModel, predictions: Predictions, prediction_id: str) -> Reply:
         """See `Door`."""

@@ -19,7 +19,8 @@ from serving.inputs import read_json
 from serving.limits import Limits
 from serving.models import Live, LoadedModel
 from serving.predicting import PredictRoute
-from serving.routing import key_in
+from serving.route_keys import found_key
+from serving.routing import MARK, key_in
 from serving.schemas import PREDICT_BODY, Answer, ModelDescription, ModelList, answers
 
 _STATUSES = (400, 404, 408, 413, 415, 422, 500, 503)
@@ -47,9 +48,14 @@ class NativeDoor:
             inputs = read_json(body, loaded.form, limits)
         return Ask(inputs, arrow.wanted(head, media_type))
 
-    def key_in(self, body: bytes, head: Head) -> bytes | None:
+    def key_in(self, body: bytes, head: Head, limits: Limits) -> bytes | None:
         """See `Door`."""
-        return key_in(body)
+        if MARK not in body:
+            return None
+        media_type = media_type_of(head)
+        if media_type not in arrow.MEDIA_TYPES:
+            return key_in(body)
+        return found_key(lambda: arrow.read_key(body, media_type, limits))
 
     def write(self, ask: Ask, loaded: LoadedModel, predictions: Predictions, prediction_id: str) -> Reply:
         """See `Door`."""

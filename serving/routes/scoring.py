@@ -15,9 +15,11 @@ from serving.errors import ModelNotLoaded, Problem, WrongMediaType
 from serving.limits import Limits
 from serving.models import Live, LoadedModel
 from serving.predicting import PredictRoute
+from serving.route_keys import found_key
 from serving.routes.health import not_ready
+from serving.routing import MARK
 from serving.schemas import SCORING_BODY, Scored, answers
-from serving.scoring import read_scoring_csv, read_scoring_json
+from serving.scoring import read_key_csv, read_key_json, read_scoring_csv, read_scoring_json
 
 CSV = b"text/csv"
 _STATUSES = (400, 404, 408, 413, 415, 422, 500, 503)
@@ -46,9 +48,12 @@ class ScoringDoor:
             return Ask(read_scoring_csv(body, loaded.package.plan, loaded.form, limits))
         return Ask(read_scoring_json(body, loaded.form, limits))
 
-    def key_in(self, body: bytes, head: Head) -> bytes | None:
-        """See `Door`; MLflow's protocol has no room for one."""
-        return None
+    def key_in(self, body: bytes, head: Head, limits: Limits) -> bytes | None:
+        """See `Door`."""
+        if MARK not in body:
+            return None
+        read = read_key_csv if media_type_of(head) == CSV else read_key_json
+        return found_key(lambda: read(body, limits))
 
     def write(self, ask: Ask, loaded: LoadedModel, predictions: Predictions, prediction_id: str) -> Reply:
         """See `Door`."""

@@ -67,10 +67,10 @@ def running_process(folder: Path, *, package: Path | None = None, **settings: An
     Args:
         folder: Holds its cache and its log.
         package: Version 1 of the model `cancer`, in Production; None for a registry with nothing in it.
-        settings: Fields of its `Settings`.
+        settings: Fields of its `Settings`; without a port it has a free one.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+        port = settings.pop("port", free.getsockname()[1])
     folder.mkdir(exist_ok=True, parents=True)
     given = {"port": port, "cache_dir": folder / "cache", "key_folder": folder / "keys", "refresh_s": 0.2, **settings}
     environment = os.environ | {f"SERVING_{name.upper()}": str(value) for name, value in given.items()}

@@ -156,6 +156,21 @@ def test_tensors_may_carry_their_key_as_a_parameter(put, clients):
             assert said == expected(QUICK, key, 0.5)
 
 
+def test_a_column_of_the_rows_is_their_key_in_the_protocols_of_others(put, clients):
+    put(0.5)
+    names = ",".join(["route_key", *ONNX_INPUTS])
+    for key in KEYS[:20]:
+        record = {"route_key": key, **dict.fromkeys(ONNX_INPUTS, 1.5)}
+        line = ",".join([key, *["1.5"] * len(ONNX_INPUTS)])
+        for client in clients:
+            path, csv = f"/v1/models/{QUICK}/invocations", {"content-type": "text/csv"}
+            given = [{"content": f"{names}\n{line}\n{line}\n", "headers": csv}, {"json": {"instances": [record] * 2}}]
+            for body in given:
+                answer = client.post(path, **body)
+                said = (answer.headers["x-model-version"], answer.headers["x-model-route"])
+                assert (answer.status_code, said) == (200, expected(QUICK, key, 0.5))
+
+
 def test_every_protocol_is_routed(put, clients):
     put(1.0)
     for client in clients:

@@ -1,6 +1,6 @@
 """Of which minutes all was handed in: servers that are silent, processes that end and begin, and changes on purpose."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -34,16 +34,7 @@ class Asked:
     def at(self, minute: int, second: float, *handed: HandedIn) -> None:
         """Asks at a moment, as the sensor does."""
         when = datetime.fromtimestamp((FIRST + minute) * 60 + second, UTC)
-        told = [
-            HandedIn(
-                url=h.url,
-                replica=h.replica,
-                since=h.since,
-                whole={m for m in h.whole if m < FIRST + minute},
-                problem=h.problem,
-            )
-            for h in handed
-        ]
+        told = [replace(h, whole={m for m in h.whole if m < FIRST + minute}) for h in handed]
         for one in owed_by(told, after=FIRST + self.judged, last=FIRST + minute - 1, at=when):
             key = (one.minute, one.url, one.replica)
             self.kept[key] = self.kept.get(key, False) or one.told
@@ -154,6 +145,49 @@ def test_a_server_that_is_taken_away_on_purpose_makes_a_hole_of_that_minute_only
     asked.at(2, 6, BOTH[0])
     asked.each_five_s(range(3, 5), BOTH[0])
     assert asked.holes(3) == {2: [TWO]}
+
+
+def left(one: HandedIn, ended: int) -> HandedIn:
+    """What a process handed over that ended in good order."""
+    return replace(one, ended=FIRST + ended, whole={m for m in one.whole if m <= FIRST + ended})
+
+
+def heir(url: str, name: str, since: int) -> HandedIn:
+    return process(url, name, since=since, whole=range(since, 100))
+
+
+@pytest.mark.parametrize("second", [0.5, 20, 54, 59.5])
+def test_a_process_that_hands_over_to_its_successor_makes_no_hole(second: float) -> None:
+    asked = Asked()
+    asked.each_five_s(range(2), *BOTH)
+    begins = 2 if second < 59 else 3
+    after = (left(process(TWO, "b"), 2), heir(TWO, "c", begins))
+    for at in range(0, 60, 5):
+        asked.at(2, at, BOTH[0], *((process(TWO, "b"),) if at <= second else after))
+    asked.each_five_s(range(3, 6), BOTH[0], *after)
+    assert asked.holes(4) == {}
+
+
+def test_a_process_that_hands_over_before_its_last_minute_was_fetched_makes_no_hole() -> None:
+    asked = Asked()
+    asked.each_five_s(range(2), *BOTH)  # seen at 1:55, and ended at 1:58 before anybody asked again
+    asked.each_five_s(range(2, 4), BOTH[0], left(process(TWO, "b"), 1), heir(TWO, "c", 2))
+    assert asked.holes(2) == {}
+
+
+def test_a_process_that_begins_while_it_is_asked_owes_nothing_of_the_minute_before() -> None:
+    asked = Asked()
+    asked.each_five_s(range(2), BOTH[0])
+    asked.at(1, 59.9, BOTH[0], heir(TWO, "c", 2))
+    asked.each_five_s(range(2, 4), BOTH[0], heir(TWO, "c", 2))
+    assert asked.holes(2) == {}
+
+
+def test_a_process_that_was_born_in_the_minute_in_which_it_ended_does_not_make_it_whole() -> None:
+    asked = Asked()
+    asked.each_five_s(range(1), BOTH[0])
+    asked.each_five_s(range(1, 4), BOTH[0], left(born(TWO, "b", 1), 1), heir(TWO, "c", 1))
+    assert asked.holes(2) == {1: [TWO]}
 
 
 def test_a_server_that_does_not_say_what_it_counted_whole_tells_nothing() -> None:

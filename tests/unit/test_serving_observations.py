@@ -285,3 +285,36 @@ def test_minutes_whose_windows_are_gone_are_not_whole_any_more():
     long = Server(canary=False)
     long.pass_s(60 * (KEPT_MINUTES + 5))
     assert whole(long) == (0, list(range(5, KEPT_MINUTES + 5)))
+
+
+def test_at_its_end_a_process_tells_the_minute_that_is_not_over_and_its_successor_tells_it_when_it_is():
+    first = Server()
+    first.pass_s(61)
+    first.answer()
+    (ended,) = first.seen.end()
+    assert (ended.replica, ended.since, ended.ended) == (first.seen.replica, FIRST, FIRST + 1)
+    assert ended.whole == (FIRST + 1,)  # it began within the one before
+    assert {(w.key.version, w.key.minute - FIRST): w.requests for w in ended.windows}["1", 1] == 1
+    second = Server()
+    second.seen.go_on_from((ended,))
+    assert second.seen.closed_after(-1)["before"][0]["windows"] == []  # minute 1 is not over by its clock
+    second.pass_s(120)
+    told = orjson.loads(orjson.dumps(second.seen.closed_after(FIRST)))
+    (before,) = told["before"]
+    assert (before["replica"], before["ended"], before["whole"]) == (first.seen.replica, FIRST + 1, [FIRST + 1])
+    assert sum(Window.from_json(window).requests for window in before["windows"]) == 1
+    assert (told["since"], told["whole"]) == (FIRST, [FIRST + 1])
+    assert second.seen.closed_after(FIRST - 1)["whole"] == [FIRST, FIRST + 1]  # it went on from the other
+
+
+def test_who_ended_is_handed_on_for_an_hour():
+    first = Server()
+    first.pass_s(61)
+    second = Server()
+    second.seen.go_on_from(first.seen.end())
+    second.pass_s(60)
+    assert [one.replica for one in second.seen.end()] == [first.seen.replica, second.seen.replica]
+    second = Server()
+    second.seen.go_on_from(first.seen.end())
+    second.pass_s(60 * (KEPT_MINUTES + 3))
+    assert len(second.seen.end()) == 1
