@@ -6,6 +6,7 @@ alarm, stay. The message of an alarm is written by the very transaction that kee
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
@@ -45,6 +46,14 @@ class DriftStore:
         query = _days.select().where(_days.c.model == model, _days.c.version == version).order_by(_days.c.day)
         with self._transactions.read() as connection:
             return tuple(_day_from(row) for row in connection.execute(query).mappings())
+
+    def days_before(self, model: str, version: str, day: date, *, most: int) -> tuple[DriftDay, ...]:
+        """Returns the last so many days of a version that were reported and lie before a day, in their order."""
+        query = _days.select().where(_days.c.model == model, _days.c.version == version)
+        query = query.where(_days.c.day < day.isoformat()).order_by(_days.c.day.desc()).limit(most)
+        with self._transactions.read() as connection:
+            found = [_day_from(row) for row in connection.execute(query).mappings()]
+        return tuple(reversed(found))
 
     def lift(self, day: DriftDay, lift: Lift) -> DriftDay:
         """Keeps who lifted an alarm, and returns its day; who was first stays."""

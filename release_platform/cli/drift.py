@@ -12,6 +12,7 @@ from release_platform.cli.options import Actor, Json, Model, Reason, parse_since
 from release_platform.domain.errors import NotFound
 
 if TYPE_CHECKING:
+    from release_platform.domain.history import DayShape
     from release_platform.pipeline.drift import DriftReport
 
 SHOWN = 15
@@ -66,13 +67,14 @@ def drift(
     """
     from release_platform.adapters.recordings import read_parquet
     from release_platform.cli import running
-    from release_platform.defs.monitoring import load_version, read_labelled, read_recordings
+    from release_platform.defs.monitoring import load_version, read_history, read_labelled, read_recordings
     from release_platform.pipeline.drift import run
     from release_platform.pipeline.drift_report import render_drift
     from release_platform.pipeline.tracking import labelled_rows
 
     project, services, now = running.project(model), running.services(), datetime.now(UTC)
     version = load_version(services, project)
+    history: tuple[DayShape, ...] = ()
     if data is not None:
         frame, source = read_parquet(str(data)), str(data)
         labelled = labelled_rows(frame, version.package)
@@ -80,6 +82,7 @@ def drift(
         begins, source = now - (since or timedelta(days=project.spec.drift.since_days)), "the recorded requests"
         frame = read_recordings(services, version, since=begins, until=now)
         labelled = read_labelled(services, version, since=begins.date(), until=now.date() + timedelta(days=1))
+        history = read_history(services, version, begins.date())
     if frame.empty:
         raise NotFound(
             f"{model}: there are no rows in {source}",
@@ -99,6 +102,7 @@ def drift(
         source=source,
         labelled=labelled,
         quality_margin=project.spec.drift.quality_margin,
+        history=history,
     )
     if html is not None:
         html.write_text(render_drift(report), encoding="utf-8")
@@ -134,6 +138,7 @@ def _show(report: "DriftReport", html: Path | None) -> None:
     from release_platform.pipeline.drift_report import COLUMNS, measures, ordered_columns
 
     out.print(report.said, markup=False, soft_wrap=True, style="green" if report.is_fine else "red")
+    out.print(report.calibrated, markup=False, soft_wrap=True)
     for window in report.alarms:
         named = ", ".join(window.alarm.columns) if window.alarm else "; ".join(window.schema)
         out.print(f"  {window.begins:%Y-%m-%d}, {window.n_rows:,} rows: {named}", markup=False, soft_wrap=True)

@@ -25,6 +25,7 @@ from release_platform.domain.alarms import Budget, Detector
 from release_platform.domain.distances import Difference
 from release_platform.domain.drift import WindowDrift
 from release_platform.domain.errors import NotFound
+from release_platform.domain.history import HISTORY_DAYS, MOST_APART, DayShape
 from release_platform.domain.json_form import exactly
 from release_platform.domain.multivariate import ClassifierTest
 from release_platform.domain.real_quality import QUALITY_MARGIN, RealQuality
@@ -263,6 +264,7 @@ def monitor(
         days = [day for day in days if day >= first]
     else:
         days = [day for day in days if day in chosen]
+    history, before = _history(services, version, days)
     report = run(
         version.known,
         version.package,
@@ -274,8 +276,32 @@ def monitor(
         detector=detector,
         labelled=read_labelled(services, version, since=now.date() - timedelta(days=MOST_DAYS), until=now.date()),
         quality_margin=margin,
+        history=history,
+        before=before,
     )
     return report, _state(report, report.detector, max(days, default=last))
+
+
+def read_history(services: Services, version: MonitoredVersion, day: date) -> tuple[DayShape, ...]:
+    """Returns what the reported days of a version teach that lie before a day, in their order.
+
+    Raises:
+        Unavailable: The database does not answer.
+    """
+    known = services.store.drift.days_before(version.package.model, version.version, day, most=HISTORY_DAYS)
+    return tuple(one.shape for one in known if one.shape is not None)
+
+
+def _history(
+    services: Services, version: MonitoredVersion, days: Sequence[date]
+) -> tuple[tuple[DayShape, ...], pd.DataFrame | None]:
+    """Returns what the days before some days teach, and the rows of the last of them; nothing for no days."""
+    if not days:
+        return (), None
+    history, model = read_history(services, version, days[0]), version.package.model
+    if not history or days[0] - history[-1].day > timedelta(days=MOST_APART):
+        return history, None
+    return history, services.recordings.read(model, version.version, [history[-1].day])
 
 
 def _state(report: DriftReport, detector: Detector, last_day: date) -> dict[str, Any]:
@@ -352,6 +378,7 @@ def _day_metadata(report: DriftReport, window: WindowDrift, page: str) -> dict[s
         "alarms": int(window.drifted),
         "columns_that_drifted": ", ".join(window.alarm.columns if window.alarm else ()) or "none",
         "schema": "; ".join(window.schema) or "as it was",
+        "calibrated_on_days": window.history.n_days,
         "report": link(page) if page else "no rows, no report",
         STATE: dg.MetadataValue.json(_state(report, window.after, window.begins.date())),
         **numbers(_measures(window.found) | _together(window.together)),
@@ -380,6 +407,7 @@ def _metadata(report: DriftReport, state: dict[str, Any], page: str) -> dict[str
         "alarms": len(report.alarms),
         "columns_that_drifted": ", ".join(report.columns) or "none",
         "schema": "; ".join(report.schema) or "as it was",
+        "calibrated_on_days": report.calibrated_on,
         "columns": dg.MetadataValue.md(markdown(report)),
         "report": link(page) if page else "no rows, no report",
         STATE: dg.MetadataValue.json(state),

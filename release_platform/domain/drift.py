@@ -2,20 +2,24 @@
 
 What is missing, new or of another kind is known, not estimated: it is told as it is and uses up no budget. Everything
 else is a `Difference` of a column, or a classifier's test of all columns together, judged over time by a `Detector`
-(`alarms` says what is promised).
+(`alarms` says what is promised), with what the days before taught (`history`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 
 import numpy as np
 
 from release_platform.domain.alarms import Alarm, Detector, Evidence, learned_floor
 from release_platform.domain.distances import Difference, Distance, difference, distance
 from release_platform.domain.features import Column
+from release_platform.domain.history import DayShape, History, learned_history, shape_of
 from release_platform.domain.multivariate import DOMAIN_CLASSIFIER, ClassifierTest
 from release_platform.domain.reference import REAL_ERROR, Categories, Numbers, Reference, Summary, of_numbers
+
+NOTHING = History()
+"""Where nothing was learned yet: rows are taken to be independent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,8 @@ class WindowDrift:
         alarm: What it raised; None for nothing.
         after: The evidence after it.
         together: How well a classifier tells its rows from the reference; None where it was not asked, or of few rows.
+        shape: What later windows learn from it; None where it has no rows.
+        history: What was learned before it.
     """
 
     begins: datetime
@@ -41,6 +47,8 @@ class WindowDrift:
     alarm: Alarm | None
     after: Detector
     together: ClassifierTest | None = None
+    shape: DayShape | None = None
+    history: History = NOTHING
 
     @property
     def drifted(self) -> bool:
@@ -87,10 +95,18 @@ def with_floors(
 
 Classify = Callable[["Rows"], ClassifierTest | None]
 """Tests all columns of a window together; None where its rows are too few."""
+TellApart = Callable[["Rows", "Rows"], ClassifierTest | None]
+"""Tests all columns of a window against those of the one before it, as alike as can be to how `Classify` does."""
 
 
 def watch(
-    reference: Reference, detector: Detector, rows: Rows, *, together: ClassifierTest | None = None
+    reference: Reference,
+    detector: Detector,
+    rows: Rows,
+    *,
+    together: ClassifierTest | None = None,
+    apart: ClassifierTest | None = None,
+    history: History = NOTHING,
 ) -> tuple[Detector, WindowDrift]:
     """Returns the detector after one window, and what that window shows; one without rows shows and changes nothing.
 
@@ -99,6 +115,8 @@ def watch(
         detector: The evidence before.
         rows: The window.
         together: What a classifier says of all its columns; None for nothing.
+        apart: What one says of them and those of the window before; None for nothing.
+        history: What the days before taught.
     """
     columns = {**rows.columns, **{name: values for name, values in rows.told.items() if len(values)}}
     found = {
@@ -111,7 +129,9 @@ def watch(
     if REAL_ERROR in found:
         judged[REAL_ERROR] = _if_worse(found[REAL_ERROR].distance, reference.every[REAL_ERROR], columns[REAL_ERROR])
     judged |= {} if together is None else {DOMAIN_CLASSIFIER: together}
-    after, alarm = detector.look(judged, reference.floors) if rows.n_rows else (detector, None)
+    day = rows.begins.date()
+    floors = history.floors(reference.floors, day, smallest=detector.budget.smallest)
+    after, alarm = detector.look(history.judged(judged), floors) if rows.n_rows else (detector, None)
     return after, WindowDrift(
         begins=rows.begins,
         ends=rows.ends,
@@ -121,17 +141,48 @@ def watch(
         alarm=alarm,
         after=after,
         together=together,
+        shape=_shape(
+            reference, day, {name: columns[name] for name in found}, apart, alarm if history.is_settled else None
+        ),
+        history=history,
     )
 
 
 def watch_all(
-    reference: Reference, detector: Detector, windows: Sequence[Rows], *, classify: Classify | None = None
+    reference: Reference,
+    detector: Detector,
+    windows: Sequence[Rows],
+    *,
+    classify: Classify | None = None,
+    tell_apart: TellApart | None = None,
+    days: Sequence[DayShape] = (),
+    before: Rows | None = None,
 ) -> tuple[Detector, tuple[WindowDrift, ...]]:
-    """Returns the same for windows in the order of their time; `classify` tests each of them."""
-    shown = []
+    """Returns the same for windows in the order of their time, each of which learns from those before it.
+
+    Args:
+        reference: What the rows are held against.
+        detector: The evidence before.
+        windows: The windows.
+        classify: Tests all columns of each.
+        tell_apart: Tests them against those of the window before.
+        days: The days before the first window, in order, to learn from.
+        before: The rows of the last of these; None where nobody has them.
+    """
+    shown, known = [], list(days)
     for rows in windows:
-        detector, drift = watch(reference, detector, rows, together=classify(rows) if classify else None)
+        drift: WindowDrift
+        detector, drift = watch(
+            reference,
+            detector,
+            rows,
+            together=classify(rows) if classify else None,
+            apart=tell_apart(before, rows) if tell_apart and before is not None else None,
+            history=learned_history(known, reference.every, reference.floors),
+        )
+        known += [drift.shape] if drift.shape is not None else []
         shown.append(drift)
+        before = rows
     return detector, tuple(shown)
 
 
@@ -146,6 +197,20 @@ def schema_changes(reference: Reference, columns: Mapping[str, Column]) -> tuple
             was, now = ("numbers", "text") if isinstance(summary, Numbers) else ("text", "numbers")
             told.append(f"the column '{name}' held {was} and now holds {now}")
     return tuple(told)
+
+
+def _shape(
+    reference: Reference, day: date, columns: Mapping[str, Column], apart: ClassifierTest | None, alarm: Alarm | None
+) -> DayShape | None:
+    if not columns:
+        return None
+    return DayShape(
+        day=day,
+        n_rows={name: len(values) for name, values in columns.items()},
+        shares={name: shape_of(reference.every[name], values) for name, values in columns.items()},
+        apart=apart,
+        left_out=frozenset() if alarm is None else frozenset(alarm.columns),
+    )
 
 
 def _if_worse(found: Distance, summary: Summary, now: Column) -> Distance:

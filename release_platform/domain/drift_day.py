@@ -5,11 +5,12 @@ day without an alarm ends it, and so does another version in Production, of whic
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 from release_platform.domain.drift_spec import OnAlarm
+from release_platform.domain.history import DayShape
 from release_platform.domain.json_form import exactly
 
 FORMAT = 1
@@ -48,6 +49,7 @@ class DriftDay:
         run_url: The run that made it.
         at: When the report was made: ISO 8601, UTC.
         lift: Who lifted the alarm; None for nobody.
+        shape: What later days learn from it; None for a day that was reported before days were learned from.
     """
 
     model: str
@@ -62,6 +64,7 @@ class DriftDay:
     run_url: str = ""
     at: str = ""
     lift: Lift | None = None
+    shape: DayShape | None = None
 
     @property
     def alarmed(self) -> bool:
@@ -100,10 +103,20 @@ class DriftDay:
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as a JSON value, without who lifted it."""
-        kept = {name: value for name, value in asdict(self).items() if name != "lift"}
+        kept = {name: getattr(self, name) for name in _FIELDS if name != "format"}
+        if self.shape is not None:
+            kept["shape"] = self.shape.to_json()
         lists = {name: list(kept[name]) for name in ("columns", "schema")}
         asked = [what.value for what in self.on_alarm]
-        return {"format": FORMAT, **kept, **lists, "on_alarm": asked, "day": self.day.isoformat()}
+        statistics = {name: dict(of) for name, of in self.statistics.items()}
+        return {
+            "format": FORMAT,
+            **kept,
+            **lists,
+            "statistics": statistics,
+            "on_alarm": asked,
+            "day": self.day.isoformat(),
+        }
 
     @staticmethod
     def from_json(value: object, lift: Lift | None = None) -> "DriftDay":
@@ -112,7 +125,8 @@ class DriftDay:
         Raises:
             ValueError: It is no such day; so does KeyError.
         """
-        of = dict(exactly(value, "day of drift", **_FIELDS))
+        shape = {"shape": dict} if isinstance(value, dict) and "shape" in value else {}
+        of = dict(exactly(value, "day of drift", **_FIELDS, **shape))
         if of.pop("format") != FORMAT:
             raise ValueError(f"only days of format {FORMAT} can be read")
         return DriftDay(
@@ -122,6 +136,7 @@ class DriftDay:
                 "columns": tuple(of["columns"]),
                 "schema": tuple(of["schema"]),
                 "on_alarm": tuple(OnAlarm(what) for what in of["on_alarm"]),
+                "shape": DayShape.from_json(of["shape"]) if shape else None,
             },
             lift=lift,
         )

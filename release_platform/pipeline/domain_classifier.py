@@ -10,7 +10,7 @@ they wait for one another a hundred times as long as they work.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -62,6 +62,22 @@ class DomainClassifier:
         """
         before = {str(name): self.sample[name].to_numpy() for name in self.sample.columns}
         return _test(before, now, most_rows=self.most_rows, named=f"{self.named} {window}")
+
+    def apart(self, before: Mapping[str, Column], now: Mapping[str, Column], *, window: str) -> ClassifierTest | None:
+        """Returns how well rows can be told from those of the day before, judged as `test` does.
+
+        Args:
+            before: Features of the day before, each of shape (n_before,).
+            now: Those of the day, each of shape (n_rows,).
+            window: Which rows these are; the choice of rows follows from it.
+
+        Returns:
+            What was found, as it would count against the sample; None for few rows, or no feature.
+        """
+        features = [str(name) for name in self.sample.columns]
+        shown = {name: before[name] for name in features if name in before}
+        found = _test(shown, now, most_rows=self.most_rows, named=f"{self.named} before {window}")
+        return None if found is None else replace(found, n_reference=len(self.sample))
 
 
 def learned(features: pd.DataFrame, windows: Sequence[Places], *, named: str) -> tuple[DomainClassifier, float]:

@@ -1,8 +1,8 @@
 """One run over recorded rows: what drifted, day by day and altogether, and how good the version probably still is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from release_platform.domain.alarms import Budget, Detector
 from release_platform.domain.distances import Difference, difference
 from release_platform.domain.drift import Rows, WindowDrift, watch_all
 from release_platform.domain.estimation import Calibration, Estimate, Quality, estimate_accuracy, estimate_binary
+from release_platform.domain.history import MINIMUM_DAYS, MOST_APART, DayShape
 from release_platform.domain.metrics import Task
 from release_platform.domain.multivariate import ClassifierTest
 from release_platform.domain.real_quality import QUALITY_MARGIN, RealQuality, find_quality, with_margin
@@ -59,6 +60,18 @@ class DriftReport:
         return self.tracked[0] if self.tracked else None
 
     @property
+    def calibrated_on(self) -> int:
+        """How many recorded days the last day was judged by; 0 for none, when rows are taken to be independent."""
+        return self.windows[-1].history.n_days if self.windows else 0
+
+    @property
+    def calibrated(self) -> str:
+        """The same in a sentence."""
+        if self.calibrated_on:
+            return f"calibrated on: {self.calibrated_on} recorded days of this version"
+        return f"calibrated on: 0 days; rows are taken to be independent until {MINIMUM_DAYS} days are recorded"
+
+    @property
     def alarms(self) -> tuple[WindowDrift, ...]:
         """The days on which somebody should have looked."""
         return tuple(window for window in self.windows if window.drifted)
@@ -99,6 +112,7 @@ class DriftReport:
             "columns": list(self.columns),
             "schema": list(self.schema),
             "budget": asdict(self.detector.budget),
+            "calibrated_on": self.calibrated_on,
             "windows": [_window_json(window) for window in self.windows],
             "altogether": {name: _difference_json(one) for name, one in self.altogether.items()},
             "domain_classifier": _test_json(self.together),
@@ -122,6 +136,8 @@ def run(
     detector: Detector | None = None,
     labelled: Labelled | None = None,
     quality_margin: float = QUALITY_MARGIN,
+    history: Sequence[DayShape] = (),
+    before: pd.DataFrame | None = None,
 ) -> DriftReport:
     """Returns what recorded rows show.
 
@@ -136,6 +152,8 @@ def run(
         detector: The evidence of the days before; None for none.
         labelled: Rows whose labels came, of these and of earlier days; None for none.
         quality_margin: By which share of the rows answers may be wrong more often than on held-out rows.
+        history: The days before these, in order, to learn from.
+        before: The rows of the last of them; None where nobody has them.
 
     Raises:
         SourceError: The rows' times cannot be read.
@@ -148,7 +166,20 @@ def run(
     def classify(rows: Rows) -> ClassifierTest | None:
         return known.classifier.test(rows.columns, window=rows.begins.date().isoformat())
 
-    after, windows = watch_all(reference, begun, _days(recorded, told, until=at), classify=classify)
+    def tell_apart(rows_before: Rows, rows: Rows) -> ClassifierTest | None:
+        if (rows.begins - rows_before.begins).days > MOST_APART:
+            return None
+        return known.classifier.apart(rows_before.columns, rows.columns, window=rows.begins.date().isoformat())
+
+    after, windows = watch_all(
+        reference,
+        begun,
+        _days(recorded, told, until=at),
+        classify=classify,
+        tell_apart=tell_apart,
+        days=history,
+        before=None if before is None else _last_day(before, package, source=source),
+    )
     columns = {**recorded.columns(), **({} if told is None else told.on(None))}
     there = {
         name: columns[name]
@@ -169,6 +200,13 @@ def run(
         real=_real(reference, told, package.task, quality_margin),
         tracked=() if told is None else track(told, known.calibration, positive=positive),
     )
+
+
+def _last_day(frame: pd.DataFrame, package: ModelPackage, *, source: str) -> Rows | None:
+    """Returns the features of the last day of some rows; the model is asked nothing."""
+    recorded = read_rows(frame, package, None, source=source, most_asked=0)
+    days = recorded.days(until=datetime.max.replace(tzinfo=UTC)) if recorded.at is not None else ()
+    return days[-1] if days else None
 
 
 def _days(recorded: Recorded, told: Told | None, *, until: datetime) -> tuple[Rows, ...]:
@@ -206,6 +244,7 @@ def _window_json(window: WindowDrift) -> dict[str, Any]:
         "rows": window.n_rows,
         "alarm": [] if window.alarm is None else list(window.alarm.columns),
         "schema": list(window.schema),
+        "calibrated_on": window.history.n_days,
         "psi": {name: one.psi for name, one in window.found.items()},
         "domain_classifier": _test_json(window.together),
     }

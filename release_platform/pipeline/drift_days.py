@@ -35,6 +35,7 @@ def drift_days(
             report=page,
             run_url=run_url,
             at=at.isoformat(),
+            shape=window.shape,
         )
         for window in report.windows
     )

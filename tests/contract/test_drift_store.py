@@ -9,6 +9,7 @@ from release_platform.adapters.release_store import ReleaseStore
 from release_platform.domain.drift_day import DriftDay, Lift
 from release_platform.domain.drift_spec import OnAlarm
 from release_platform.domain.errors import IntegrityError, Unavailable
+from release_platform.domain.history import DayShape
 from release_platform.domain.messages import MessageKind, State
 from tests.contract.test_outbox_store import execute, twice_promoted
 from tests.unit.test_drift_day import DRIFTED, LIFT, QUIET
@@ -53,6 +54,14 @@ def test_the_last_day_of_a_version_counts_whatever_was_reported_last(store: Rele
     assert store.drift.find_last("m", "3") == on(3, QUIET)
     assert [day.day.day for day in store.drift.days("m", "3")] == [2, 3]
     assert store.drift.days("other", "3") == ()
+
+
+def test_what_later_days_learn_from_is_kept_with_each_day(store: ReleaseStore) -> None:
+    shape = DayShape(day=date(2026, 3, 2), n_rows={"age": 1200}, shares={"age": (0.0, 0.25)})
+    for of in (on(1), replace(on(2), shape=shape), on(3), on(4), replace(on(2), version="4")):
+        store.drift.record(of)
+    assert store.drift.days_before("m", "3", date(2026, 3, 4), most=2) == (replace(on(2), shape=shape), on(3))
+    assert store.drift.days_before("m", "3", date(2026, 3, 1), most=2) == ()
 
 
 def test_who_lifts_an_alarm_first_stays_and_a_new_report_of_the_day_changes_nothing_of_it(store: ReleaseStore) -> None:

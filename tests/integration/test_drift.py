@@ -163,6 +163,10 @@ def test_the_report_goes_on_from_day_to_day_and_its_check_names_what_drifted(liv
     assert made.metadata[f"missing/{GROWN}"].value == 0
     assert f"unseen/{GROWN}" not in made.metadata
     assert made.metadata["reference"].value == "kept with the version"
+    assert made.metadata["calibrated_on_days"].value == 0
+    learned = [day.shape for day in home.services.store.drift.days(NAME, "1")]
+    assert [shape.n_rows[GROWN] for shape in learned if shape is not None] == [200 + LABELS, 200, 200, 200, 200]
+    assert [shape.apart is None for shape in learned if shape is not None] == [True, False, False, False, False]
     assert page_of(home, made).startswith("<!DOCTYPE html>")
 
     nothing, check = materialize(home)  # no day was finished meanwhile
@@ -177,6 +181,9 @@ def test_the_report_goes_on_from_day_to_day_and_its_check_names_what_drifted(liv
     assert check.severity is dg.AssetCheckSeverity.WARN
     assert GROWN in str(made.metadata["columns_that_drifted"].value)
     assert made.metadata["days"].value == 1
+    shape = home.services.store.drift.days(NAME, "1")[-1].shape
+    assert shape is not None
+    assert shape.apart is not None, "the day before is read for it"
     state = made.metadata[STATE].value
     assert isinstance(state, dict)
     assert state["last_day"] == (TODAY - timedelta(days=1)).isoformat()
@@ -336,6 +343,7 @@ def test_the_command_shows_recorded_requests_to_people(home: Home, release: Comm
 
     assert done.exit_code == 0, done.err
     assert "rows of" in done.out
+    assert "calibrated on: 0 days; rows are taken to be independent until 10 days are recorded" in done.out
     assert "expected roc_auc, without labels" in done.out
 
 

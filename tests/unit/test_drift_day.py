@@ -9,6 +9,7 @@ import pytest
 from release_platform.domain.drift_day import DriftDay, Lift
 from release_platform.domain.drift_spec import DriftSpec, OnAlarm
 from release_platform.domain.errors import SpecError
+from release_platform.domain.history import DayShape
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.messages import Message, MessageKind, message_of_drift, sentence
 from release_platform.domain.policy import Hold, Ready, decide
@@ -68,6 +69,9 @@ def test_a_promotion_waits_while_a_hold_stands() -> None:
 def test_it_is_read_as_it_was_written() -> None:
     again = DriftDay.from_json(json.loads(json.dumps(DRIFTED.to_json())), LIFT)
     assert again == replace(DRIFTED, lift=LIFT)
+    assert "shape" not in DRIFTED.to_json(), "days of before are as they were"
+    taught = replace(DRIFTED, shape=DayShape(day=DRIFTED.day, n_rows={"age": 9}, shares={"age": (0.5,)}))
+    assert DriftDay.from_json(json.loads(json.dumps(taught.to_json()))) == taught
     with pytest.raises(ValueError, match="format"):
         DriftDay.from_json({**DRIFTED.to_json(), "format": 2})
 

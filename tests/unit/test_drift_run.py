@@ -178,6 +178,24 @@ class TestRun:
         assert report.to_json()["windows"][0]["domain_classifier"]["auc"] > 0.7
         assert "AUC of the domain classifier" in render_drift(report)
 
+    def test_days_that_were_reported_before_teach_and_the_report_says_how_many(self, known, package):
+        first = report_of(known, package, recorded(orders(3, 12, first="2026-03-01")))
+        frames = recorded(orders(4, 1, first="2026-03-12")), recorded(orders(5, 1, first="2026-03-13"))
+        history = [window.shape for window in first.windows]
+        of = {"positive": "yes", "budget": Budget(), "at": NOW, "source": "rows"}
+        report = run(known, package, frames[1], **of, history=history, before=frames[0])
+        alone = run(known, package, frames[1], **of)
+
+        assert [window.history.n_days for window in first.windows[8:]] == [0, 0, 10, 11]
+        assert report.windows[0].shape.apart.n_judged > 50
+        assert (alone.windows[0].shape.apart, alone.calibrated_on) == (None, 0)
+        assert report.calibrated == "calibrated on: 12 recorded days of this version"
+        assert report.calibrated in render_drift(report)
+        assert report.to_json()["calibrated_on"] == 12
+        assert "calibrated on: 0 days; rows are taken to be independent until 10 days are recorded" in render_drift(
+            alone
+        )
+
     def test_a_missing_input_is_drift_without_any_evidence(self, known, package):
         report = report_of(known, package, recorded(orders(3, 2)).drop(columns="city"))
 
