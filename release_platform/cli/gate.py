@@ -141,6 +141,7 @@ def selftest(
 
 
 def _judged(model: str, version: str | None, since: str | None, partitions: str | None) -> "Judged":
+    from release_platform.adapters.clock import SystemClock
     from release_platform.cli import running
 
     project = running.project(model)
@@ -149,13 +150,14 @@ def _judged(model: str, version: str | None, since: str | None, partitions: str 
 
         return judge_version(project, running.services(), version)
     err.print(f"[bold]release gate {model}[/]: training and judging; nothing is registered", soft_wrap=True)
+    months = None if partitions is None else project.months(partitions, SystemClock().now())
     if since is not None:
         from release_platform.gating.commits import judge_commits
 
-        return judge_commits(project, since, project.months(partitions))
+        return judge_commits(project, since, months)
     from release_platform.gating.tree import judge_tree
 
-    return judge_tree(project, known_services(), project.months(partitions))
+    return judge_tree(project, known_services(), months)
 
 
 def known_services() -> "Services | None":
