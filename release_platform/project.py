@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ class Project:
         value: dict[str, Any] = SPEC.dump_python(self.spec, mode="json")
         return value
 
-    def months(self, named: str | None) -> tuple[str, ...] | None:
+    def months(self, named: str | None, now: datetime) -> tuple[str, ...] | None:
         """Returns the partitions that `A:B` names, both ends included; None for a model without partitions.
 
         Args:
             named: Two partitions, one of them, or None for all.
+            now: The present moment: a month is a partition as soon as it is over.
 
         Raises:
             Refused: There are none, or they are not named in order.
@@ -44,7 +46,12 @@ class Project:
             if named is not None:
                 raise Refused(f"{self.spec.name} has no partitions", remedy="leave out --partitions")
             return None
-        keys = self.spec.partitions.keys
+        keys = self.spec.partitions.keys_at(now)
+        if not keys:
+            raise Refused(
+                f"{self.spec.name}: no month of its partitions is over yet, the first is {self.spec.partitions.start}",
+                remedy="wait until it is over, or give an earlier `start` in the defs.yaml",
+            )
         first, _, last = (named or f"{keys[0]}:{keys[-1]}").partition(":")
         for key in (first, last or first):
             if key not in keys:

@@ -25,6 +25,7 @@ from release_platform.domain.errors import IntegrityError, NotFound, Refused, St
 from release_platform.domain.ledger import LedgerRow, is_of_rollout
 from release_platform.domain.lifecycle import Head, Move, rollback_target
 from release_platform.domain.policy import (
+    NOT_PROVEN,
     Approval,
     Decision,
     Facts,
@@ -41,9 +42,10 @@ from release_platform.domain.policy import (
 )
 from release_platform.domain.ports import Clock, Registry, Servers, VersionRecord
 from release_platform.domain.rollout import Rollout
-from release_platform.domain.spec import PolicySpec
+from release_platform.domain.spec import PolicySpec, Selftest
 from release_platform.domain.strategy import Strategy
 from release_platform.projection import Projection
+from release_platform.proofs import Proofs
 
 STAGING_ATTEMPTS = 10
 Tell = Callable[[str], None]
@@ -72,6 +74,7 @@ class Releases:
         self.keys = keys
         self._delivery = Delivery(store, keys, servers) if servers is not None else None
         self._clock = clock or SystemClock()
+        self.proofs = Proofs(store, keys, self._clock)
 
     def record(self, record: VersionRecord, registration: Registration, facts: Mapping[str, Any]) -> Registration:
         """Records a registered version with its signature, and returns what is recorded.
@@ -253,16 +256,19 @@ class Releases:
             for row in self.store.ledger(request.model)
             if row.move is Move.STAGED and row.version == request.version
         ]
+        registration = self.store.find_registration(request.model, request.version)
+        demanded = policy.selftest is Selftest.REQUIRED
         return Facts(
             request=request,
             policy=policy,
             head=self.store.head(request.model),
-            registration=self.store.find_registration(request.model, request.version),
+            registration=registration,
             registry_digest=self._registry_digest(request),
             staged_at=_moment(staged[-1]) if staged else None,
             approvals=self.store.approvals(request.request_id),
             now=self._clock.now(),
             replay=self.store.replays.find_last(request.model, request.version) if policy.replay else None,
+            unproven=NOT_PROVEN if registration is None or not demanded else self.proofs.unproven(registration),
         )
 
     def missing(self, facts: Facts) -> tuple[str, ...]:
@@ -415,6 +421,7 @@ class Releases:
                 signature = self.keys.signer().sign(statement)
                 self.store.replace_tag(model, version, SIGNATURE_TAG, signature)
                 self.registry.set_tag(model, version, SIGNATURE_TAG, signature)
+            self.proofs.renew(model)
             self.projection.renew(model)  # before: a server refuses what only a distrusted key certified
         self.keys.distrust(identity)
         for model in models:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError as DuplicateRow
 
 from release_platform.adapters.assessment_store import AssessmentStore
+from release_platform.adapters.card_store import CardStore
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.deadlines import PATIENCE_S
 from release_platform.adapters.drift_store import DriftStore
@@ -21,6 +22,7 @@ from release_platform.adapters.outbox_store import OutboxStore, post_move
 from release_platform.adapters.projection_store import ProjectionStore
 from release_platform.adapters.replay_store import ReplayStore
 from release_platform.adapters.rollout_store import RolloutStore
+from release_platform.adapters.selftest_store import SelftestStore
 from release_platform.adapters.store_database import grant, is_current, migrate, open_engine, store_url
 from release_platform.adapters.store_tables import columns_of, damaged, read_json, readable, table
 from release_platform.adapters.store_transactions import OutcomeUnknown, Transactions
@@ -66,6 +68,8 @@ class ReleaseStore:
         drills: The drills of rollbacks in it.
         drift: What drift reports said in it, day by day.
         replays: The replays of candidates in it.
+        cards: What the kept model cards say.
+        selftests: The proofs in it that gates stop spoilt models.
         outbox: The messages in it.
         projections: The projections that are under way.
         verifications: What verifications of live servers showed.
@@ -87,6 +91,8 @@ class ReleaseStore:
         self.drills = DrillStore(self._transactions)
         self.drift = DriftStore(self._transactions)
         self.replays = ReplayStore(self._transactions)
+        self.cards = CardStore(self._transactions)
+        self.selftests = SelftestStore(self._transactions)
         self.outbox = OutboxStore(self._transactions)
         self.projections = ProjectionStore(self._transactions, self._clock)
         self.verifications = VerificationStore(self._transactions)
@@ -398,6 +404,13 @@ class ReleaseStore:
     def approvals(self, request_id: str) -> tuple[Approval, ...]:
         """Returns all approvals of a request, void ones too, oldest first."""
         query = _approvals.select().where(_approvals.c.request_id == request_id).order_by(_approvals.c.approved_at)
+        with self._read() as connection:
+            return tuple(_approval_from(row) for row in connection.execute(query).mappings())
+
+    def approvals_of(self, model: str) -> tuple[Approval, ...]:
+        """Returns all approvals of a model's requests, void ones too, oldest first."""
+        asked = sa.select(_requests.c.request_id).where(_requests.c.model == model)
+        query = _approvals.select().where(_approvals.c.request_id.in_(asked)).order_by(_approvals.c.approved_at)
         with self._read() as connection:
             return tuple(_approval_from(row) for row in connection.execute(query).mappings())
 

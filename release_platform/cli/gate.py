@@ -115,7 +115,8 @@ def selftest(
 
     The twins are trained one after the other: shuffled labels, a leaked target, stale data, a slice made worse, NaN
     features, a constant model, a slow one, an uncalibrated one. Exit code 4: one of them was stopped by no gate, or the
-    clean one was. Where a release store is known, the result is kept as the asset check `selftest`.
+    clean one was. Where a release store is known, the result is signed and kept there, as the proof that
+    `policy.selftest: required` asks for, and shown as the asset check `selftest`.
 
     Example:
 
@@ -127,9 +128,11 @@ def selftest(
     project = running.project(model)
     err.print(f"[bold]release gate selftest {model}[/]: training spoilt twins ...", soft_wrap=True)
     found = run_selftest(project, rows or ROWS)
-    if known_services() is not None:
+    services = known_services()
+    if services is not None:
         from release_platform.defs.selftest import selftest_evaluation
 
+        services.releases.proofs.keep(found)
         with running.instance() as instance:
             instance.report_runless_asset_event(selftest_evaluation(project, found))
     if json:
@@ -141,6 +144,7 @@ def selftest(
 
 
 def _judged(model: str, version: str | None, since: str | None, partitions: str | None) -> "Judged":
+    from release_platform.adapters.clock import SystemClock
     from release_platform.cli import running
 
     project = running.project(model)
@@ -149,13 +153,14 @@ def _judged(model: str, version: str | None, since: str | None, partitions: str 
 
         return judge_version(project, running.services(), version)
     err.print(f"[bold]release gate {model}[/]: training and judging; nothing is registered", soft_wrap=True)
+    months = None if partitions is None else project.months(partitions, SystemClock().now())
     if since is not None:
         from release_platform.gating.commits import judge_commits
 
-        return judge_commits(project, since, project.months(partitions))
+        return judge_commits(project, since, months)
     from release_platform.gating.tree import judge_tree
 
-    return judge_tree(project, known_services(), project.months(partitions))
+    return judge_tree(project, known_services(), months)
 
 
 def known_services() -> "Services | None":

@@ -45,10 +45,11 @@ def run(
 
 def run_release(model: str, partitions: str | None = None) -> Registration:
     """Runs the release job of a model and returns what it registered."""
+    from release_platform.adapters.clock import SystemClock
     from release_platform.cli import running
     from release_platform.defs.resources import partition_tags
 
-    months = running.project(model).months(partitions)
+    months = running.project(model).months(partitions, SystemClock().now())
     locks = running.services().settings.root / "locks"
     locks.mkdir(exist_ok=True)
     try:

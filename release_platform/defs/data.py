@@ -11,12 +11,14 @@ from release_platform.domain.features import ColumnType
 from release_platform.domain.fingerprint import differences
 from release_platform.domain.records import RawData
 from release_platform.domain.snapshot import Snapshot
+from release_platform.domain.spec import PartitionSpec
 from release_platform.pipeline import ingest
 from release_platform.pipeline.contract import check
 from release_platform.pipeline.features import featurize
 from release_platform.project import Project
 
 WHOLE = "all"
+MONTH_FORMAT = "%Y-%m"
 _RAW_CODE = (
     "pipeline/sources.py",
     "pipeline/source_types.py",
@@ -42,7 +44,7 @@ _COLUMN_TYPES = {
 def build_raw_data(project: Project) -> dg.AssetsDefinition:
     """Returns the asset of immutable, content-addressed snapshots of the source."""
     spec = project.spec
-    partitions = None if spec.partitions is None else dg.StaticPartitionsDefinition(list(spec.partitions.keys))
+    partitions = None if spec.partitions is None else monthly(spec.partitions)
 
     @stage_asset(
         project,
@@ -69,6 +71,13 @@ def build_raw_data(project: Project) -> dg.AssetsDefinition:
         )
 
     return raw_data
+
+
+def monthly(months: PartitionSpec) -> dg.TimeWindowPartitionsDefinition:
+    """Returns Dagster's partitions of these months: each is one as soon as it is over, in UTC."""
+    return dg.MonthlyPartitionsDefinition(
+        start_date=months.start, end_date=months.until, timezone="UTC", fmt=MONTH_FORMAT
+    )
 
 
 def _raw_metadata(context: dg.AssetExecutionContext, project: Project, data: RawData) -> dict[str, Any]:
@@ -157,6 +166,7 @@ def build_features(project: Project) -> dg.AssetsDefinition:
                 "dagster/uri": record.snapshot.uri,
                 "training_rows": record.n_training_rows,
                 "held_out_rows": record.n_held_out_rows,
+                **({"partitions": ", ".join(sorted(record.raw))} if spec.partitions is not None else {}),
                 "features": dg.MetadataValue.md(
                     "\n".join(f"- `{name}`: {kind}" for name, kind in spec.plan.types.items())
                 ),

@@ -21,10 +21,13 @@ from release_platform.domain.identity import digest_of
 from release_platform.domain.policy import Registration
 from release_platform.domain.ports import VersionRecord
 from release_platform.domain.records import Evaluated, RegisteredVersion
-from release_platform.domain.selftest import SELFTEST
-from release_platform.domain.spec import GateSpec, Selftest
+from release_platform.domain.selftest import SELFTEST, Selftest
+from release_platform.domain.spec import GateSpec
+from release_platform.domain.spec import Selftest as Demand
 from release_platform.model_card import keep_card, keep_cards
 from release_platform.project import Project
+from release_platform.proofs import FACT as SELFTEST_FACT
+from release_platform.proofs import Proofs
 from release_platform.references import FACT, keep_reference
 from release_platform.services import Services
 
@@ -54,14 +57,15 @@ def build_registered_version(project: Project) -> dg.AssetsDefinition:
     def registered_version(
         context: dg.AssetExecutionContext, evaluation_report: Any, platform: Platform
     ) -> dg.MaterializeResult[Any]:
-        proof = required_proof(context.instance, project)
+        proof = required_proof(platform.services.releases.proofs, project)
         results = passed_gates(context.instance, spec.name, report_key, spec.every_gate, evaluation_report)
         registration = register_version(
             platform.services,
             context.run.run_id,
             evaluation_report,
-            (*results, *proof),
+            results if proof is None else (*results, proof.gate),
             keep=partial(reference_fact, platform.services),
+            proof=proof,
         )
         key = digest_of([registration.report_digest, registration.digest])
         head = platform.services.releases.stage(
@@ -101,18 +105,19 @@ def _card_of(services: Services, project: Project, registration: Registration) -
     return keep_cards(services, project, row)
 
 
-def required_proof(instance: dg.DagsterInstance, project: Project) -> tuple[GateResult, ...]:
-    """Returns the recorded selftest as a result that stands among the version's gates, where the policy demands one.
+def required_proof(proofs: Proofs, project: Project) -> Selftest | None:
+    """Returns the selftest that the version is registered with, where the policy demands one; None where it does not.
 
     Raises:
-        GatesNotPassed: The policy demands one, and none that passed was recorded for these gates.
+        GatesNotPassed: The policy demands one, and none that passed was kept for these gates.
+        IntegrityError: The newest one was not signed by a trusted key.
     """
-    if project.spec.policy.selftest is not Selftest.REQUIRED:
-        return ()
-    proof, problem = proof_of(instance, project)
+    if project.spec.policy.selftest is not Demand.REQUIRED:
+        return None
+    proof, problem = proof_of(proofs, project)
     if proof is None or problem:
         raise GatesNotPassed(project.spec.name, [f"{SELFTEST}: {problem}"])
-    return (proof,)
+    return proof
 
 
 def passed_gates(
@@ -154,7 +159,7 @@ def _recorded_problem(instance: dg.DagsterInstance, key: dg.AssetCheckKey, stora
     return "" if found.passed else str(found.description or "failed")
 
 
-def _vouched(evaluated: Evaluated, results: tuple[GateResult, ...]) -> dict[str, Any]:
+def _vouched(evaluated: Evaluated, results: tuple[GateResult, ...], proof: Selftest | None) -> dict[str, Any]:
     """Returns what the signature of a version vouches for beside its files."""
     trained = evaluated.trained
     return {
@@ -165,6 +170,7 @@ def _vouched(evaluated: Evaluated, results: tuple[GateResult, ...]) -> dict[str,
         "report_digest": evaluated.report_digest,
         "code_version": trained.code_version,
         "gates": {result.gate: result.verdict.value for result in results},
+        **({} if proof is None else {SELFTEST_FACT: proof.digest}),
     }
 
 
@@ -175,6 +181,7 @@ def register_version(
     results: tuple[GateResult, ...],
     *,
     keep: Callable[[Registration], Mapping[str, str]] = lambda _: {},
+    proof: Selftest | None = None,
 ) -> Registration:
     """Registers what was evaluated as a version, records and signs it, and returns what is recorded.
 
@@ -186,6 +193,7 @@ def register_version(
         evaluated: What was evaluated.
         results: Its gates.
         keep: Keeps something beside the version before it is signed, and returns what is vouched for of that.
+        proof: The selftest that stands among its gates; None for none.
     """
     trained, model = evaluated.trained, str(evaluated.report["model"])
     baseline = evaluated.report["baseline"]
@@ -220,7 +228,7 @@ def register_version(
         registered_at=record.created_at,
     )
     try:
-        facts = {**_vouched(evaluated, results), **keep(registration)}
+        facts = {**_vouched(evaluated, results, proof), **keep(registration)}
         return services.releases.record(record, registration, facts)
     except ReleaseError:
         if not _may_be_recorded(services, record):

@@ -5,10 +5,11 @@ from typing import Any
 import dagster as dg
 
 from release_platform.defs.naming import asset_key
-from release_platform.domain.gates import GateResult
+from release_platform.defs.resources import Platform
 from release_platform.domain.selftest import SELFTEST, Selftest
 from release_platform.gating.selftest import binding_of, run_selftest
 from release_platform.project import Project
+from release_platform.proofs import Proofs
 
 _RECORD = "selftest"
 
@@ -22,8 +23,9 @@ def build_selftest_check(project: Project) -> dg.AssetChecksDefinition:
         name=key.name,
         description="Models that are spoilt on purpose are stopped by a gate, and a clean one passes.",
     )
-    def selftest() -> dg.AssetCheckResult:
+    def selftest(platform: Platform) -> dg.AssetCheckResult:
         found = run_selftest(project)
+        platform.services.releases.proofs.keep(found)
         return dg.AssetCheckResult(passed=found.passed, description=found.said, metadata=_metadata(found))
 
     return selftest
@@ -35,7 +37,7 @@ def selftest_key(project: Project) -> dg.AssetCheckKey:
 
 
 def selftest_evaluation(project: Project, found: Selftest) -> dg.AssetCheckEvaluation:
-    """Returns a selftest as an evaluation of the check, for one that was run by hand."""
+    """Returns a selftest as an evaluation of the check, for one that was run by hand; shown, it proves nothing."""
     key = selftest_key(project)
     return dg.AssetCheckEvaluation(
         asset_key=key.asset_key,
@@ -46,25 +48,25 @@ def selftest_evaluation(project: Project, found: Selftest) -> dg.AssetCheckEvalu
     )
 
 
-def proof_of(instance: dg.DagsterInstance, project: Project) -> tuple[GateResult | None, str]:
-    """Returns the newest recorded selftest as a gate's result, and what is wrong with it; None and why without one.
+def proof_of(proofs: Proofs, project: Project) -> tuple[Selftest | None, str]:
+    """Returns the newest selftest that was signed and kept, and what is wrong with it; None and why without one.
 
-    A selftest of other gates, or of another model than the spec describes now, proves nothing.
+    A selftest of other gates, or of another model than the spec describes now, proves nothing; nor does what Dagster
+    shows of one.
+
+    Raises:
+        IntegrityError: No trusted key signed it, or it was changed since.
     """
     remedy = f"run `release gate selftest {project.spec.name}`"
-    record = instance.get_latest_asset_check_evaluation_record(selftest_key(project))
-    event = record.event.dagster_event if record and record.event else None
-    found = event.event_specific_data if event else None
-    if not isinstance(found, dg.AssetCheckEvaluation) or _RECORD not in found.metadata:
+    proof = proofs.find_newest(project.spec.name)
+    if proof is None:
         return None, f"the gates were never proven to stop spoilt models; {remedy}"
-    value: Any = found.metadata[_RECORD].value
-    proof = Selftest.from_json(value)
     if proof.binding != binding_of(project):
         return (
             None,
             f"the gates were proven before the defs.yaml, the code of the source or the platform was changed; {remedy}",
         )
-    return proof.gate, "" if proof.passed else f"{proof.said}; correct the gates, then {remedy}"
+    return proof, "" if proof.passed else f"{proof.said}; correct the gates, then {remedy}"
 
 
 def _metadata(found: Selftest) -> dict[str, Any]:

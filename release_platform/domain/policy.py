@@ -16,6 +16,9 @@ from release_platform.domain.replay import Replay, unmet_replay
 from release_platform.domain.selftest import STOPPED
 from release_platform.domain.spec import PolicySpec, Selftest
 
+NOT_PROVEN = "its gates were not proven to stop spoilt models when it was registered"
+"""What is said of a version that was registered without the proof."""
+
 
 class RequestState(StrEnum):
     """The life of a promotion request. All but `open` are final."""
@@ -135,6 +138,8 @@ class Facts:
         replay: What the last replay of the version over recorded requests showed; None: there was none.
         under_way: What is said of the model's rollout, if there is one; it holds every request.
         drifting: What is said of a drift alarm that holds promotions; empty while none does.
+        unproven: Why the version was not registered with a signed proof that its gates stop spoilt models; empty where
+            it was.
     """
 
     request: PromotionRequest
@@ -148,6 +153,7 @@ class Facts:
     replay: Replay | None = None
     under_way: str = ""
     drifting: str = ""
+    unproven: str = NOT_PROVEN
 
 
 def missing_of(decision: Decision) -> tuple[str, ...]:
@@ -198,10 +204,10 @@ def _missing(facts: Facts) -> tuple[str, ...]:
             f"its gates compared it with {compared}, but Production is version {facts.head.production} now: "
             f"run `release run {facts.request.model}` to judge a version against it"
         )
-    if policy.selftest is Selftest.REQUIRED and not _is_proven(registration):
+    if policy.selftest is Selftest.REQUIRED and (facts.unproven or not _is_proven(registration)):
         found.append(
-            f"its gates were not proven to stop spoilt models when it was registered: run `release gate selftest "
-            f"{facts.request.model}`, then `release run {facts.request.model}`"
+            f"{facts.unproven or NOT_PROVEN}: run `release gate selftest {facts.request.model}`, then "
+            f"`release run {facts.request.model}`"
         )
     if policy.replay is not None:
         found += unmet_replay(

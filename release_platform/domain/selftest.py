@@ -1,12 +1,17 @@
 """Are the gates proven to bite? Models that are spoilt on purpose must be stopped by a gate, and a clean one pass."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from release_platform.domain.attestation import STATEMENT
+from release_platform.domain.errors import IntegrityError
 from release_platform.domain.gates import GateResult, Verdict
+from release_platform.domain.identity import digest_of
 
+SELFTEST_RESULT = "https://model-release-platform/selftest/v1"
+"""The kind of the statement that is signed of a selftest."""
 SELFTEST = "selftest"
 """Name of the result that stands among a version's gates where the policy demands a selftest."""
 STOPPED = "stopped_twins"
@@ -46,6 +51,13 @@ class TwinResult:
     skipped: str = ""
 
     @property
+    def became(self) -> str:
+        """What became of it in a word: `stopped`, `passed` or `skipped`."""
+        if self.skipped:
+            return "skipped"
+        return "stopped" if self.stopped_by else "passed"
+
+    @property
     def as_it_should_be(self) -> bool:
         """Whether a spoilt twin was stopped, and the clean one was not."""
         return bool(self.skipped) or bool(self.stopped_by) is (self.twin is not Twin.CLEAN)
@@ -62,18 +74,31 @@ class TwinResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """What a selftest proves; when it changes, the proof is void.
+
+    Attributes:
+        spec: Digest of the gates, and of what of the spec makes the model that they judge.
+        code: Digest of the model's own Python files, the module of its source, and the platform's version.
+    """
+
+    spec: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Selftest:
     """What became of all twins of a model.
 
     Attributes:
         model: The model.
-        binding: Digest of what was proven: the gates, and what of the spec makes the model that they judge.
+        binding: What was proven.
         n_rows: How many rows were used.
         results: One for each twin.
     """
 
     model: str
-    binding: str
+    binding: Binding
     n_rows: int
     results: tuple[TwinResult, ...]
 
@@ -124,13 +149,53 @@ class Selftest:
             blocking=True,
         )
 
+    @property
+    def digest(self) -> str:
+        """Digest of all the evidence: each twin, what was done to it, and which gates stopped it for which reason."""
+        return digest_of(self.to_json())
+
+    def to_statement(self, at: str) -> dict[str, Any]:
+        """Returns the in-toto statement that is signed of it: only who has the signing key can say it.
+
+        Args:
+            at: When it was kept, ISO 8601.
+        """
+        return {
+            "_type": STATEMENT,
+            "subject": [
+                {"name": f"{self.model}/{SELFTEST}", "digest": {"sha256": self.digest.removeprefix("sha256:")}}
+            ],
+            "predicateType": SELFTEST_RESULT,
+            "predicate": {
+                "model": self.model,
+                "at": at,
+                "spec": self.binding.spec,
+                "code": self.binding.code,
+                "n_rows": self.n_rows,
+                "twins": {result.twin.value: result.became for result in self.results},
+                "verdict": self.gate.verdict.value,
+            },
+        }
+
+    def check_statement(self, statement: Mapping[str, Any], at: str) -> None:
+        """Checks that a statement, whose signature was verified, is of exactly this selftest.
+
+        Raises:
+            IntegrityError: It is of something else.
+        """
+        if statement != self.to_statement(at):
+            raise IntegrityError(
+                f"the signature is not of this selftest of {self.model}",
+                remedy=f"somebody changed the release store; run `release gate selftest {self.model}` again",
+            )
+
     def to_json(self) -> dict[str, Any]:
         """Returns the selftest as a JSON value."""
         return {
             "model": self.model,
             "passed": self.passed,
             "said": self.said,
-            "binding": self.binding,
+            "binding": asdict(self.binding),
             "n_rows": self.n_rows,
             "twins": [result.to_json() for result in self.results],
         }
@@ -140,7 +205,7 @@ class Selftest:
         """Returns the selftest that `to_json` wrote."""
         return Selftest(
             model=value["model"],
-            binding=value["binding"],
+            binding=Binding(**value["binding"]),
             n_rows=int(value["n_rows"]),
             results=tuple(
                 TwinResult(

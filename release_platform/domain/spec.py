@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from math import inf, isfinite
 from typing import Any, ClassVar
@@ -87,31 +88,45 @@ class SourceSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionSpec:
-    """Partitions of the raw data by calendar month of one timestamp column.
+    """Partitions of the raw data by calendar month, in UTC, of one timestamp column.
 
     Attributes:
         column: The timestamp column.
         start: First month, `YYYY-MM`, included.
-        end: Last month, `YYYY-MM`, included.
+        end: Last month, `YYYY-MM`, included; None: open, each month is one as soon as it is over.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     column: str
     start: str
-    end: str
+    end: str | None = None
 
     def __post_init__(self) -> None:
         for value in (self.start, self.end):
-            if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", value):
+            if value is not None and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", value):
                 raise ValueError(f"'{value}' is not a month like 2013-01")
-        if self.start > self.end:
+        if self.end is not None and self.start > self.end:
             raise ValueError(f"the first month {self.start} is after the last, {self.end}")
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """All months from `start` to `end`, both included, in order."""
-        first, last = (int(v[:4]) * 12 + int(v[5:]) - 1 for v in (self.start, self.end))
-        return tuple(f"{month // 12:04d}-{month % 12 + 1:02d}" for month in range(first, last + 1))
+    def until(self) -> str | None:
+        """The first month that is no partition any more, whatever the time; None where the end is open."""
+        return None if self.end is None else _month_text(_month_number(self.end) + 1)
+
+    def keys_at(self, now: datetime) -> tuple[str, ...]:
+        """Returns the months from `start` to `end`, both included, that are over at a moment, in order."""
+        present = now.astimezone(UTC)
+        over = present.year * 12 + present.month - 1
+        until = over if self.end is None else min(over, _month_number(self.end) + 1)
+        return tuple(_month_text(month) for month in range(_month_number(self.start), until))
+
+
+def _month_number(month: str) -> int:
+    return int(month[:4]) * 12 + int(month[5:]) - 1
+
+
+def _month_text(number: int) -> str:
+    return f"{number // 12:04d}-{number % 12 + 1:02d}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

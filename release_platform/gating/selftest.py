@@ -17,7 +17,7 @@ from release_platform.domain.gates import judge_all
 from release_platform.domain.identity import digest_of
 from release_platform.domain.metrics import PRIMARY
 from release_platform.domain.records import FeatureTable, RawData
-from release_platform.domain.selftest import TRAINING, Selftest, Twin, TwinResult
+from release_platform.domain.selftest import TRAINING, Binding, Selftest, Twin, TwinResult
 from release_platform.domain.spec import ModelSpec, TrainingSpec
 from release_platform.pipeline.assessment import answers, evaluate
 from release_platform.pipeline.environment import folder_digest, module_digest
@@ -34,21 +34,16 @@ _PROVEN = (
 )
 
 
-def binding_of(project: Project) -> str:
-    """Returns the digest of what a selftest proves; when it changes, the proof is void.
+def binding_of(project: Project) -> Binding:
+    """Returns what a selftest of a model proves now.
 
     It is of the keys of the YAML that make and judge a model, the model's own Python files, the module of its source
     wherever that is, and the platform's version.
     """
     reference = project.spec.source.python
-    return digest_of(
-        [
-            project.digest_of_parts(*_PROVEN),
-            folder_digest(project.folder),
-            None if reference is None else [reference, module_digest(reference.partition(":")[0])],
-            installed("model-release-platform"),
-        ]
-    )
+    module = None if reference is None else [reference, module_digest(reference.partition(":")[0])]
+    code = [folder_digest(project.folder), module, installed("model-release-platform")]
+    return Binding(spec=project.digest_of_parts(*_PROVEN), code=digest_of(code))
 
 
 def run_selftest(project: Project, rows: int = ROWS) -> Selftest:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.domain.errors import DataError
 from release_platform.domain.fingerprint import ColumnValues, differences, fingerprint
@@ -23,7 +25,12 @@ _CELL = 40
 
 
 def ingest(
-    spec: ModelSpec, *, base: Path, store: SnapshotStore, partitions: Sequence[str] | None = None
+    spec: ModelSpec,
+    *,
+    base: Path,
+    store: SnapshotStore,
+    partitions: Sequence[str] | None = None,
+    now: datetime | None = None,
 ) -> dict[str | None, Snapshot]:
     """Returns the stored snapshots of a model's source, by partition key.
 
@@ -31,8 +38,9 @@ def ingest(
         spec: The model.
         base: The folder of its `defs.yaml`.
         store: Where snapshots are kept.
-        partitions: The months to take, `YYYY-MM`; None: all of the spec. Without `spec.partitions` there is one
-            snapshot, under the key None.
+        partitions: The months to take, `YYYY-MM`; None: all of the spec that are over, of an open end up to the
+            newest that the source has a row of. Without `spec.partitions` there is one snapshot, under the key None.
+        now: The present moment; None: that of the clock.
 
     Raises:
         SourceError: The source cannot be read, or a value does not fit its column's type.
@@ -49,7 +57,7 @@ def ingest(
     if spec.partitions is None:
         check(frame, spec.contract, source=name)
         return {None: store_frame(frame, store, given)}
-    parts = _by_month(frame, spec.partitions, partitions, name)
+    parts = _by_month(frame, spec.partitions, partitions, name, now or SystemClock().now())
     check(_together(frame, parts), spec.contract, source=name)
     return {key: store_frame(part.reset_index(drop=True), store, given) for key, part in parts.items()}
 
@@ -101,24 +109,40 @@ def _cell(value: Any) -> str:
 
 
 def _by_month(
-    frame: pd.DataFrame, months: PartitionSpec, wanted: Sequence[str] | None, source: str
+    frame: pd.DataFrame, months: PartitionSpec, wanted: Sequence[str] | None, source: str, now: datetime
 ) -> dict[str, pd.DataFrame]:
-    unknown = [key for key in wanted or () if key not in months.keys]
+    over = months.keys_at(now)
+    unknown = [key for key in wanted or () if key not in over]
     if unknown:
         raise DataError(
             f"{source}: there is no partition {', '.join(unknown)}",
-            remedy=f"choose from {months.start} to {months.end}, or widen `partitions` in the model's defs.yaml",
+            remedy=f"choose from {_range(over) or 'those that are over'}, or widen `partitions` in the defs.yaml",
         )
     found = _month_numbers(frame[months.column], source)
     first = pd.Period(months.start, "M").ordinal
-    parts = {key: frame[found == first + months.keys.index(key)] for key in (wanted or months.keys)}
+    parts = {key: frame[found == first + over.index(key)] for key in (wanted or over)}
+    if wanted is None and months.end is None:
+        parts = _up_to_the_newest(parts)
     empty = [key for key, part in parts.items() if part.empty]
-    if empty:
+    if empty or not parts:
+        there = [key for key, part in parts.items() if not part.empty]
         raise DataError(
-            f"{source}: no row has its '{months.column}' in {', '.join(empty)}",
-            remedy="wait until the data is there, or narrow `partitions` in the model's defs.yaml",
+            f"{source}: no row has its '{months.column}' in {', '.join(empty) or 'a month that is over'}",
+            remedy="wait until the data is there"
+            + (f", take others by `--partitions {there[0]}:{there[-1]}`" if there else "")
+            + ", or narrow `partitions` in the model's defs.yaml",
         )
     return parts
+
+
+def _up_to_the_newest(parts: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Returns the months up to the newest that has a row: what came after it is not there yet."""
+    newest = max((key for key, part in parts.items() if not part.empty), default="")
+    return {key: part for key, part in parts.items() if key <= newest}
+
+
+def _range(keys: Sequence[str]) -> str:
+    return f"{keys[0]} to {keys[-1]}" if keys else ""
 
 
 def _month_numbers(times: "pd.Series[Any]", source: str) -> "np.ndarray[Any, np.dtype[np.int64]]":

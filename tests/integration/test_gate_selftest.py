@@ -6,13 +6,16 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
+from release_platform.adapters.clock import SystemClock
+from release_platform.adapters.signing import KeyFolder
 from release_platform.defs.selftest import selftest_evaluation, selftest_key
+from release_platform.domain.attestation import SIGNATURE_TAG
 from release_platform.domain.errors import Refused
 from release_platform.domain.selftest import STOPPED, Selftest, Twin
 from release_platform.domain.spec import GateSpec, PolicySpec
 from release_platform.domain.spec import Selftest as Demand
 from release_platform.gating.selftest import run_selftest
-from release_platform.project import Project
+from release_platform.proofs import Proofs
 from tests.integration.homes import Home, changed, example, open_home, release_in, why
 
 MODEL = changed(example("diabetes"), policy=PolicySpec(selftest=Demand.REQUIRED))
@@ -72,29 +75,40 @@ def test_gates_that_cannot_fail_are_found_out() -> None:
 
 
 class TestRecord:
-    def keep(self, home: Home, project: Project, found: Selftest) -> None:
-        home.instance.report_runless_asset_event(selftest_evaluation(project, found))
-
     def test_without_the_proof_nothing_is_registered(self, home: Home) -> None:
         run = home.release(MODEL)
         assert not run.success
         assert "the gates were never proven to stop spoilt models; run `release gate selftest diabetes`" in why(run)
         assert home.registrations(MODEL) == ()
 
+    def test_one_that_was_planted_in_dagster_is_none(self, home: Home, proof: Selftest) -> None:
+        home.instance.report_runless_asset_event(selftest_evaluation(MODEL, proof))
+        run = home.materialize(MODEL, "registered_version", checks=False)
+        assert "the gates were never proven to stop spoilt models" in why(run)
+
     def test_a_proof_that_failed_is_none(self, home: Home, proof: Selftest) -> None:
         worse = tuple(replace(result, stopped_by={}) for result in proof.results)
-        self.keep(home, MODEL, replace(proof, results=worse))
+        home.services.releases.proofs.keep(replace(proof, results=worse))
         run = home.materialize(MODEL, "registered_version", checks=False)
         assert "stopped by no gate" in why(run)
 
     def test_with_it_the_version_carries_it_and_may_be_promoted(self, home: Home, proof: Selftest) -> None:
-        self.keep(home, MODEL, proof)
+        home.services.releases.proofs.keep(proof)
         assert home.materialize(MODEL, "registered_version", checks=False).success
         (registered,) = home.registrations(MODEL)
         assert [gate.gate for gate in registered.gates if gate.metric == STOPPED and gate.passed] == ["selftest"]
+        statement = home.services.keys.trusted().verify(registered.tags[SIGNATURE_TAG])
+        assert statement["predicate"]["release"]["selftest"] == proof.digest
         releases = home.services.releases
         request = releases.request(NAME, version="1", actor="ada", reason="proven")
         assert releases.promote(request.request_id, MODEL.spec.policy).version == "1"
+
+    def test_a_proof_that_somebody_took_away_since_promotes_nothing(self, home: Home) -> None:
+        (registered,) = home.registrations(MODEL)
+        proofs = home.services.releases.proofs
+        assert proofs.unproven(registered) == ""
+        stranger = Proofs(home.services.store, KeyFolder(home.folder / "strange"), SystemClock())
+        assert "not trusted here" in stranger.unproven(registered)
 
     def test_a_version_from_before_the_demand_waits(self, home: Home) -> None:
         undemanding = changed(MODEL, policy=PolicySpec())
@@ -115,6 +129,9 @@ class TestRecord:
         assert kept is not None
         assert kept.metadata["selftest"].value == done.json
         assert "| leaked_target | plausible |" in str(kept.metadata["twins"].value)
+        found = home.services.releases.proofs.find_newest(NAME)
+        assert found is not None
+        assert found.to_json() == done.json
 
     def test_the_check_runs_from_dagster_and_in_no_release(self, home: Home) -> None:
         location = home.definitions(MODEL)
@@ -123,4 +140,6 @@ class TestRecord:
         assert not any("selftest" in name for name in names)
         job = dg.define_asset_job("proof", dg.AssetSelection.checks(selftest_key(MODEL)))
         run = dg.Definitions.merge(location, dg.Definitions(jobs=[job])).resolve_job_def("proof")
+        before = home.services.store.selftests.all_of(NAME)
         assert run.execute_in_process(instance=home.instance).success
+        assert len(home.services.store.selftests.all_of(NAME)) == len(before) + 1

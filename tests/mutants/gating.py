@@ -14,6 +14,16 @@ DEFECTS = (
         ),
     ),
     Defect(
+        name="a version whose signed proof does not verify is promoted",
+        file="release_platform/domain/policy.py",
+        old="policy.selftest is Selftest.REQUIRED and (facts.unproven or not _is_proven(registration))",
+        new="policy.selftest is Selftest.REQUIRED and not _is_proven(registration)",
+        tests=(
+            "tests/unit/test_policy.py::TestSelftest::"
+            "test_a_version_whose_signed_proof_does_not_verify_waits_whatever_its_gates_say",
+        ),
+    ),
+    Defect(
         name="the proof of other gates counts for these",
         file="release_platform/defs/selftest.py",
         old="if proof.binding != binding_of(project):",

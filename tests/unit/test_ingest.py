@@ -1,5 +1,6 @@
 """raw_data: a source becomes snapshots, by month where the model is partitioned; bad data leaves none behind."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from release_platform.domain.spec import (
     TargetSpec,
 )
 from release_platform.pipeline.ingest import data_differences, ingest, preview, read_raw
+from tests.fakes.clock import FakeClock
 
 MONTHS = PartitionSpec(column="at", start="2020-01", end="2020-03")
 CSV = """at,x,y
@@ -109,6 +111,26 @@ def test_an_empty_and_an_unknown_month_and_a_row_without_time_are_told(base: Pat
     with pytest.raises(DataError, match=r"d\.csv, row 6, column 'at': 1 row\(s\) have no time"):
         ingest(spec(partitions=MONTHS), base=base, store=store)
     assert stored(base) == []
+
+
+def test_of_an_open_end_what_is_not_there_yet_is_waited_for_only_if_it_is_named(
+    base: Path, store: SnapshotStore
+) -> None:
+    months, clock = PartitionSpec(column="at", start="2020-01"), FakeClock(datetime(2020, 3, 31, 23, 59, tzinfo=UTC))
+    assert list(ingest(spec(partitions=months), base=base, store=store, now=clock.now())) == ["2020-01", "2020-02"]
+    clock.pass_s(60)
+    of_now = ["2020-01", "2020-02", "2020-03"]
+    assert list(ingest(spec(partitions=months), base=base, store=store, now=clock.now())) == of_now
+    clock.pass_s(30 * 86_400)
+    assert list(ingest(spec(partitions=months), base=base, store=store, now=clock.now())) == of_now
+    with pytest.raises(DataError, match=r"no row has its 'at' in 2020-04") as refused:
+        ingest(spec(partitions=months), base=base, store=store, partitions=[*of_now, "2020-04"], now=clock.now())
+    assert "`--partitions 2020-01:2020-03`" in refused.value.remedy
+    with pytest.raises(DataError, match=r"there is no partition 2020-05"):
+        ingest(spec(partitions=months), base=base, store=store, partitions=["2020-05"], now=clock.now())
+    (base / "d.csv").write_text("at,x,y\n2020-05-01,1,a\n")
+    with pytest.raises(DataError, match="no row has its 'at' in a month that is over"):
+        ingest(spec(partitions=months), base=base, store=store, now=clock.now())
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ class TestSelftest:
     def with_proof(self, verdict: Verdict, *, metric: str = STOPPED) -> Facts:
         proof = replace(gate(verdict), gate="selftest", metric=metric)
         registration = replace(REGISTRATION, gates=(*REGISTRATION.gates, proof))
-        return replace(self.DEMANDED, registration=registration)
+        return replace(self.DEMANDED, registration=registration, unproven="")
 
     def test_a_version_without_the_proof_waits_where_the_policy_demands_it(self) -> None:
         found = decide(self.DEMANDED)
@@ -273,6 +273,10 @@ class TestSelftest:
 
     def test_the_recorded_proof_is_enough(self) -> None:
         assert isinstance(decide(self.with_proof(Verdict.PASSED)), Ready)
+
+    def test_a_version_whose_signed_proof_does_not_verify_waits_whatever_its_gates_say(self) -> None:
+        found = decide(replace(self.with_proof(Verdict.PASSED), unproven="it does not verify"))
+        assert found == Hold(reasons=("it does not verify: run `release gate selftest m`, then `release run m`",))
 
     def test_a_gate_of_the_model_that_is_only_named_like_it_is_no_proof(self) -> None:
         assert isinstance(decide(self.with_proof(Verdict.PASSED, metric="roc_auc")), Hold)

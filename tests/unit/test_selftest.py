@@ -12,7 +12,7 @@ from release_platform.domain.errors import SpecError
 from release_platform.domain.gates import Verdict
 from release_platform.domain.identity import Manifest
 from release_platform.domain.metrics import Task
-from release_platform.domain.selftest import STOPPED, Selftest, Twin, TwinResult
+from release_platform.domain.selftest import STOPPED, Binding, Selftest, Twin, TwinResult
 from release_platform.domain.spec import ModelSpec, PolicySpec
 from release_platform.domain.spec import Selftest as Demand
 from release_platform.pipeline.features import FeatureRows, training_age_days
@@ -35,7 +35,7 @@ def result(twin: Twin, *, stopped: bool = False, skipped: str = "") -> TwinResul
 
 
 def selftest(*results: TwinResult) -> Selftest:
-    return Selftest(model="m", binding="sha256:b", n_rows=N, results=results)
+    return Selftest(model="m", binding=Binding(spec="sha256:s", code="sha256:c"), n_rows=N, results=results)
 
 
 GOOD = (result(Twin.CLEAN), result(Twin.CONSTANT, stopped=True), result(Twin.WORSE_SLICE, skipped="no slices"))
