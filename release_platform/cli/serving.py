@@ -158,7 +158,7 @@ def _finite(number: float) -> float | None:
 
 def _said(found: "Verification", report: "ServerReport") -> str:
     expected = found.expected
-    workers = f", by each of its {report.n_workers} workers" if report.n_workers > 1 else ""
+    workers = f", by {report.n_workers} workers" if report.n_workers > 1 else ""
     return (
         f"{expected.model} version {expected.version} of epoch {expected.epoch} at {report.url}: "
         f"{expected.golden.n_rows} golden rows equal to the last bit through {len(report.checked)} protocols "
