@@ -11,6 +11,7 @@ from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.servers import Servers
 from release_platform.adapters.signing import KeyFolder
 from release_platform.adapters.snapshot_store import SnapshotStore
+from release_platform.held_outcomes import HeldOutcomes
 from release_platform.releases import Releases
 from release_platform.replays import Replays
 from release_platform.rollouts import Rollouts
@@ -79,6 +80,12 @@ class Services:
     def sampled_traffic(self) -> SampledTraffic:
         """What the live servers sample of their requests, for the recordings."""
         return SampledTraffic(self.recordings, self.labels, self.servers)
+
+    @cached_property
+    def held_outcomes(self) -> HeldOutcomes:
+        """What the live servers hold of outcomes for each other; to tell one takes the key that predicts."""
+        key = self.settings.serving_api_key.get_secret_value()
+        return HeldOutcomes(Servers(self.settings.serving_urls, api_key=key))
 
     @cached_property
     def replays(self) -> Replays:

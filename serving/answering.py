@@ -143,10 +143,14 @@ class Answering:
         self.inline_bytes = min(INLINE_BYTES, max_body_bytes)
         self._body_timeout_s = body_timeout_s
         self._put_down = observations.put_down
-        self._replica = observations.replica
+        self._origin = observations.origin
         self._shadows = shadows
         self._samples = samples
         self._numbers = count(1)
+
+    def number_from(self, origin: str, first: int) -> None:
+        """Gives ids that begin with an origin, and numbers from one on; to be called before there is a prediction."""
+        self._origin, self._numbers = origin, count(first)
 
     async def answer(self, call: Call, receive: Receive) -> Reply:
         """Returns the answer to a call, naming the version that gave it; goes on from `at_once` where that gave none.
@@ -292,7 +296,7 @@ class Answering:
 
     def _written(self, call: Call, ask: Ask, loaded: LoadedModel, predictions: Predictions) -> Reply:
         number = next(self._numbers)
-        prediction_id = f"{self._replica}-{number:x}"
+        prediction_id = f"{self._origin}-{number:x}"
         reply = call.door.write(ask, loaded, predictions, prediction_id)
         call.predictions, call.number = predictions, number
         names = loaded.stable_headers if call.arm is _STABLE else call.names

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -29,11 +30,13 @@ from serving.edge import Edge
 from serving.engine import Engine
 from serving.errors import InvalidInput, Problem, document, problem_response, unforeseen
 from serving.exposition import FOLDER_VARIABLE
+from serving.held import Held
 from serving.limits import Limits
-from serving.metrics import Metrics
+from serving.metrics import Fate, Metrics
 from serving.models import Live, RouteTable
 from serving.observations import Observations
 from serving.predicting import build_predict_routes
+from serving.prediction_files import PredictionFiles
 from serving.pushes import Pushes
 from serving.registry import ModelSource
 from serving.requests import mark_served, request_id_of
@@ -43,13 +46,14 @@ from serving.routes.inference import INFER_ROUTES, build_inference_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
 from serving.routes.observed import SAMPLES, WINDOWS, build_observed_routes
-from serving.routes.outcomes import OUTCOMES, build_outcome_routes
+from serving.routes.outcomes import build_outcome_routes
 from serving.routes.scoring import SCORING_ROUTES, build_scoring_routes
 from serving.samples import Samples
 from serving.schemas import answers
 from serving.settings import Settings
 from serving.shadow import Shadows
 from serving.siblings import Siblings
+from serving.telling import OUTCOMES, Desk
 from serving.tracing import find_tracing
 from serving.watch import Watcher
 
@@ -110,11 +114,19 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         metrics=metrics,
     )
     metrics.watch_queue(lambda: engine.n_waiting)
-    observations = Observations(live=live, metrics=metrics, clock=clock, most_remembered=settings.recent_predictions)
+    observations = Observations(
+        live=live,
+        metrics=metrics,
+        clock=clock,
+        most_remembered=settings.recent_predictions,
+        sample_share=settings.sample_share,
+    )
+    metrics.watch_memory(lambda: observations.n_remembered, settings.recent_predictions)
     samples = Samples(
         share=settings.sample_share,
         replica=observations.replica,
         minute=lambda: observations.minute,
+        origin=lambda: observations.origin,
         metrics=metrics,
     )
     limits = Limits(
@@ -124,7 +136,10 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     )
     cache = PackageCache(settings.cache_dir)
     shadows = Shadows(live=live, cache=cache, limits=limits, observations=observations, metrics=metrics)
-    siblings = Siblings(_shared_folder(), observations.replica, partial(_answer_sibling, observations, samples))
+    siblings = Siblings(_shared_folder(), observations.origin, partial(_answer_sibling, observations, samples))
+    told_later = settings.cache_dir / "outcomes"
+    files = PredictionFiles(told_later, settings.recent_predictions, share=settings.sample_share)
+    held = Held(told_later / "held.sqlite", now=lambda: clock.now().timestamp())
     access = Access(settings.api_keys, rate_per_minute=settings.rate_limit, clock=clock)
     tracing = find_tracing()
     source = ModelSource(
@@ -149,14 +164,24 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         access.announce()
+        kept = files.take_over()
+        if kept is not None:
+            observations.remember_in(kept)
+            answering.number_from(kept.origin, kept.first)
+            siblings.origin = kept.origin
         async with siblings.answering(), anyio.create_task_group() as tasks:
             tasks.start_soon(watcher.run)
             tasks.start_soon(_count_each_second, metrics, observations)
             tasks.start_soon(shadows.run)
+            tasks.start_soon(_lose_each_minute, metrics, held)
             yield
             live.draining = True
             tasks.cancel_scope.cancel()
         engine.close()
+        observations.end()
+        held.close()
+        if kept is not None:
+            kept.close()
         if tracing is not None:
             tracing.close()
 
@@ -205,11 +230,8 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
     app.include_router(build_move_routes(pushes=pushes, settings=settings))
     app.include_router(build_admin_routes(watcher=watcher, live=live))
     app.include_router(build_observed_routes(observations=observations, samples=samples, siblings=siblings))
-    app.include_router(
-        build_outcome_routes(
-            observations=observations, samples=samples, siblings=siblings, body_timeout_s=settings.body_timeout_s
-        )
-    )
+    desk = Desk(observations=observations, samples=samples, siblings=siblings, files=files, held=held, metrics=metrics)
+    app.include_router(build_outcome_routes(desk=desk, body_timeout_s=settings.body_timeout_s))
     app.include_router(
         build_health_routes(
             live=live,
@@ -237,6 +259,15 @@ async def _count_each_second(metrics: Metrics, observations: Observations) -> No
             observations.count()
         except Exception:  # noqa: BLE001 - answers are owed all the same
             _LOG.exception("what requests came to could not be counted")
+
+
+async def _lose_each_minute(metrics: Metrics, held: Held) -> None:
+    while True:
+        await anyio.sleep(60.0)
+        try:
+            metrics.outcomes_became(Fate.LOST, await anyio.to_thread.run_sync(held.lose_old))
+        except sqlite3.Error as error:
+            _LOG.error("what is held of outcomes cannot be read: %s", error)
 
 
 def _shared_folder() -> Path | None:

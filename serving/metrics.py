@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +25,19 @@ _Answer = tuple[str, str, str, int]
 _Version = tuple[str, str]
 _Key = TypeVar("_Key")
 _Item = TypeVar("_Item")
+
+
+class Fate(StrEnum):
+    """What became of an outcome that was told."""
+
+    COUNTED = "counted"
+    REPEATED = "repeated"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    HELD = "held"
+    FULL = "full"
+    CARRIED = "carried"
+    LOST = "lost"
 
 
 class Metrics:
@@ -85,6 +99,15 @@ class Metrics:
             (*_SERVED, "model_route", "outcome"),
             registry=registry,
         )
+        self._fates = Counter(
+            "serving_outcome_fates",
+            "Outcomes by what became of them: `counted`, `repeated`, `refused`, `unknown`; `held` for another server, "
+            "or not, as too many were (`full`); and of those held `carried`, `unknown`, or `lost` after an hour.",
+            ("fate",),
+            registry=registry,
+        )
+        for fate in Fate:  # an alert must see the first one
+            self._fates.labels(fate.value)
         self._shadow_dropped = Counter(
             "serving_shadow_dropped",
             "Requests that a shadow was not asked: `queue_full`, `too_slow`, `ended`, or `no_copy` on disk.",
@@ -121,6 +144,10 @@ class Metrics:
     def watch_queue(self, n_waiting: Callable[[], int]) -> None:
         """Shows from now on how many requests wait for a thread."""
         self._table.n_waiting = n_waiting
+
+    def watch_memory(self, n_remembered: Callable[[], int], most: int) -> None:
+        """Shows from now on how many predictions are remembered, and how many there is room for."""
+        self._table.n_remembered, self._table.most_remembered = n_remembered, most
 
     def request_answered(self, *, route: str, model: str, version: str, status: int, seconds: float) -> None:
         """Counts a request; model and version are empty where none answered."""
@@ -175,6 +202,11 @@ class Metrics:
     def outcome_came(self, model: str, version: str, route: str, name: str) -> None:
         """Counts an outcome of a prediction."""
         self._outcomes.labels(model, version, route, name).inc()
+
+    def outcomes_became(self, fate: Fate, n: int) -> None:
+        """Counts what became of outcomes."""
+        if n:
+            self._fates.labels(fate.value).inc(n)
 
     def shadow_dropped(self, loaded: LoadedModel, reason: str) -> None:
         """Counts a request that a shadow was not asked."""
@@ -234,6 +266,8 @@ class _TableCollector(Collector):
     def __init__(self, live: Live) -> None:
         self._live = live
         self.n_waiting: Callable[[], int] = lambda: 0
+        self.n_remembered: Callable[[], int] = lambda: 0
+        self.most_remembered = 0
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         table = self._live.table
@@ -258,6 +292,14 @@ class _TableCollector(Collector):
             refused.add_metric((name,), float(name in table.troubled))
         yield from (info, since, refused, weight)
         yield GaugeMetricFamily("serving_waiting_requests", "Requests that wait for a thread.", value=self.n_waiting())
+        yield GaugeMetricFamily(
+            "serving_remembered_predictions",
+            "Predictions of this process that an outcome may still be told of.",
+            value=self.n_remembered(),
+        )
+        yield GaugeMetricFamily(
+            "serving_remembered_predictions_max", "How many there is room for.", value=self.most_remembered
+        )
         contact = table.contact
         yield GaugeMetricFamily(
             "serving_registry_reachable",

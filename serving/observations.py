@@ -29,7 +29,9 @@ from serving.errors import NonFinitePrediction, Problem, Stopping
 from serving.handover import Ended
 from serving.metrics import Metrics
 from serving.models import Live, LoadedModel
-from serving.outcomes import MOST_NAMES, Memory, Remembered, Told, bucket_of
+from serving.outcomes import Memory, Remembered, Told, bucket_of, memory_of
+from serving.prediction_files import KeptPredictions
+from serving.ring import MOST_NAMES
 from serving.tallies import Arm, Tally, number_buckets, prediction_buckets
 
 KEPT_MINUTES = 60
@@ -91,10 +93,12 @@ class Observations:
         clock: The time that minutes are of.
         seconds: The clock that never goes back, by which requests are timed.
         most_windows: Most closed windows that are kept.
-        most_remembered: How many predictions are remembered, for outcomes that come later.
+        most_remembered: How many predictions are remembered, for outcomes that come later, where no file is given.
+        sample_share: The share of the requests that is sampled, 0 to 1.
 
     Attributes:
         replica: The name of this process, which no other and no earlier one has.
+        origin: What the ids of its predictions begin with; one after the other may go on with the same.
         since: The minute in which it began to count.
     """
 
@@ -107,8 +111,9 @@ class Observations:
         seconds: Callable[[], float] = perf_counter,
         most_windows: int = MOST_WINDOWS,
         most_remembered: int = 0,
+        sample_share: float = 0.0,
     ) -> None:
-        self.replica = token_hex(8)
+        self.replica = self.origin = token_hex(8)
         self._live = live
         self._metrics = metrics
         self._clock = clock
@@ -119,13 +124,26 @@ class Observations:
         self._tallies: dict[tuple[Arm, int], Tally] = {}
         self._served: set[Arm] = set()
         self._slices = Slices()
-        self._memory = Memory(most_remembered)
-        self._names: dict[str, int] = {}
+        self._memory = memory_of(most_remembered, share=sample_share)
         self.since = self._open = self.minute
         self._whole: deque[int] = deque()
         self._closed: deque[Window] = deque()
         self._fetched = -1
         self._before: tuple[Ended, ...] | None = None
+
+    @property
+    def n_remembered(self) -> int:
+        """How many predictions are remembered."""
+        return self._memory.n_remembered
+
+    def remember_in(self, kept: KeptPredictions) -> None:
+        """Goes on with a file of predictions; to be called before there is one."""
+        self.origin, self._memory = kept.origin, kept.memory
+
+    def end(self) -> None:
+        """Counts what was put down, for the last time: nothing is remembered any more."""
+        self.count()
+        self._memory = memory_of(0)
 
     @property
     def minute(self) -> int:
@@ -169,50 +187,46 @@ class Observations:
         return self._tally(arm, self._now)
 
     def take(
-        self, outcomes: Iterable[Mapping[str, Any]], *, labelled: Callable[[Arm, int, Any], None] | None = None
+        self,
+        outcomes: Iterable[Mapping[str, Any]],
+        *,
+        labelled: Callable[[Arm, str, Any, float], None] | None = None,
+        of: Memory | None = None,
     ) -> Told:
-        """Counts outcomes of predictions of this process, each a `prediction_id`, `name` and `value`.
+        """Counts outcomes of predictions of one process, each a `prediction_id`, `name` and `value`.
 
         Args:
             outcomes: The outcomes.
-            labelled: Is given the arm that answered, the prediction's number, and each label that counted.
+            labelled: Is given the arm that answered, the prediction's id, each label that counted, and the share of the
+                requests that was sampled at the time of the prediction.
+            of: Where the predictions are remembered; None for those of this process.
         """
         self.count()
-        n_counted = 0
+        memory, n_counted = self._memory if of is None else of, 0
         repeated, unknown, refused = [], [], []
         for outcome in outcomes:
             prediction_id, name = outcome["prediction_id"], outcome["name"]
-            prediction = self._memory.find(int(prediction_id.rpartition("-")[2], 16))
+            prediction = memory.find(int(prediction_id.rpartition("-")[2], 16))
             if prediction is None:
                 unknown.append(prediction_id)
                 continue
             try:
-                buckets = self._buckets_of(prediction, name, outcome["value"])
+                buckets = _buckets_of(prediction, name, outcome["value"])
+                bit = _bit_of(memory, name)
             except ValueError as error:
                 refused.append({"prediction_id": prediction_id, "outcome": name, "reason": f"it {error}"})
                 continue
-            if not self._memory.is_first(prediction, self._names[name]):
+            if not memory.is_first(prediction, bit):
                 repeated.append(prediction_id)
                 continue
             n_counted += 1
             if labelled is not None and name == LABEL:
-                labelled(buckets[0][0], int(prediction_id.rpartition("-")[2], 16), outcome["value"])
+                labelled(buckets[0][0], prediction_id, outcome["value"], prediction.share)
             for arm, bucket in buckets:
                 self.tally(arm).outcome(name, max(self._now - prediction.minute, 0), bucket)
                 self._metrics.outcome_came(arm.model, arm.version, arm.route, name)
         once = tuple(dict.fromkeys(unknown))
         return Told(counted=n_counted, repeated=tuple(repeated), unknown=once, refused=tuple(refused))
-
-    def _buckets_of(self, prediction: Remembered, name: str, value: Any) -> list[tuple[Arm, int]]:
-        (arm, answer), *shadows = prediction.answers
-        found = [(arm, bucket_of(arm, answer, name, value))]
-        if self._names.setdefault(name, len(self._names)) >= MOST_NAMES:
-            del self._names[name]
-            raise ValueError(f"is one name too many: {MOST_NAMES} are known already")
-        for shadow, answer in shadows if name == LABEL else ():  # nothing else comes of answers that nobody gets
-            with suppress(ValueError):
-                found.append((shadow, bucket_of(shadow, answer, name, value)))
-        return found
 
     def reflected(self, shadow: LoadedModel, reflections: Sequence[Reflection]) -> None:
         """Counts what a shadow made of some requests, at least one."""
@@ -321,6 +335,23 @@ class Observations:
         yield from (self.arm_of(loaded, Route.STABLE) for loaded in table.loaded.values())
         yield from (self.arm_of(one.loaded, Route.CANARY) for one in table.canary.values())
         yield from (self.arm_of(one.loaded, Route.SHADOW) for one in table.shadow.values())
+
+
+def _buckets_of(prediction: Remembered, name: str, value: Any) -> list[tuple[Arm, int]]:
+    """Returns each arm that an outcome counts for, with its bucket; raises ValueError, as `bucket_of`."""
+    (arm, answer), *shadows = prediction.answers
+    found = [(arm, bucket_of(arm, answer, name, value))]
+    for shadow, answer in shadows if name == LABEL else ():  # nothing else comes of answers that nobody gets
+        with suppress(ValueError):
+            found.append((shadow, bucket_of(shadow, answer, name, value)))
+    return found
+
+
+def _bit_of(memory: Memory, name: str) -> int:
+    bit = memory.bit_of(name)
+    if bit is None:
+        raise ValueError(f"is one name too many: {MOST_NAMES} are known already")
+    return bit
 
 
 def _by_arm(put_down: list[Answered]) -> Iterable[list[Answered]]:

@@ -16,6 +16,6 @@ def needed(method: str, path: str) -> Scope | None:
     """
     if path in PROBES or (method == "POST" and path.startswith("/v1/models/") and path.endswith("/certificate")):
         return None
-    if path == "/v1/outcomes":
+    if path == "/v1/outcomes" or (method == "POST" and path == "/v1/outcomes/held"):
         return Scope.PREDICT
     return Scope.ADMIN if path.startswith("/admin") else Scope.READ

@@ -23,6 +23,7 @@ from release_platform.domain.windows import Route
 from serving.metrics import Metrics
 from serving.models import LoadedModel
 from serving.observations import KEPT_MINUTES
+from serving.ring import below_of, sample_place
 from serving.tallies import Arm
 
 MOST_ROWS = 20_000
@@ -37,8 +38,6 @@ MOST_BYTES_OF_ONE = 1024**2
 """Most bytes of it; a request with more is left out."""
 MOST_BYTES_TOLD = 4 * 1024**2
 """Bytes that are told at once, unless a single minute has more: a minute is told whole."""
-_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: multiples of it are spread evenly
-_ALL = 2**64
 _WHOLE = 2.0**63
 
 
@@ -88,6 +87,7 @@ class Samples:
         share: The share of the predictions that is in it, 0 to 1.
         replica: The name of this process.
         minute: Returns the present minute.
+        origin: Returns what the ids of its predictions begin with; None: the name of the process.
         metrics: What is told of what was left out, or dropped before anybody fetched it.
         most_rows: Most rows that are kept, and most labels.
         most_bytes: Most bytes of requests that are kept.
@@ -103,12 +103,14 @@ class Samples:
         replica: str,
         minute: Callable[[], int],
         metrics: Metrics,
+        origin: Callable[[], str] | None = None,
         most_rows: int = MOST_ROWS,
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self.is_on = share > 0
-        self._below = int(share * _ALL)
+        self._below = below_of(share)
         self._replica = replica
+        self._origin = origin or (lambda: replica)
         self._minute = minute
         self._metrics = metrics
         self._most_rows = most_rows
@@ -121,7 +123,7 @@ class Samples:
 
     def takes(self, number: int) -> bool:
         """Returns whether the prediction of a number is in the sample."""
-        return number * _GOLDEN % _ALL < self._below
+        return sample_place(number) < self._below
 
     def offer(self, loaded: LoadedModel, route: Route, inputs: Inputs, predictions: Predictions, number: int) -> None:
         """Keeps a request that was answered, if it is in the sample and not too large."""
@@ -133,7 +135,7 @@ class Samples:
             n_rows = len(next(iter(columns.values())))
             told = orjson.dumps(
                 {
-                    "prediction_id": f"{self._replica}-{number:x}",
+                    "prediction_id": f"{self._origin()}-{number:x}",
                     "model": loaded.model,
                     "version": loaded.version,
                     "route": route.value,
@@ -151,12 +153,19 @@ class Samples:
         self._n_bytes += len(told)
         self._forget()
 
-    def label(self, arm: Arm, number: int, label: str | int | float) -> None:
-        """Keeps what would have been right of a prediction, if it is in the sample."""
-        if self.takes(number):
+    def label(self, arm: Arm, prediction_id: str, label: str | int | float, share: float) -> None:
+        """Keeps what would have been right of a prediction, if it is in the sample.
+
+        Args:
+            arm: What answered.
+            prediction_id: The prediction, which another process may have made, before this one began.
+            label: What would have been right.
+            share: The share of the requests that was in the sample when it was made, or more.
+        """
+        if sample_place(int(prediction_id.rpartition("-")[2], 16)) < below_of(share):
             minute = self._minute()
             of = {"model": arm.model, "version": arm.version, "minute": minute, "label": label}
-            told = orjson.dumps({"prediction_id": f"{self._replica}-{number:x}", **of})
+            told = orjson.dumps({"prediction_id": prediction_id, **of})
             self._labels.append(_Kept(minute, 0, told))
             self._forget()
 

@@ -243,9 +243,53 @@ class OutcomesTold(BaseModel):
     counted: int
     repeated: list[str] = Field(description="Predictions of which this outcome had come already; it was ignored.")
     unknown: list[str] = Field(description="Predictions that nobody here knows: never made, too old, or not routed.")
+    held: list[str] = Field(description="Predictions that another server may know: their outcomes are carried there.")
     unanswered: list[str] = Field(description="Predictions of a process that did not answer in time: tell them again.")
     refused: list[RefusedOutcome]
 
+
+class HeldOutcome(BaseModel):
+    """An outcome of a prediction that another server may have made."""
+
+    prediction_id: str
+    name: str
+    outcome: Label
+    age_s: float = Field(description="Seconds since it was told.")
+
+
+class OutcomesHeld(BaseModel):
+    """Outcomes that are held, those that were offered longest ago."""
+
+    held: list[HeldOutcome]
+    n_held: int = Field(description="How many are held in all.")
+
+
+class OutcomesSettled(BaseModel):
+    """How many outcomes are held no longer."""
+
+    carried: int
+    unknown: int
+
+
+_SETTLED = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["prediction_id", "name"],
+        "properties": {"prediction_id": {"type": "string"}, "name": {"type": "string"}},
+    },
+}
+
+SETTLED_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "Outcomes that were held here: those that another server knows now, and those that none knows.",
+    "content": {
+        "application/json": {
+            "schema": {"type": "object", "properties": {"carried": _SETTLED, "unknown": _SETTLED}},
+            "example": {"carried": [{"prediction_id": "9f0c1b6be1d0a7c4-27", "name": "label"}], "unknown": []},
+        }
+    },
+}
 
 OUTCOMES_BODY: dict[str, Any] = {
     "required": True,

@@ -41,8 +41,8 @@ class Settings(BaseSettings):
         max_body_bytes: Most bytes that the body of one request may have.
         body_timeout_s: Seconds within which a request's body must have arrived.
         predict_timeout_s: Seconds that a request may wait for its turn and its prediction.
-        recent_predictions: How many predictions of one process are remembered, for outcomes that are told later; 40
-            bytes each.
+        recent_predictions: How many predictions of one process are remembered, over restarts too, for outcomes that
+            are told later; 48 bytes each, in a file of `cache_dir`. 0: none.
         sample_share: The share of the answered requests that is kept for an hour, rows and answers, for a collector.
         busy_poll_us: Microseconds that a worker stays awake for the next request of a client whose last two came at
             once after each other; 0: it sleeps between all requests.

@@ -1,7 +1,7 @@
 """The workers beside this one, asked over sockets in the folder that their supervisor gave them.
 
 Whichever worker a client reaches can so tell what all of them know. A question is a JSON object, and so is its answer;
-each worker has the socket `<its replica>.sock`. One that died leaves a socket on which nobody answers. What is large is
+each worker has the socket `<its origin>.sock`. One that died leaves a socket on which nobody answers. What is large is
 asked and answered as bytes, so that nobody reads it on the way to a client.
 """
 
@@ -27,14 +27,14 @@ class Siblings:
 
     Args:
         folder: Where their sockets are; None for a server of one process, which has none beside it.
-        replica: The name of this process.
+        origin: The name of this process: what the ids of its predictions begin with.
         answer: Returns, for a question, a JSON value, or bytes, which are sent as they are. Called on the event loop.
         within_s: Seconds that another one has to answer.
     """
 
-    def __init__(self, folder: Path | None, replica: str, answer: Answer, *, within_s: float = WITHIN_S) -> None:
+    def __init__(self, folder: Path | None, origin: str, answer: Answer, *, within_s: float = WITHIN_S) -> None:
         self._folder = folder
-        self._replica = replica
+        self.origin = origin
         self._answer = answer
         self._within_s = within_s
 
@@ -44,7 +44,7 @@ class Siblings:
         if self._folder is None:
             yield
             return
-        own = self._place(self._replica)
+        own = self._place(self.origin)
         try:
             server = await asyncio.start_unix_server(self._serve, own)
         except OSError as error:  # e.g. the folder's path is too long for a socket
@@ -58,22 +58,22 @@ class Siblings:
             server.close()
             own.unlink(missing_ok=True)
 
-    def has(self, replica: str) -> bool:
+    def has(self, origin: str) -> bool:
         """Returns whether there is, or was, a worker of this name beside this one."""
-        return self._folder is not None and replica != self._replica and self._place(replica).exists()
+        return self._folder is not None and origin != self.origin and self._place(origin).exists()
 
-    async def ask(self, replica: str, question: dict[str, Any], *, read: Read = orjson.loads) -> Any | None:
+    async def ask(self, origin: str, question: dict[str, Any], *, read: Read = orjson.loads) -> Any | None:
         """Returns what one other worker answers; None when it is gone.
 
         Args:
-            replica: Its name.
+            origin: Its name.
             question: The question.
             read: Returns what bytes of an answer are; raises ValueError where they are not whole.
 
         Raises:
             TimeoutError: It does not answer in time.
         """
-        place = self._place(replica)
+        place = self._place(origin)
         try:
             async with asyncio.timeout(self._within_s):
                 reader, writer = await asyncio.open_unix_connection(place)
@@ -94,7 +94,7 @@ class Siblings:
         """Returns what all others answer that are not gone, and how many did not answer in time; `read`: see `ask`."""
         if self._folder is None:
             return [], 0
-        others = sorted(path.stem for path in self._folder.glob("*.sock") if path.stem != self._replica)
+        others = sorted(path.stem for path in self._folder.glob("*.sock") if path.stem != self.origin)
         found = await asyncio.gather(
             *(self.ask(other, question, read=read) for other in others), return_exceptions=True
         )
@@ -113,6 +113,6 @@ class Siblings:
             finally:
                 writer.close()
 
-    def _place(self, replica: str) -> Path:
+    def _place(self, origin: str) -> Path:
         assert self._folder is not None
-        return self._folder / f"{replica}.sock"
+        return self._folder / f"{origin}.sock"

@@ -11,6 +11,7 @@ import httpx
 from release_platform.adapters.addresses import each_server
 from release_platform.adapters.serving_client import ServingClient
 from release_platform.domain.errors import Unavailable, VerificationFailed
+from release_platform.domain.held_outcomes import HandedOutcomes, HeldOutcome, Offered, Settled
 from release_platform.domain.ports import HandedIn, HandedSamples
 from release_platform.domain.push import Accepted, Declined, Outcome, Push, Unanswered
 
@@ -19,6 +20,9 @@ _Answer = TypeVar("_Answer")
 CONNECT_S = 2.0
 ANSWER_S = 5.0
 """A server that has a copy loads it in well under a second; one that must ask the registry goes on after we stop."""
+MOST_OUTCOMES = 5_000
+"""Outcomes that are carried at once, from all servers together: what is left is carried next."""
+OFFERED_AT_ONCE = 1_000
 HAND_IN_S = 3.0
 """For all windows, to the last byte: rollouts of other models wait meanwhile. A server gives its processes two."""
 
@@ -71,6 +75,44 @@ class Servers:
             labels=told.labels,
             more=told.more and told.closed > after,
         )
+
+    def held_outcomes(self) -> Sequence[HandedOutcomes]:
+        """See `OutcomeServers`."""
+        n_servers = max(1, len(each_server(self._urls)))
+        return self._each(partial(self._held_of, most=max(1, MOST_OUTCOMES // n_servers)))
+
+    def _held_of(self, url: str, most: int) -> HandedOutcomes:
+        try:
+            with self._client(url, min(HAND_IN_S, self._answer_s)) as client:
+                return HandedOutcomes(url=url, outcomes=client.held_outcomes(most))
+        except (Unavailable, VerificationFailed) as error:
+            return HandedOutcomes(url=url, problem=error.problem)
+
+    def offer_outcomes(self, outcomes: Sequence[HeldOutcome]) -> Sequence[Offered]:
+        """See `OutcomeServers`."""
+        return self._each(partial(self._offer_to, outcomes=outcomes))
+
+    def _offer_to(self, url: str, outcomes: Sequence[HeldOutcome]) -> Offered:
+        unknown, unanswered = set[str](), set[str]()
+        for begin in range(0, len(outcomes), OFFERED_AT_ONCE):
+            try:
+                with self._client(url, self._answer_s) as client:
+                    no, nothing = client.offer_outcomes(outcomes[begin : begin + OFFERED_AT_ONCE])
+            except (Unavailable, VerificationFailed) as error:
+                rest = {one.prediction_id for one in outcomes[begin:]}
+                return Offered(url=url, unknown=unknown, unanswered=unanswered | rest, problem=error.problem)
+            unknown |= no
+            unanswered |= nothing
+        return Offered(url=url, unknown=unknown, unanswered=unanswered)
+
+    def settle_outcomes(self, url: str, settled: Settled) -> str:
+        """See `OutcomeServers`."""
+        try:
+            with self._client(url, self._answer_s) as client:
+                client.settle_outcomes(settled)
+        except (Unavailable, VerificationFailed) as error:
+            return error.problem
+        return ""
 
     def push(self, push: Push) -> Sequence[Outcome]:
         """See `Servers`."""

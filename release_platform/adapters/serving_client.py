@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from release_platform.adapters.loopback import is_loopback
 from release_platform.adapters.serving_protocols import Asked
 from release_platform.adapters.whole_deadline import WholeDeadline
 from release_platform.domain.errors import Unavailable, VerificationFailed
+from release_platform.domain.held_outcomes import HeldOutcome, Settled
 from release_platform.domain.ports import HandedIn
 from release_platform.domain.samples import Label, Sample
 from release_platform.domain.windows import Window
@@ -192,6 +193,46 @@ class ServingClient:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._failed(f"its samples cannot be read: {error}") from None
 
+    def held_outcomes(self, most: int) -> tuple[HeldOutcome, ...]:
+        """Returns outcomes that the server holds for others, those that were offered longest ago.
+
+        Raises:
+            Unavailable: The server does not answer, or asks for an API key.
+            VerificationFailed: The answer is none.
+        """
+        response = self._request("GET", "/v1/outcomes/held", params={"most": most})
+        if response.status_code == httpx.codes.NOT_FOUND:  # a server of an older version holds none
+            return ()
+        said = self._read(response)
+        try:
+            return tuple(HeldOutcome.from_json(one) for one in said["held"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._failed(f"the outcomes that it holds cannot be read: {error}") from None
+
+    def offer_outcomes(self, outcomes: Sequence[HeldOutcome]) -> tuple[frozenset[str], frozenset[str]]:
+        """Tells outcomes that another server was told first; returns the predictions that are unknown and unanswered.
+
+        Raises:
+            Unavailable: The server does not answer, or asks for an API key of the scope predict.
+            VerificationFailed: The answer is none.
+        """
+        body = [one.to_json() for one in outcomes]
+        said = self._read(self._request("POST", "/v1/outcomes", params={"carried": "true"}, json=body))
+        try:
+            return frozenset(map(str, said["unknown"])), frozenset(map(str, said["unanswered"]))
+        except (KeyError, TypeError) as error:
+            raise self._failed(f"what it says to outcomes cannot be read: {error}") from None
+
+    def settle_outcomes(self, settled: Settled) -> None:
+        """Tells what became of outcomes that the server holds.
+
+        Raises:
+            Unavailable: The server does not answer, or asks for an API key of the scope predict.
+            VerificationFailed: The answer is none.
+        """
+        body = {"carried": _named(settled.carried), "unknown": _named(settled.unknown)}
+        self._read(self._request("POST", "/v1/outcomes/held", json=body))
+
     def push_certificate(self, model: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
         """Returns status and content of the server's answer to a pushed move; empty content where it is no object.
 
@@ -281,6 +322,10 @@ def _look(client: ServingClient, model: str) -> tuple[str | None, str | None]:
     except Unavailable as error:
         return None, error.problem
     return entry.get("version"), (entry.get("refusal") or {}).get("reason")
+
+
+def _named(outcomes: Sequence[HeldOutcome]) -> list[dict[str, str]]:
+    return [{"prediction_id": one.prediction_id, "name": one.name} for one in outcomes]
 
 
 def _shown(api_key: str) -> dict[str, str]:

@@ -122,6 +122,7 @@ def build_rollout_sensor(projects: Projects) -> dg.SensorDefinition:
                 events += _events(project, services, context.instance, shown, told)
             except ReleaseError as error:
                 said.append(f"{name}: {error.problem}")
+        said += services.held_outcomes.carry()  # last: no rollout waits for it
         _drop_old_windows(services, shown)
         for line in said:
             context.log.info(line)

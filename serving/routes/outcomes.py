@@ -1,11 +1,9 @@
-"""Where clients tell later what became of a prediction."""
+"""Where clients tell later what became of a prediction, and the platform fetches what is for another server."""
 
-import re
-from collections import defaultdict
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,63 +11,87 @@ from serving.bodies import read_body
 from serving.doors import JSON, check_media_type
 from serving.errors import InvalidInput
 from serving.forms import kind
-from serving.observations import Observations
-from serving.outcomes import Told, is_name
+from serving.outcomes import is_name
 from serving.parsing import parse
-from serving.samples import Samples
-from serving.schemas import OUTCOMES_BODY, OutcomesTold, answers
-from serving.siblings import Siblings
+from serving.schemas import OUTCOMES_BODY, SETTLED_BODY, OutcomesHeld, OutcomesSettled, OutcomesTold, answers
+from serving.telling import Desk
 
-OUTCOMES = "outcomes"
 MOST_OUTCOMES = 10_000
 _MOST_BYTES = 4 * 1024**2
-_ID = re.compile(r"([0-9a-f]{16})-[0-9a-f]{1,16}")
 _VALUES = (str, int, float)  # a truth is an int
 
 
-def build_outcome_routes(
-    *, observations: Observations, samples: Samples, siblings: Siblings, body_timeout_s: float
-) -> APIRouter:
-    """Returns `/v1/outcomes`."""
+def build_outcome_routes(*, desk: Desk, body_timeout_s: float) -> APIRouter:
+    """Returns `/v1/outcomes` and `/v1/outcomes/held`."""
     router = APIRouter(prefix="/v1", tags=["models"])
+
+    async def body_of(request: Request) -> bytes:
+        head = dict(request.scope["headers"])
+        check_media_type(head, frozenset({JSON}))
+        return await read_body(request.receive, head, max_bytes=_MOST_BYTES, within_s=body_timeout_s)
 
     @router.post(
         "/outcomes",
         summary="Tell what became of predictions",
         openapi_extra={"requestBody": OUTCOMES_BODY},
-        responses=answers(OutcomesTold, 400, 408, 413, 415, 422),
+        responses=answers(OutcomesTold, 400, 408, 413, 415, 422)
+        | {202: {"model": OutcomesTold, "description": "Some are held, for another server."}},
     )
-    async def outcomes(request: Request) -> Response:
-        head = dict(request.scope["headers"])
-        check_media_type(head, frozenset({JSON}))
-        body = await read_body(request.receive, head, max_bytes=_MOST_BYTES, within_s=body_timeout_s)
-        by_replica: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for outcome in read_outcomes(body):
-            named = _ID.fullmatch(outcome["prediction_id"])
-            by_replica["" if named is None else named[1]].append(outcome)
-        told = Told()
-        for replica, several in by_replica.items():
-            told = told.and_(await _told(observations, samples, siblings, replica, several))
-        return Response(orjson.dumps(told.to_json()), media_type="application/json")
+    async def outcomes(
+        request: Request,
+        carried: Annotated[bool, Query(description="Another server was told first: hold nothing.")] = False,
+    ) -> Response:
+        told = await desk.tell(read_outcomes(await body_of(request)), carried=carried)
+        return Response(orjson.dumps(told.to_json()), 202 if told.held else 200, media_type="application/json")
+
+    @router.get(
+        "/outcomes/held",
+        summary="Outcomes of predictions that another server may have made",
+        tags=["operations"],
+        responses=answers(OutcomesHeld, 422),
+    )
+    async def held(
+        most: Annotated[int, Query(ge=1, le=MOST_OUTCOMES, description="Most that are told.")] = 1000,
+    ) -> Response:
+        return Response(orjson.dumps(await desk.offer(most)), media_type="application/json")
+
+    @router.post(
+        "/outcomes/held",
+        summary="Say what became of outcomes that were held",
+        tags=["operations"],
+        openapi_extra={"requestBody": SETTLED_BODY},
+        responses=answers(OutcomesSettled, 400, 408, 413, 415, 422),
+    )
+    async def settle(request: Request) -> Response:
+        carried, unknown = read_settled(await body_of(request))
+        return Response(orjson.dumps(await desk.settle(carried, unknown)), media_type="application/json")
 
     return router
 
 
-async def _told(
-    observations: Observations, samples: Samples, siblings: Siblings, replica: str, several: list[dict[str, Any]]
-) -> Told:
-    """Returns what the process that made some predictions says of their outcomes."""
-    if replica == observations.replica:
-        return observations.take(several, labelled=samples.label)
-    ids = tuple(dict.fromkeys(outcome["prediction_id"] for outcome in several))
-    if replica and siblings.has(replica):
-        try:
-            answer = await siblings.ask(replica, {"what": OUTCOMES, "outcomes": several})
-        except TimeoutError:
-            return Told(unanswered=ids)
-        if answer is not None:
-            return Told.from_json(answer)
-    return Told(unknown=ids)
+def read_settled(body: bytes) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Returns the outcomes of a body that were carried and those that no server knows, by prediction id and name.
+
+    Raises:
+        RequestProblem: It is no JSON, or no such lists.
+    """
+    value = parse(body, _n_settled)
+    if not isinstance(value, dict):
+        raise InvalidInput(f"the body is {kind(value)}, not an object with 'carried' and 'unknown'")
+    return _named(value, "carried"), _named(value, "unknown")
+
+
+def _named(value: dict[str, Any], field: str) -> list[tuple[str, str]]:
+    several = value.get(field, [])
+    if not isinstance(several, list):
+        raise InvalidInput(f"'{field}' is {kind(several)}, not an array", field=field)
+    found = []
+    for row, one in enumerate(several):
+        named = (one.get("prediction_id"), one.get("name")) if isinstance(one, dict) else (None, None)
+        if not (isinstance(named[0], str) and isinstance(named[1], str)):
+            raise InvalidInput(f"row {row} of '{field}' has no texts 'prediction_id' and 'name'", field=field, row=row)
+        found.append((named[0], named[1]))
+    return found
 
 
 def read_outcomes(body: bytes) -> list[dict[str, Any]]:
@@ -106,3 +128,9 @@ def _outcomes(row: int, one: Any) -> list[dict[str, Any]]:
 
 def _n_members(value: Any) -> int:
     return sum(len(one) for one in value if isinstance(one, dict)) if isinstance(value, list) else 0
+
+
+def _n_settled(value: Any) -> int:
+    lists = [value.get(field) for field in ("carried", "unknown")] if isinstance(value, dict) else []
+    rows = [one for several in lists if isinstance(several, list) for one in several if isinstance(one, dict)]
+    return (len(value) if isinstance(value, dict) else 0) + sum(map(len, rows))

@@ -11,7 +11,8 @@ from release_platform.domain.metrics import Task
 from release_platform.domain.windows import LABEL, Route, number_bucket
 from serving.errors import DuplicateKey, InvalidInput, MalformedBody
 from serving.observations import Reflection
-from serving.outcomes import MOST_NAMES, Memory, Told, bucket_of
+from serving.outcomes import Told, bucket_of, memory_of
+from serving.ring import MOST_NAMES
 from serving.routes.outcomes import MOST_OUTCOMES, read_outcomes
 from serving.tallies import Arm, first_answer
 from tests.unit.test_serving_observations import ANSWER, CANARY, FIRST, STABLE, Server
@@ -48,7 +49,7 @@ def test_what_is_no_outcome_of_that_kind_is_refused(arm, name, value):
 
 @given(size=st.integers(0, 20), batches=st.lists(st.integers(0, 30), max_size=8))
 def test_the_last_so_many_predictions_are_remembered_and_no_other(size, batches):
-    memory, last = Memory(size), 0
+    memory, last = memory_of(size), 0
     for n in batches:
         numbers = list(range(last + 1, last + n + 1))
         memory.keep(REGRESSION, last, np.array(numbers, dtype=np.int64), np.array(numbers, dtype=np.float64) / 2)
@@ -63,7 +64,7 @@ def test_the_last_so_many_predictions_are_remembered_and_no_other(size, batches)
 
 
 def test_a_place_that_is_used_again_knows_nothing_of_before():
-    memory = Memory(2)
+    memory = memory_of(2)
     memory.keep(REGRESSION, 7, np.array([1]), np.array([1.0]))
     memory.keep_shadow(CLASSIFIER, np.array([0, 1]), np.array([9.0, 2.0]))
     assert memory.find(1).answers == ((REGRESSION, 1.0), (CLASSIFIER, 2.0))

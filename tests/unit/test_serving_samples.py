@@ -149,7 +149,7 @@ def test_labels_of_the_sample_are_told_in_the_minute_in_which_they_came_and_kept
     arm = Arm("typed", "1", Route.CANARY, loaded.package.task, loaded.package.classes)
     taken = [number for number in range(1, 20) if minutes.kept.takes(number)]
     for number in range(1, 20):
-        minutes.kept.label(arm, number, "low")
+        minutes.kept.label(arm, f"r-{number:x}", "low", 0.5)
     assert minutes.labels() == []
     minutes.now += 1
     told = minutes.labels(99)
@@ -159,7 +159,7 @@ def test_labels_of_the_sample_are_told_in_the_minute_in_which_they_came_and_kept
     }
     assert minutes.labels(100) == []
     minutes.now += KEPT_MINUTES + 1
-    minutes.kept.label(arm, taken[0], "low")
+    minutes.kept.label(arm, f"r-{taken[0]:x}", "low", 0.5)
     minutes.now += 1
     assert len(minutes.labels()) == 1
 
@@ -224,7 +224,7 @@ def test_much_is_told_in_pages_of_whole_minutes_and_a_minute_is_told_whole(loade
         minutes.kept.offer(loaded, Route.STABLE, with_text(loaded, text), ANSWER, number)
         minutes.now += number in {6, 12, 18}
     arm = Arm("typed", "1", Route.STABLE, loaded.package.task, loaded.package.classes)
-    minutes.kept.label(arm, 1, "low")
+    minutes.kept.label(arm, "r-1", "low", 1.0)
     minutes.now += 3
     pages, after = [], -1
     while not pages or pages[-1].more:

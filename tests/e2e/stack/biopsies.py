@@ -93,9 +93,9 @@ def _work(url: str, key: str, biopsies: list[dict[str, Any]], told: Told, stop: 
 
 
 def _tell(client: httpx.Client, outcomes: list[dict[str, Any]], told: Told) -> list[dict[str, Any]]:
-    """Tells the outcomes, and returns those to tell again: of predictions that another replica knows."""
+    """Tells the outcomes, and returns those to tell again; those of another replica's predictions are carried there."""
     said = client.post("/v1/outcomes", json=outcomes).raise_for_status().json()
     with told.lock:
-        told.labels += said["counted"]
+        told.labels += said["counted"] + len(said["held"])
     unknown = {*said["unknown"], *said["unanswered"]}
     return [one for one in outcomes if one["prediction_id"] in unknown][-10 * N_TOLD_TOGETHER :]
