@@ -11,6 +11,7 @@ from typing import Any
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.rollout_store import KeptRollout
+from release_platform.domain.asked_rollout import NOTHING_ASKED, AskedRollout, find_laxer, plan_of
 from release_platform.domain.coverage import Holes
 from release_platform.domain.errors import IntegrityError, NotFound, Refused
 from release_platform.domain.freeze import find_freeze
@@ -115,15 +116,43 @@ class Rollouts:
         """
         request = self._store.get_request(request_id)
         kept = self._store.rollouts.find(request_id)
-        chosen = _plan(request, spec.rollout)
         if kept is None:
             first = self._store.head(request.model).production is None
+            chosen = _plan(request.model, spec.rollout, request.strategy, request.asked, first=first)
             if chosen.strategy is Strategy.ALL_AT_ONCE or first or self._releases.find_done(request) is not None:
                 return self._releases.promote(request_id, spec.policy, tell=tell)
             kept = self._begin(request, chosen, spec.policy)
         for sentence in self._effects.bring_about(kept, spec.policy):
             tell(sentence)
         return kept.rollout
+
+    def request(
+        self,
+        spec: ModelSpec,
+        *,
+        version: str | None,
+        actor: str,
+        reason: str,
+        request_id: str | None = None,
+        strategy: Strategy | None = None,
+        asked: AskedRollout = NOTHING_ASKED,
+    ) -> PromotionRequest:
+        """Opens a promotion request, see `Releases.request`, if its rollout is one that the model's YAML allows.
+
+        Raises:
+            Refused: It would skip what the YAML demands before a version gets more traffic, or is no rollout.
+        """
+        first = self._store.head(spec.name).production is None
+        _plan(spec.name, spec.rollout, strategy, asked, first=first)
+        return self._releases.request(
+            spec.name,
+            version=version,
+            actor=actor,
+            reason=reason,
+            request_id=request_id,
+            strategy=strategy,
+            asked=asked,
+        )
 
     def ask(self) -> Round:
         """Returns a round in which the servers are asked once, for the steps of many models."""
@@ -319,13 +348,20 @@ class Rollouts:
         return advance(rollout, ordered)[0]
 
 
-def _plan(request: PromotionRequest, spec: RolloutSpec) -> RolloutSpec:
-    if request.strategy is None:
-        return spec
+def _plan(model: str, own: RolloutSpec, strategy: str | None, asked: AskedRollout, *, first: bool) -> RolloutSpec:
+    """Returns the rollout that a request asks for; the first release has none, so there is nothing to be skipped."""
     try:
-        return replace(spec, strategy=Strategy(request.strategy))
+        plan = plan_of(own, None if strategy is None else Strategy(strategy), asked)
     except ValueError as error:
         raise Refused(
-            f"{request.model}: its rollout cannot go by {request.strategy}: {error}",
-            remedy="change `rollout` in its defs.yaml, or choose another strategy",
+            f"{model}: its rollout cannot go" + (f" by {strategy}" if strategy else "") + f": {error}",
+            remedy="change `rollout` in its defs.yaml, or ask for another rollout",
         ) from None
+    laxer = None if first else find_laxer(own, plan)
+    if laxer is not None:
+        raise Refused(
+            f"{model}: a request may ask for more than its defs.yaml demands, not for less: {laxer}",
+            remedy="ask for as much, or change `rollout` in its defs.yaml; `release rollout promote` is the order of "
+            "a person to go on without the judge",
+        )
+    return plan

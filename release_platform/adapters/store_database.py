@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, P
 from release_platform.adapters.deadlines import CONNECT, PATIENCE_S, bound_connections
 from release_platform.domain.errors import Refused, SpecError, Unavailable
 
-SCHEMA = "0012"
+SCHEMA = "0013"
 
 SQLITE_WAITS_S = 30
 """Seconds that a transaction waits for another process that writes."""

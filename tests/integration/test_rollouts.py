@@ -351,8 +351,9 @@ def test_a_rollout_goes_on_when_a_freeze_is_over(world: World) -> None:
 def test_a_strategy_that_no_gate_can_judge_is_refused(world: World) -> None:
     gates = (LiveGateSpec(metric=LiveMetric.LATENCY),)
     world.spec = replace(SPEC, rollout=replace(PLAN, strategy=Strategy.CANARY, gates=gates))
+    asked = {"version": "2", "actor": "ada", "reason": "better", "strategy": Strategy.SHADOW}
     with pytest.raises(Refused, match="no blocking rollout gate judges the shadow"):
-        world.ask("2", Strategy.SHADOW)
+        world.rollouts.request(world.spec, **asked)  # type: ignore[arg-type]
 
 
 def test_asking_again_by_another_strategy_is_refused(world: World) -> None:
