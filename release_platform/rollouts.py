@@ -12,14 +12,26 @@ from typing import Any
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.rollout_store import KeptRollout
 from release_platform.domain.asked_rollout import NOTHING_ASKED, AskedRollout, find_laxer, plan_of
+from release_platform.domain.assessed import of_abort
 from release_platform.domain.coverage import Holes
 from release_platform.domain.errors import IntegrityError, NotFound, Refused
 from release_platform.domain.freeze import find_freeze
 from release_platform.domain.gates import Verdict
-from release_platform.domain.judge import Assessment, Measured, Plan, assess_all, look, measure, plan, settled_minute
+from release_platform.domain.judge import (
+    Assessment,
+    Measured,
+    Plan,
+    assess_all,
+    look,
+    measure,
+    plan,
+    settled_minute,
+    verdict_of,
+)
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.policy import PromotionRequest, RequestState
 from release_platform.domain.ports import Clock, Servers
+from release_platform.domain.rollback import Taken
 from release_platform.domain.rollout import AUTOMATIC, Order, Ordered, Rollout, RolloutState, Ticked, advance, begin
 from release_platform.domain.spec import ModelSpec, PolicySpec
 from release_platform.domain.strategy import RolloutSpec, StageKind, Strategy
@@ -188,11 +200,20 @@ class Rollouts:
         return Step(before=kept.rollout, after=rollout, looked=looked, said=said, settled=current is None)
 
     def order(
-        self, model: str, order: Order, *, actor: str, reason: str, policy: PolicySpec, tell: Tell = keep_quiet
+        self,
+        model: str,
+        order: Order,
+        *,
+        actor: str,
+        reason: str,
+        policy: PolicySpec,
+        taken: Taken | None = None,
+        tell: Tell = keep_quiet,
     ) -> Rollout:
         """Does what a person orders of a model's rollout, and returns where it stands then.
 
-        The same order of the same person with the same reason, sent again, changes nothing.
+        The same order of the same person with the same reason, sent again, changes nothing. `taken` is what the
+        rollback policy found, where the order is its.
 
         Raises:
             NotFound: The model has no rollout.
@@ -203,7 +224,7 @@ class Rollouts:
             now = self._clock.now()
             kept = self.get(model)
             ordered = self._ordered(kept, Ordered(order=order, actor=actor, reason=reason, at=now), policy)
-            rollout = self._with_assessment(kept.rollout, ordered)
+            rollout = self._with_assessment(kept.rollout, ordered, taken)
             after = kept if rollout == kept.rollout else self._store.rollouts.save(kept, rollout)
             if after is not None:
                 break
@@ -261,20 +282,13 @@ class Rollouts:
         holes = self._store.windows.holes(*period)
         return Evidence(planned=planned, windows=self._store.windows.windows(*period), holes=holes, until=until)
 
-    def _with_assessment(self, before: Rollout, after: Rollout) -> Rollout:
+    def _with_assessment(self, before: Rollout, after: Rollout, taken: Taken | None = None) -> Rollout:
         """Returns an aborted rollout with the digest of what there was to judge, which is kept first."""
         if after.state is not RolloutState.ABORTED or before.ended:
             return after
         there = self.evidence(after)
-        value = {
-            "format": 1,
-            "rollout_id": after.rollout_id,
-            "candidate": after.candidate,
-            "stable": after.stable,
-            "stage": after.stage,
-            "reason": after.reason,
-            "judged": there.to_json() if there is not None else None,
-        }
+        judged, verdict = (None, None) if there is None else (there.to_json(), verdict_of(there.found))
+        value = of_abort(after, judged, verdict, taken)
         return replace(after, assessment=self._store.assessments.record(after.model, value))
 
     def _begin(self, request: PromotionRequest, chosen: RolloutSpec, policy: PolicySpec) -> KeptRollout:

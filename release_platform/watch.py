@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from release_platform.adapters.clock import SystemClock
+from release_platform.domain.assessed import of_rollback
 from release_platform.domain.judge import settled_minute
 from release_platform.domain.ledger import LedgerRow, request_of
 from release_platform.domain.ports import Clock, Servers
@@ -83,7 +84,7 @@ class Watch:
         """Rolls back, through the version's rollout while that can still be aborted, and returns the row."""
         kept = self._store.rollouts.find_current(model)
         if kept is not None and kept.rollout.rollout_id == request_of(taken.watched.row) and not kept.rollout.ended:
-            self._rollouts.order(model, Order.ABORT, actor=POLICY, reason=taken.reason, policy=spec.policy)
+            self._rollouts.order(model, Order.ABORT, actor=POLICY, reason=taken.reason, policy=spec.policy, taken=taken)
             return self._store.ledger(model)[-1]
         return self._releases.rollback(
             model,
@@ -92,11 +93,5 @@ class Watch:
             reason=taken.reason,
             request_id=f"{POLICY}-{model}-{taken.watched.row.epoch}",
             expected_epoch=epoch,
-            evidence=self._store.assessments.record(model, _said(taken)),
+            evidence=self._store.assessments.record(model, of_rollback(taken)),
         )
-
-
-def _said(taken: Taken) -> dict[str, str | int]:
-    """Returns what a version is taken back on, as a JSON value."""
-    row = taken.watched.row
-    return {"format": 1, "epoch": row.epoch, "version": row.version, "to": taken.watched.before, "reason": taken.reason}
