@@ -13,6 +13,7 @@ from release_platform.domain.spec import ModelSpec
 from release_platform.live_traffic import RECENT, LiveTraffic, Round
 from release_platform.releases import Releases
 from release_platform.rollouts import Rollouts
+from release_platform.window_history import WindowHistory
 
 RECORD_DAYS = 7
 """How far back the record of the version before is looked for."""
@@ -36,6 +37,7 @@ class Watch:
         self._rollouts = rollouts
         self._store = releases.store
         self._traffic = LiveTraffic(releases.store, servers)
+        self._history = WindowHistory(releases.store.windows)
         self._clock = clock or SystemClock()
 
     def look(self, model: str, spec: ModelSpec, heard: Round | None = None) -> Look | None:
@@ -67,7 +69,7 @@ class Watch:
             found = judge_verified(policy, watched, self._store.verifications.since(model, watched.row.at), now)
         if not isinstance(found, Taken):
             first = watched.since - RECORD_DAYS * 24 * 60
-            windows = self._store.windows.windows(model, first, settled_minute(now))
+            windows = self._history.windows(model, first, settled_minute(now))
             said += found
             found = judge_watched(policy, watched, windows, now)
         if not isinstance(found, Taken):
