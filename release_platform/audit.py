@@ -15,6 +15,7 @@ from release_platform.adapters.signing import TrustedKeys
 from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.adapters.trust import bundles_in, certified
 from release_platform.adapters.version_tags import DIGEST_TAG
+from release_platform.domain.assessed import Kept, must_name
 from release_platform.domain.attestation import SIGNATURE_TAG, check_version_statement
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, ReleaseError
 from release_platform.domain.observation import (
@@ -44,11 +45,11 @@ def observe(releases: Releases, model: str) -> Observation:
 
 def observe_store(store: ReleaseStore, model: str) -> StoreView:
     """Returns what the release store holds of a model."""
-    requests = store.requests(model)
+    requests, rows = store.requests(model), store.ledger(model)
     return StoreView(
         head=store.head(model),
         projected_epoch=store.projected_epoch(model),
-        rows=store.ledger(model),
+        rows=rows,
         registrations=store.registrations(model),
         removed=store.removed(model),
         requests=requests,
@@ -56,7 +57,15 @@ def observe_store(store: ReleaseStore, model: str) -> StoreView:
         policies=store.policies(),
         tracked=store.tracking(model),
         replays=store.replays.all_of(model),
+        assessments={row.evidence: _kept(store, row.evidence) for row in rows if must_name(row) and row.evidence},
     )
+
+
+def _kept(store: ReleaseStore, digest: str) -> Kept:
+    try:
+        return Kept(value=store.assessments.find(digest))
+    except IntegrityError:
+        return Kept(problem="was changed in the release store")
 
 
 def with_lineage(seen: Observation, tracking: MlflowTracking, snapshots: SnapshotStore) -> Observation:

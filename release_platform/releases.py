@@ -17,6 +17,7 @@ from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.signing import KeyFolder
 from release_platform.delivery import Delivery
 from release_platform.domain.api_keys import holds_key
+from release_platform.domain.asked_rollout import NOTHING_ASKED, AskedRollout
 from release_platform.domain.attestation import SIGNATURE_TAG, check_version_statement, version_statement
 from release_platform.domain.drift_day import DriftDay, Lift
 from release_platform.domain.drift_spec import OnAlarm
@@ -138,6 +139,7 @@ class Releases:
         reason: str,
         request_id: str | None = None,
         strategy: Strategy | None = None,
+        asked: AskedRollout = NOTHING_ASKED,
     ) -> PromotionRequest:
         """Opens a promotion request; without a version it is for the one in Staging, without a strategy by the model's.
 
@@ -156,7 +158,7 @@ class Releases:
             )
         known = self.store.find_request(request_id) if request_id else None
         if known is not None:
-            return _same(known, model, version, actor, strategy)
+            return _same(known, model, version, actor, strategy, asked)
         head = self.store.head(model)
         wanted = version or head.staging
         if wanted is None:
@@ -176,7 +178,7 @@ class Releases:
             )
         mine = [r for r in self.store.requests(model, RequestState.OPEN) if (r.version, r.actor) == (wanted, actor)]
         if mine and request_id is None:
-            return _same(mine[0], model, wanted, actor, strategy)
+            return _same(mine[0], model, wanted, actor, strategy, asked)
         opened = self.store.open_request(
             PromotionRequest(
                 request_id=request_id or uuid.uuid4().hex[:12],
@@ -186,9 +188,10 @@ class Releases:
                 reason=reason,
                 requested_at=self._clock.now(),
                 strategy=strategy,
+                asked=asked,
             )
         )
-        return _same(opened, model, wanted, actor, strategy)  # somebody else may have had this id a moment before
+        return _same(opened, model, wanted, actor, strategy, asked)  # somebody else may have had this id before
 
     def cancel(self, request_id: str, *, actor: str, reason: str) -> PromotionRequest:
         """Closes an open request, so that it is never carried out, and returns it; again does nothing.
@@ -515,7 +518,12 @@ def _check_no_key(text: str) -> None:
 
 
 def _same(
-    known: PromotionRequest, model: str, version: str | None, actor: str, strategy: Strategy | None
+    known: PromotionRequest,
+    model: str,
+    version: str | None,
+    actor: str,
+    strategy: Strategy | None,
+    asked: AskedRollout,
 ) -> PromotionRequest:
     """Returns the request that has an id already, if it is the one that is asked for again."""
     if (known.model, known.version) != (model, version or known.version):
@@ -530,6 +538,11 @@ def _same(
             f"request {known.request_id} asks for {known.model} version {known.version} "
             + (f"by {known.strategy}" if known.strategy else "by the model's own strategy"),
             remedy=f"`release cancel {known.request_id}`, then ask for {strategy}",
+        )
+    if not asked.says_nothing and known.asked != asked:
+        raise Refused(
+            f"request {known.request_id} asks for {known.model} version {known.version} by another rollout",
+            remedy=f"`release cancel {known.request_id}`, then ask for this one",
         )
     return known
 

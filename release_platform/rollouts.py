@@ -11,14 +11,27 @@ from typing import Any
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.rollout_store import KeptRollout
+from release_platform.domain.asked_rollout import NOTHING_ASKED, AskedRollout, find_laxer, plan_of
+from release_platform.domain.assessed import of_abort
 from release_platform.domain.coverage import Holes
 from release_platform.domain.errors import IntegrityError, NotFound, Refused
 from release_platform.domain.freeze import find_freeze
 from release_platform.domain.gates import Verdict
-from release_platform.domain.judge import Assessment, Measured, Plan, assess_all, look, measure, plan, settled_minute
+from release_platform.domain.judge import (
+    Assessment,
+    Measured,
+    Plan,
+    assess_all,
+    look,
+    measure,
+    plan,
+    settled_minute,
+    verdict_of,
+)
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.policy import PromotionRequest, RequestState
 from release_platform.domain.ports import Clock, Servers
+from release_platform.domain.rollback import Taken
 from release_platform.domain.rollout import AUTOMATIC, Order, Ordered, Rollout, RolloutState, Ticked, advance, begin
 from release_platform.domain.spec import ModelSpec, PolicySpec
 from release_platform.domain.strategy import RolloutSpec, StageKind, Strategy
@@ -115,15 +128,43 @@ class Rollouts:
         """
         request = self._store.get_request(request_id)
         kept = self._store.rollouts.find(request_id)
-        chosen = _plan(request, spec.rollout)
         if kept is None:
             first = self._store.head(request.model).production is None
+            chosen = _plan(request.model, spec.rollout, request.strategy, request.asked, first=first)
             if chosen.strategy is Strategy.ALL_AT_ONCE or first or self._releases.find_done(request) is not None:
                 return self._releases.promote(request_id, spec.policy, tell=tell)
             kept = self._begin(request, chosen, spec.policy)
         for sentence in self._effects.bring_about(kept, spec.policy):
             tell(sentence)
         return kept.rollout
+
+    def request(
+        self,
+        spec: ModelSpec,
+        *,
+        version: str | None,
+        actor: str,
+        reason: str,
+        request_id: str | None = None,
+        strategy: Strategy | None = None,
+        asked: AskedRollout = NOTHING_ASKED,
+    ) -> PromotionRequest:
+        """Opens a promotion request, see `Releases.request`, if its rollout is one that the model's YAML allows.
+
+        Raises:
+            Refused: It would skip what the YAML demands before a version gets more traffic, or is no rollout.
+        """
+        first = self._store.head(spec.name).production is None
+        _plan(spec.name, spec.rollout, strategy, asked, first=first)
+        return self._releases.request(
+            spec.name,
+            version=version,
+            actor=actor,
+            reason=reason,
+            request_id=request_id,
+            strategy=strategy,
+            asked=asked,
+        )
 
     def ask(self) -> Round:
         """Returns a round in which the servers are asked once, for the steps of many models."""
@@ -159,11 +200,20 @@ class Rollouts:
         return Step(before=kept.rollout, after=rollout, looked=looked, said=said, settled=current is None)
 
     def order(
-        self, model: str, order: Order, *, actor: str, reason: str, policy: PolicySpec, tell: Tell = keep_quiet
+        self,
+        model: str,
+        order: Order,
+        *,
+        actor: str,
+        reason: str,
+        policy: PolicySpec,
+        taken: Taken | None = None,
+        tell: Tell = keep_quiet,
     ) -> Rollout:
         """Does what a person orders of a model's rollout, and returns where it stands then.
 
-        The same order of the same person with the same reason, sent again, changes nothing.
+        The same order of the same person with the same reason, sent again, changes nothing. `taken` is what the
+        rollback policy found, where the order is its.
 
         Raises:
             NotFound: The model has no rollout.
@@ -174,7 +224,7 @@ class Rollouts:
             now = self._clock.now()
             kept = self.get(model)
             ordered = self._ordered(kept, Ordered(order=order, actor=actor, reason=reason, at=now), policy)
-            rollout = self._with_assessment(kept.rollout, ordered)
+            rollout = self._with_assessment(kept.rollout, ordered, taken)
             after = kept if rollout == kept.rollout else self._store.rollouts.save(kept, rollout)
             if after is not None:
                 break
@@ -232,20 +282,13 @@ class Rollouts:
         holes = self._store.windows.holes(*period)
         return Evidence(planned=planned, windows=self._store.windows.windows(*period), holes=holes, until=until)
 
-    def _with_assessment(self, before: Rollout, after: Rollout) -> Rollout:
+    def _with_assessment(self, before: Rollout, after: Rollout, taken: Taken | None = None) -> Rollout:
         """Returns an aborted rollout with the digest of what there was to judge, which is kept first."""
         if after.state is not RolloutState.ABORTED or before.ended:
             return after
         there = self.evidence(after)
-        value = {
-            "format": 1,
-            "rollout_id": after.rollout_id,
-            "candidate": after.candidate,
-            "stable": after.stable,
-            "stage": after.stage,
-            "reason": after.reason,
-            "judged": there.to_json() if there is not None else None,
-        }
+        judged, verdict = (None, None) if there is None else (there.to_json(), verdict_of(there.found))
+        value = of_abort(after, judged, verdict, taken)
         return replace(after, assessment=self._store.assessments.record(after.model, value))
 
     def _begin(self, request: PromotionRequest, chosen: RolloutSpec, policy: PolicySpec) -> KeptRollout:
@@ -319,13 +362,20 @@ class Rollouts:
         return advance(rollout, ordered)[0]
 
 
-def _plan(request: PromotionRequest, spec: RolloutSpec) -> RolloutSpec:
-    if request.strategy is None:
-        return spec
+def _plan(model: str, own: RolloutSpec, strategy: str | None, asked: AskedRollout, *, first: bool) -> RolloutSpec:
+    """Returns the rollout that a request asks for; the first release has none, so there is nothing to be skipped."""
     try:
-        return replace(spec, strategy=Strategy(request.strategy))
+        plan = plan_of(own, None if strategy is None else Strategy(strategy), asked)
     except ValueError as error:
         raise Refused(
-            f"{request.model}: its rollout cannot go by {request.strategy}: {error}",
-            remedy="change `rollout` in its defs.yaml, or choose another strategy",
+            f"{model}: its rollout cannot go" + (f" by {strategy}" if strategy else "") + f": {error}",
+            remedy="change `rollout` in its defs.yaml, or ask for another rollout",
         ) from None
+    laxer = None if first else find_laxer(own, plan)
+    if laxer is not None:
+        raise Refused(
+            f"{model}: a request may ask for more than its defs.yaml demands, not for less: {laxer}",
+            remedy="ask for as much, or change `rollout` in its defs.yaml; `release rollout promote` is the order of "
+            "a person to go on without the judge",
+        )
+    return plan

@@ -117,6 +117,7 @@ def request_status(releases: Releases, project: Project, request: PromotionReque
         "state": request.state.value,
         "outcome": request.outcome,
         "strategy": request.strategy,
+        "asked": None if request.asked.says_nothing else request.asked.to_json(),
         "rollout": _rollout_of(releases, request),
         "missing": list(releases.missing(facts)) if is_open else [],
         "approvals": [

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from release_platform.adapters.clock import SystemClock
+from release_platform.domain.assessed import of_rollback
 from release_platform.domain.judge import settled_minute
 from release_platform.domain.ledger import LedgerRow, request_of
 from release_platform.domain.ports import Clock, Servers
@@ -12,6 +13,7 @@ from release_platform.domain.spec import ModelSpec
 from release_platform.live_traffic import RECENT, LiveTraffic, Round
 from release_platform.releases import Releases
 from release_platform.rollouts import Rollouts
+from release_platform.window_history import WindowHistory
 
 RECORD_DAYS = 7
 """How far back the record of the version before is looked for."""
@@ -35,6 +37,7 @@ class Watch:
         self._rollouts = rollouts
         self._store = releases.store
         self._traffic = LiveTraffic(releases.store, servers)
+        self._history = WindowHistory(releases.store.windows)
         self._clock = clock or SystemClock()
 
     def look(self, model: str, spec: ModelSpec, heard: Round | None = None) -> Look | None:
@@ -66,7 +69,7 @@ class Watch:
             found = judge_verified(policy, watched, self._store.verifications.since(model, watched.row.at), now)
         if not isinstance(found, Taken):
             first = watched.since - RECORD_DAYS * 24 * 60
-            windows = self._store.windows.windows(model, first, settled_minute(now))
+            windows = self._history.windows(model, first, settled_minute(now))
             said += found
             found = judge_watched(policy, watched, windows, now)
         if not isinstance(found, Taken):
@@ -83,7 +86,7 @@ class Watch:
         """Rolls back, through the version's rollout while that can still be aborted, and returns the row."""
         kept = self._store.rollouts.find_current(model)
         if kept is not None and kept.rollout.rollout_id == request_of(taken.watched.row) and not kept.rollout.ended:
-            self._rollouts.order(model, Order.ABORT, actor=POLICY, reason=taken.reason, policy=spec.policy)
+            self._rollouts.order(model, Order.ABORT, actor=POLICY, reason=taken.reason, policy=spec.policy, taken=taken)
             return self._store.ledger(model)[-1]
         return self._releases.rollback(
             model,
@@ -92,11 +95,5 @@ class Watch:
             reason=taken.reason,
             request_id=f"{POLICY}-{model}-{taken.watched.row.epoch}",
             expected_epoch=epoch,
-            evidence=self._store.assessments.record(model, _said(taken)),
+            evidence=self._store.assessments.record(model, of_rollback(taken)),
         )
-
-
-def _said(taken: Taken) -> dict[str, str | int]:
-    """Returns what a version is taken back on, as a JSON value."""
-    row = taken.watched.row
-    return {"format": 1, "epoch": row.epoch, "version": row.version, "to": taken.watched.before, "reason": taken.reason}

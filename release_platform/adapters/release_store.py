@@ -28,6 +28,7 @@ from release_platform.adapters.store_tables import columns_of, damaged, read_jso
 from release_platform.adapters.store_transactions import OutcomeUnknown, Transactions
 from release_platform.adapters.verification_store import VerificationStore
 from release_platform.adapters.window_store import WindowStore
+from release_platform.domain.asked_rollout import AskedRollout
 from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.gates import GateResult, Verdict
 from release_platform.domain.ledger import LedgerRow, genesis, promotion_of, sealed
@@ -49,7 +50,7 @@ _registrations = table(
     "digest model_digest report_digest fingerprint baseline mlflow_run_id dagster_run_id code_version registered_at",
     "gates tags",
 )
-_requests = table("requests", "request_id", "model version actor reason requested_at state outcome strategy")
+_requests = table("requests", "request_id", "model version actor reason requested_at state outcome strategy", "asked")
 _approvals = table("approvals", "request_id actor binding approved_at", "reason")
 _removals = table("removals", "model version", "actor reason at")
 _policies = table("policies", "digest", "", "terms")
@@ -339,6 +340,7 @@ class ReleaseStore:
         """
         values = {name: getattr(request, name) for name in columns_of(_requests)}
         values["requested_at"] = request.requested_at.isoformat()
+        values["asked"] = None if request.asked.says_nothing else request.asked.to_json()
         try:
             with self._begin() as connection:
                 _lock_head(connection, request.model)
@@ -558,6 +560,7 @@ def _request_from(row: Mapping[Any, Any]) -> PromotionRequest:
                 **row,
                 "requested_at": datetime.fromisoformat(row["requested_at"]),
                 "state": RequestState(row["state"]),
+                "asked": AskedRollout() if row["asked"] is None else AskedRollout.from_json(row["asked"]),
             }
         )
 

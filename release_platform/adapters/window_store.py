@@ -66,6 +66,34 @@ class WindowStore:
             rows = connection.execute(query).mappings().all()
         return merged(_window_from(model, row) for row in rows)
 
+    def keys(self, model: str, first: int, last: int) -> frozenset[tuple[str, str, int, str]]:
+        """Returns of what there are windows, from one minute to another, both included.
+
+        Each is named by version, route, minute and replica.
+        """
+        named = _windows.c.version, _windows.c.route, _windows.c.minute, _windows.c.replica
+        query = sa.select(*named).where(
+            _windows.c.model == model, _windows.c.minute >= first, _windows.c.minute <= last
+        )
+        with self._transactions.read() as connection:
+            return frozenset((r.version, r.route, r.minute, r.replica) for r in connection.execute(query))
+
+    def of_replicas(self, model: str, first: int, last: int) -> dict[tuple[str, str, int, str], Window]:
+        """Returns the window of each replica, from one minute to another, both included, by the names of `keys`."""
+        query = _windows.select().where(
+            _windows.c.model == model, _windows.c.minute >= first, _windows.c.minute <= last
+        )
+        with self._transactions.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        return {(r["version"], r["route"], r["minute"], r["replica"]): _window_from(model, r) for r in rows}
+
+    def oldest(self, model: str) -> int | None:
+        """Returns the first minute of which there is a window of a model; None for none."""
+        query = sa.select(sa.func.min(_windows.c.minute)).where(_windows.c.model == model)
+        with self._transactions.read() as connection:
+            found: int | None = connection.scalar(query)
+        return found
+
     def drop_before(self, minute: int) -> int:
         """Drops the windows of every model that are of an earlier minute, and returns how many there were."""
         with self._transactions.begin() as connection:

@@ -22,6 +22,7 @@ from release_platform.api.schemas import (
     Who,
 )
 from release_platform.domain.api_keys import ApiKey, Scope
+from release_platform.domain.asked_rollout import NOTHING_ASKED
 from release_platform.domain.errors import NotFound
 from release_platform.domain.freeze import moment_text
 from release_platform.domain.identity import digest_of
@@ -112,13 +113,14 @@ def _add_asking(router: APIRouter, services: Services, projects: Projects) -> No
     @router.post("/models/{model}/requests", status_code=201, summary="Ask for a promotion", tags=["operators"])
     def ask(call: Request, model: Model, asking: Asking, once: OptionalOnce = None) -> RequestAnswer:
         project, name = _project(projects, model), key_of(call).name
-        request = services.releases.request(
-            model,
+        request = services.rollouts.request(
+            project.spec,
             version=asking.version,
             actor=name,
             reason=asking.reason,
             request_id=act_id(name, f"request {model}", once) if once else None,
             strategy=asking.strategy,
+            asked=asking.rollout or NOTHING_ASKED,
         )
         return _answer(services, project, request)
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from release_platform.domain.asked_rollout import AskedRollout
 from release_platform.domain.strategy import Strategy
 
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
@@ -22,6 +23,12 @@ class Asking(_Body):
     version: Version | None = Field(None, description="The version; without it the one in Staging.", examples=["3"])
     strategy: Annotated[Strategy | None, Field(strict=False)] = Field(
         None, description="How it gets its traffic; without it as the model's YAML says.", examples=["canary"]
+    )
+    rollout: AskedRollout | None = Field(
+        None,
+        description="Steps, shadow, bake time and gates, as `rollout` of a defs.yaml has them, in the place of the "
+        "model's own; never less than those demand.",
+        examples=[{"canary": [{"weight": 0.05, "minimum_requests": 2000, "minimum_s": 600}]}],
     )
 
 
@@ -117,6 +124,7 @@ class RequestAnswer(BaseModel):
     state: str
     outcome: str
     strategy: str | None = Field(description="The strategy that it asks for; none: that of the model's YAML.")
+    asked: dict[str, Any] | None = Field(description="What else it says of its rollout; none: as in the model's YAML.")
     rollout: str | None = Field(description="Where its rollout stands; none: it has no rollout.")
     missing: list[str]
     approvals: list[ApprovalAnswer]

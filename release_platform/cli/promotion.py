@@ -1,7 +1,8 @@
 """`release promote`, `approve`, `cancel` and `rollback`: through the operator's jobs, or through the operators' API."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic, sleep
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from release_platform.cli import remote
 from release_platform.cli.console import err, out, show_json
 from release_platform.cli.options import Actor, Json, Model, Reason
 from release_platform.cli.rollout import rollout_here, show_rollout
+from release_platform.domain.asked_rollout import asked_in_words
 from release_platform.domain.errors import Refused
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.policy import (
@@ -35,6 +37,21 @@ def promote(
             "--strategy", help="all_at_once, canary, shadow or shadow_then_canary; default: what the model's YAML says."
         ),
     ] = None,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--step",
+            help="A step of the canary, WEIGHT:REQUESTS:TIME or WEIGHT:REQUESTS:TIME:LONGEST; once for each step.",
+        ),
+    ] = None,
+    shadow: Annotated[
+        str | None, typer.Option("--shadow", help="The shadow stage, SHARE:PAIRS:TIME or SHARE:PAIRS:TIME:LONGEST.")
+    ] = None,
+    bake: Annotated[str | None, typer.Option("--bake", help="How long the version before stays warm, e.g. 2h.")] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option("--gate", help="METRIC:MARGIN, a gate more or a stricter one; once for each gate."),
+    ] = None,
     actor: Actor = None,
     json: Json = False,
 ) -> None:
@@ -44,6 +61,9 @@ def promote(
     makes the same decision and runs the same job. Unless the strategy is all_at_once, a rollout begins then, which the
     rollout sensor of that daemon carries on; `release rollout status` shows it.
 
+    Steps, shadow, bake time and gates are the model's own where they are not given; a request may ask for more than
+    those demand, not for less.
+
     Examples:
 
         release promote breast_cancer --reason "better recall, reviewed by the board"
@@ -51,15 +71,20 @@ def promote(
         release promote breast_cancer --version 3 --actor ada --reason "back to the linear model"
 
         release promote breast_cancer --strategy canary --reason "new features"
+
+        release promote breast_cancer --strategy canary --step 5%:2000:10m --step 25%:5000:15m --gate errors:0.5%
+        --reason "a new library"
     """
+    words: dict[str, Any] = {"steps": step or [], "shadow": shadow, "bake": bake, "gates": gate or []}
+    asked_in_words(**words)  # what is written wrongly is said at once, not by a run that failed
     if (api := remote.find_api(actor)) is not None:
-        found = remote.promote(api, model, version=version, reason=reason, strategy=strategy)
+        found = remote.promote(api, model, version=version, reason=reason, strategy=strategy, words=words)
         if isinstance(found, LedgerRow):
             _show(found, json, said=[])
         else:
             show_rollout(found, json)
         return
-    row = promote_model(model, version=version, actor=actor, reason=reason, strategy=strategy)
+    row = promote_model(model, version=version, actor=actor, reason=reason, strategy=strategy, words=words)
     if row is not None:
         _show(row, json, said=_servers_said(row))
         return
@@ -69,9 +94,17 @@ def promote(
 
 
 def promote_model(
-    model: str, *, version: str | None, actor: str | None, reason: str, strategy: str | None = None
+    model: str,
+    *,
+    version: str | None,
+    actor: str | None,
+    reason: str,
+    strategy: str | None = None,
+    words: Mapping[str, Any] = MappingProxyType({}),
 ) -> LedgerRow | None:
     """Requests a promotion and sees it through; returns the ledger row, or None when a rollout to it has begun.
+
+    `words` is what was written of its rollout, by the names of the launch form.
 
     Raises:
         Refused: A condition does not hold; the request stays open, unless it never can.
@@ -80,8 +113,8 @@ def promote_model(
 
     running.project(model)
     form: dict[str, Any] = {"model": model, "actor": running.operator(actor), "reason": reason}
-    given = {"version": version, "strategy": strategy}
-    form |= {name: value for name, value in given.items() if value is not None}
+    given = {"version": version, "strategy": strategy, **words}
+    form |= {name: value for name, value in given.items() if value}
     run_id, _ = running.run_job("request_promotion", config={"ops": {"open_request": {"config": form}}})
     request = _request_of(run_id)
     if request.reason != reason:

@@ -1,6 +1,7 @@
 """The operator's commands through the operators' API, where RELEASE_API_URL names one."""
 
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -8,6 +9,7 @@ from urllib.parse import quote
 
 from release_platform.adapters.operators_api import OperatorsApi, error_of
 from release_platform.cli.console import err
+from release_platform.domain.asked_rollout import asked_in_words
 from release_platform.domain.drill import Drilled
 from release_platform.domain.errors import NotFound, Refused, Unavailable
 from release_platform.domain.ledger import LedgerRow
@@ -58,14 +60,23 @@ def _key_in(file: Path | None) -> str:
 
 
 def promote(
-    api: OperatorsApi, model: str, *, version: str | None, reason: str, strategy: str | None
+    api: OperatorsApi,
+    model: str,
+    *,
+    version: str | None,
+    reason: str,
+    strategy: str | None,
+    words: Mapping[str, Any],
 ) -> LedgerRow | dict[str, Any]:
     """Requests a promotion, waits for the promotion sensor, and returns the ledger row, or where its rollout stands.
 
     Raises:
         Refused: A condition does not hold; the request stays open, unless it never can.
     """
-    asking = {"reason": reason, "version": version, "strategy": strategy}
+    asking: dict[str, Any] = {"reason": reason, "version": version, "strategy": strategy}
+    asked = asked_in_words(**words)
+    if not asked.says_nothing:  # an API of an older version does not know it
+        asking["rollout"] = asked.to_json()
     request = api.post(f"/v1/models/{part(model)}/requests", asking, once=uuid.uuid4().hex)
     name = request["request_id"]
     if request["reason"] != reason:

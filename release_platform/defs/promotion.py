@@ -16,6 +16,7 @@ from release_platform.defs.naming import MODEL_TAG, asset_key, link, shared
 from release_platform.defs.readiness import Decided, ready_evaluation
 from release_platform.defs.resources import Platform
 from release_platform.defs.sensor_cursor import changed_evaluations
+from release_platform.domain.asked_rollout import asked_in_words
 from release_platform.domain.errors import NotFound, Refused, ReleaseError, Unavailable
 from release_platform.domain.freeze import moment_text
 from release_platform.domain.ledger import LedgerRow
@@ -46,6 +47,17 @@ class PromotionForm(dg.Config):
     version: str | None = Field(default=None, description="The version; empty for the one in Staging.")
     strategy: str | None = Field(
         default=None, description="all_at_once, canary, shadow or shadow_then_canary; empty for the model's own."
+    )
+    steps: list[str] = Field(
+        default=[],
+        description="Steps of a canary, WEIGHT:REQUESTS:TIME, e.g. 5%:2000:10m; empty for the model's own.",
+    )
+    shadow: str | None = Field(
+        default=None, description="The shadow stage, SHARE:PAIRS:TIME, e.g. 50%:1000:10m; empty for the model's own."
+    )
+    bake: str | None = Field(default=None, description="The bake time, e.g. 2h; empty for the model's own.")
+    gates: list[str] = Field(
+        default=[], description="Gates beside the model's own, or stricter ones, METRIC:MARGIN, e.g. errors:0.5%."
     )
     request_id: str | None = Field(
         default=None, description="An id of your own, so that a repeated launch does nothing."
@@ -143,14 +155,14 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
     @dg.op(description="Records a promotion request.")
     def open_request(context: dg.OpExecutionContext, config: PromotionForm, platform: Platform) -> None:
         with NamedFailures():
-            get_project(projects, config.model)
-            request = platform.services.releases.request(
-                config.model,
+            request = platform.services.rollouts.request(
+                get_project(projects, config.model).spec,
                 version=config.version,
                 actor=actor_of(context, config.actor, platform.services.settings),
                 reason=config.reason,
                 request_id=config.request_id,
                 strategy=find_strategy(config.strategy),
+                asked=asked_in_words(config.steps, config.shadow, config.bake, config.gates),
             )
             context.instance.add_run_tags(context.run_id, {REQUEST_TAG: request.request_id, MODEL_TAG: config.model})
             context.log.info(f"request {request.request_id}: {config.model} version {request.version}")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from release_platform.domain.assessed import Kept, fault_of, must_name
 from release_platform.domain.fingerprint import combined
 from release_platform.domain.freeze import find_freeze
 from release_platform.domain.ledger import (
@@ -112,6 +113,9 @@ def _moves(store: StoreView) -> _Found:
             yield 3, subject, f"moves version {row.version} with another digest than it was registered with"
         if row.move is Move.STAGED:
             staged.add(row.version)
+        fault = fault_of(row, store.assessments.get(row.evidence, Kept())) if must_name(row) else None
+        if fault is not None:
+            yield 5, subject, fault
         if row.move.forward(row.weight):
             request = requests.get(request_of(row))
             yield from _forward(row, registration, request, row.version in staged)

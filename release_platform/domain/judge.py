@@ -214,14 +214,20 @@ def schedule(
     planned: Plan, measured: Measured, assessments: Sequence[Assessment], *, minute: int, at: datetime
 ) -> Assessed:
     """Returns the event for `rollout.advance`: failed when a blocking gate failed, passed when all of them passed."""
-    blocking = [a.result for a in assessments if a.result.blocking]
-    failed = [result for result in blocking if result.verdict is Verdict.FAILED]
-    waiting = [result for result in blocking if not result.passed]
-    deciding = failed or waiting
-    passed = bool(blocking) and not waiting
-    verdict = Verdict.FAILED if failed else Verdict.PASSED if passed else Verdict.INCONCLUSIVE
+    waiting = [a.result for a in assessments if a.result.blocking and not a.result.passed]
+    deciding = [result for result in waiting if result.verdict is Verdict.FAILED] or waiting
+    verdict = verdict_of(assessments)
     reason = "; ".join(f"{result.gate}: {result.reason}" for result in deciding) or "every blocking gate passed"
     return Assessed(stage=planned.stage, minute=minute, verdict=verdict, n=measured.n, reason=reason, at=at)
+
+
+def verdict_of(assessments: Sequence[Assessment]) -> Verdict:
+    """Returns what the blocking gates found together: failed where one did, passed where all of them did."""
+    blocking = [a.result for a in assessments if a.result.blocking]
+    failed = any(result.verdict is Verdict.FAILED for result in blocking)
+    waiting = [result for result in blocking if not result.passed]
+    passed = bool(blocking) and not waiting
+    return Verdict.FAILED if failed else Verdict.PASSED if passed else Verdict.INCONCLUSIVE
 
 
 def look(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from release_platform.domain.assessed import Kept
 from release_platform.domain.attestation import Certificate
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.lifecycle import Head
@@ -27,6 +28,7 @@ class StoreView:
         policies: The terms of each policy that something was promoted under, by its digest.
         tracked: The Dagster run of each MLflow run that the platform opened.
         replays: What every replay of the model showed, in the order in which they were made.
+        assessments: What aborts and rollbacks by policy were decided on, by what their rows name as evidence.
     """
 
     head: Head
@@ -39,6 +41,7 @@ class StoreView:
     policies: Mapping[str, Mapping[str, Any]]
     tracked: Mapping[str, str]
     replays: tuple[Replay, ...] = ()
+    assessments: Mapping[str, Kept] = field(default_factory=dict)
 
     @property
     def present(self) -> tuple[Registration, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from release_platform.domain.asked_rollout import AskedRollout
 from release_platform.domain.freeze import find_freeze, moment_text
 from release_platform.domain.gates import GateResult
 from release_platform.domain.identity import digest_of
@@ -31,7 +32,7 @@ class RequestState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromotionRequest:
-    """Who wants which version in Production, and why; the strategy is the model's own where none is named."""
+    """Who wants which version in Production, and why; what is not said of its rollout is as in the model's YAML."""
 
     request_id: str
     model: str
@@ -42,6 +43,7 @@ class PromotionRequest:
     state: RequestState = RequestState.OPEN
     outcome: str = ""
     strategy: str | None = None
+    asked: AskedRollout = field(default_factory=AskedRollout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

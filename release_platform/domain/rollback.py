@@ -20,10 +20,11 @@ What it never does:
 - act within `hold_off_s` of its own last rollback, whatever was promoted since.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from math import ceil, log, pi
+from typing import Any
 
 from release_platform.domain.drift_day import DriftDay
 from release_platform.domain.drift_spec import OnAlarm
@@ -58,10 +59,17 @@ class Watched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """The version is to be taken back: to which one, and why."""
+    """The version is to be taken back.
+
+    Attributes:
+        watched: Which version, and to which one.
+        reason: Why, in a sentence.
+        found: All that this rests on, as JSON: a gate with its counts, verifications, or a day of drift.
+    """
 
     watched: Watched
     reason: str
+    found: Mapping[str, Any]
 
 
 def find_watched(spec: RollbackSpec, head: Head, rows: Sequence[LedgerRow], at: datetime) -> Watched | str:
@@ -115,7 +123,8 @@ def judge_verified(
     if not failed or not spec.failed_verifications:
         return ()
     if len(failed) >= spec.failed_verifications:
-        return Taken(watched=watched, reason=sentence_of(failed))
+        found = {"verifications": [one.to_json() for one in failed]}
+        return Taken(watched=watched, reason=sentence_of(failed), found=found)
     return (f"{sentence_of(failed)}; {spec.failed_verifications} in a row take it back",)
 
 
@@ -128,7 +137,7 @@ def find_drift(watched: Watched, day: DriftDay | None) -> Taken | None:
     """
     if day is None or day.version != watched.row.version or not day.asks_for(OnAlarm.ROLL_BACK):
         return None
-    return Taken(watched=watched, reason=day.said)
+    return Taken(watched=watched, reason=day.said, found={"drift": day.to_json()})
 
 
 def judge_watched(
@@ -159,9 +168,9 @@ def judge_watched(
             continue
         for number, arms in list(enumerate(_periods(present, record)))[-2:]:
             level = spec.false_rollback / n_blocking * 6 / (pi * (number + 1)) ** 2
-            worse, sentence = _judged(gate, arms, watched, level)
+            worse, sentence, found = _judged(gate, arms, watched, level)
             if worse and gate.blocking:
-                return Taken(watched=watched, reason=sentence)
+                return Taken(watched=watched, reason=sentence, found={"gate": found})
         said.append(sentence)
     return tuple(said)
 
@@ -180,14 +189,25 @@ def _periods(present: Sequence[Window], record: Sequence[Window]) -> list[list[A
     return [list(zip(present[k : k + n], record, strict=False)) for k in range(0, len(present), n)]
 
 
-def _judged(gate: LiveGateSpec, arms: list[Arms], watched: Watched, level: float) -> tuple[bool, str]:
+def _judged(gate: LiveGateSpec, arms: list[Arms], watched: Watched, level: float) -> tuple[bool, str, dict[str, Any]]:
+    """Returns whether the version is worse, the sentence that says it, and what it rests on, as JSON."""
     tables = tables_of(gate, arms, since=watched.since)
     total = tables.sum(axis=1)
     if not total[:, 0].any() or not total[:, 2].any():
-        return False, f"{gate.name}: nothing was measured"
+        return False, f"{gate.name}: nothing was measured", {}
     worse, _ = evidence_over_time(gate, tables)
     shares = [(k_c / max(n_c, 1), n_c, k_s / max(n_s, 1), n_s) for n_c, k_c, n_s, k_s in total.tolist()]
     share, n, before, n_before = max(shares, key=lambda s: s[0] - s[2])
     record = f"{before:.4g} of {n_before:,} in the record of version {watched.before}"
     sentence = f"{gate.name}: {share:.4g} of {n:,} bad, {record}; accepted is {gate.accepted:.4g} more"
-    return bool(worse[-1] >= log(1 / level)), sentence
+    found = {
+        **asdict(gate),
+        "gate": gate.name,
+        "accepted": gate.accepted,
+        "level": level,
+        "worse": float(worse[-1]),
+        "minutes": [present.key.minute for present, _ in arms],
+        "record": [before_it.key.minute for _, before_it in arms],
+        "counts": tables.tolist(),
+    }
+    return bool(worse[-1] >= log(1 / level)), sentence, found

@@ -298,12 +298,12 @@ class RolloutSpec:
         of = exactly(value, "rollout spec", **_SPEC)
         return RolloutSpec(
             strategy=Strategy(of["strategy"]),
-            shadow=ShadowSpec(**exactly(of["shadow"], "shadow stage", **_SHADOW)),
-            canary=tuple(StepSpec(**exactly(step, "canary step", **_STEP)) for step in of["canary"]),
+            shadow=shadow_from(of["shadow"]),
+            canary=tuple(map(step_from, of["canary"])),
             bake_s=of["bake_s"],
             false_abort=of["false_abort"],
             false_pass=of["false_pass"],
-            gates=tuple(_gate(gate) for gate in of["gates"]),
+            gates=tuple(map(gate_from, of["gates"])),
         )
 
 
@@ -342,6 +342,17 @@ _GATE: dict[str, Any] = {
 }
 
 
-def _gate(value: object) -> LiveGateSpec:
+def step_from(value: object) -> StepSpec:
+    """Returns the step that a JSON value is; raises ValueError for anything else."""
+    return StepSpec(**exactly(value, "canary step", **_STEP))
+
+
+def shadow_from(value: object) -> ShadowSpec:
+    """Returns the shadow stage that a JSON value is; raises ValueError for anything else."""
+    return ShadowSpec(**exactly(value, "shadow stage", **_SHADOW))
+
+
+def gate_from(value: object) -> LiveGateSpec:
+    """Returns the gate that a JSON value is; raises ValueError for anything else."""
     of = exactly(value, "rollout gate", **_GATE)
     return LiveGateSpec(**{**of, "metric": LiveMetric(of["metric"]), "better": Direction(of["better"])})

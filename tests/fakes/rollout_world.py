@@ -81,9 +81,12 @@ class World:
         self.releases.stage(recorded, actor="ada", reason="gates passed", key=f"sha256:{version}")
 
     def ask(self, version: str, strategy: Strategy | None = None) -> LedgerRow | Rollout:
-        asked = {"version": version, "actor": "ada", "reason": "better", "strategy": strategy}
-        self.releases.request(MODEL, request_id=f"q{version}", **asked)
-        return self.rollouts.carry_out(f"q{version}", self.spec)
+        """Asks for a version; with a strategy, that is the one of the model's YAML at this time."""
+        spec = self.spec
+        if strategy is not None:
+            spec = replace(spec, rollout=replace(spec.rollout, strategy=strategy))
+        self.rollouts.request(spec, request_id=f"q{version}", version=version, actor="ada", reason="better")
+        return self.rollouts.carry_out(f"q{version}", spec)
 
     def step(self) -> Step | None:
         return self.rollouts.step(MODEL, self.spec)

@@ -368,6 +368,27 @@ def canary(operators: Operators, ada: httpx.Client, grace: httpx.Client) -> str:
     return request_id
 
 
+def test_a_request_says_its_steps_as_the_yaml_does_and_what_is_none_is_named(
+    operators: Operators, ada: httpx.Client
+) -> None:
+    operators.promote("1")
+    operators.stage("2")
+    steps = [{"weight": 0.05, "minimum_requests": 2000, "minimum_s": 600}, {"weight": 0.25}]
+    for wrong in ({"canary": [{"weight": 2}]}, {"stages": []}, {"canary": [{"weight": 0.1, "wieght": 1}]}):
+        assert ask(ada, strategy="canary", rollout=wrong).status_code == 422
+    unused = ask(ada, strategy="all_at_once", rollout={"canary": steps})
+    assert (unused.status_code, unused.json()["type"]) == (409, "urn:model-release:problem:refused")
+    assert "all_at_once has no canary" in unused.text
+    asked = ask(ada, strategy="canary", rollout={"canary": steps, "gates": [{"metric": "errors", "margin": 0.005}]})
+    assert asked.status_code == 201
+    said = asked.json()["asked"]
+    assert [(step["weight"], step["minimum_requests"], step["minimum_s"]) for step in said["canary"]] == [
+        (0.05, 2000, 600),
+        (0.25, 100, 300),
+    ]
+    assert operators.releases.store.get_request(asked.json()["request_id"]).asked.to_json() == said
+
+
 def order(client: httpx.Client, name: str, reason: str = "it hurts") -> httpx.Response:
     return client.post(f"/v1/models/{MODEL}/rollout/{name}", json={"reason": reason})
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,13 @@ def test_a_version_that_fails_more_than_the_one_before_is_taken_back(world: Worl
     assert (row.move, row.version, row.actor) == ("rolled_back", "1", POLICY)
     assert "in the record of version 1" in row.reason
     kept = world.store.assessments.find(row.evidence)
-    assert kept == {"format": 1, "epoch": row.epoch - 1, "version": "2", "to": "1", "reason": row.reason}
+    assert kept is not None
+    assert (kept["decided_by"], kept["verdict"], kept["reason"]) == ("policy", "failed", row.reason)
+    found = kept["policy"]
+    assert (found["epoch"], found["version"], found["to"]) == (row.epoch - 1, "2", "1")
+    assert (found["gate"]["gate"], found["gate"]["accepted"]) == ("errors", 0.02)
+    assert found["gate"]["counts"][0][0] == [100, 30, 100, 0]
+    assert found["gate"]["worse"] >= -log(found["gate"]["level"])
     assert world.registry.find_alias(MODEL, "production") == "1"
     assert [push.version for push in world.servers.pushed] == ["1", "2", "1"]
     assert world.wrong() == []
@@ -72,7 +79,8 @@ def test_while_it_bakes_the_rollout_is_aborted(world: World) -> None:
     assert (row.version, row.actor, row.request_id) == ("1", POLICY, "q2#rollout-back")
     kept = world.store.assessments.find(row.evidence)
     assert kept is not None
-    assert kept["reason"] == rollout.reason
+    assert (kept["decided_by"], kept["verdict"], kept["reason"]) == ("policy", "failed", rollout.reason)
+    assert kept["policy"]["gate"]["gate"] == "errors"
     assert world.wrong() == []
 
 

@@ -55,10 +55,10 @@ def home(staged_once: Path, tmp_path: Path) -> Iterator[Home]:
         yield opened
 
 
-def promote(home: Home, request_id: str, **form: Any) -> None:
+def promote(home: Home, request_id: str, project: Project = PROJECT, **form: Any) -> None:
     asked = {"model": MODEL, "actor": "ada", "reason": "better", "request_id": request_id, **form}
-    assert home.launch("request_promotion", PROJECT, **asked).success
-    result = home.launch("promote", PROJECT, request_id=request_id)
+    assert home.launch("request_promotion", project, **asked).success
+    result = home.launch("promote", project, request_id=request_id)
     assert result.success, why(result)
 
 
@@ -160,10 +160,36 @@ def test_an_order_of_a_person_is_shown_with_their_name(home: Home, daemon: Daemo
     assert (values(daemon.shown()[-1])["state"], values(daemon.shown()[-1])["actor"]) == ("paused", "grace")
 
 
-def test_a_request_may_go_all_at_once(home: Home, daemon: Daemon) -> None:
-    promote(home, "second", strategy="all_at_once")
-    assert home.services.store.head(MODEL).production == "2"
-    assert daemon.tick() == "no rollout is under way"
+def test_a_request_goes_by_the_steps_and_gates_that_it_names(home: Home) -> None:
+    promote(home, "second", steps=["5%:2000:10m", "20%:5000:15m:2h"], gates=["errors:2%"], bake="1m")
+    plan = home.services.store.rollouts.find("second").rollout.plan  # type: ignore[union-attr]
+    assert [stage.said for stage in plan.stages] == ["canary 5 %", "canary 20 %", "all traffic"]
+    assert (plan.canary[1].minimum_requests, plan.canary[1].maximum_s, plan.bake_s) == (5000, 7200, 60)
+    assert plan.gates[0].margin == 0.02
+    assert home.services.store.get_request("second").asked.canary == plan.canary
+
+
+def test_a_request_that_would_skip_what_the_yaml_demands_is_refused(home: Home) -> None:
+    asked = {"model": MODEL, "actor": "ada", "reason": "better"}
+    for laxer, why_not in (
+        ({"strategy": "all_at_once"}, "its defs.yaml demands a canary"),
+        ({"steps": ["20%:99:10m"]}, "it asks for 99 request"),
+        ({"gates": ["errors:6%"]}, "accepts 0.06 more"),
+    ):
+        result = home.launch("request_promotion", PROJECT, **asked, **laxer)
+        assert not result.success
+        assert why_not in why(result)
+    assert home.services.store.requests(MODEL, RequestState.OPEN) == ()
+
+
+def test_a_yaml_that_demands_more_meanwhile_counts(home: Home) -> None:
+    open_yaml = changed(PROJECT, rollout=RolloutSpec())
+    asked = {"model": MODEL, "actor": "ada", "reason": "better", "request_id": "second", "strategy": "all_at_once"}
+    assert home.launch("request_promotion", open_yaml, **asked).success
+    result = home.launch("promote", PROJECT, request_id="second")
+    assert not result.success
+    assert "its defs.yaml demands a canary" in why(result)
+    assert home.services.store.head(MODEL).production == "1"
 
 
 def test_a_strategy_that_there_is_not_is_refused_with_the_nearest_one(home: Home) -> None:
@@ -184,7 +210,7 @@ def test_a_sensor_that_was_killed_before_it_said_so_says_it_at_the_next_look(hom
 
 
 def test_a_rollback_by_policy_is_shown_as_every_move(home: Home, daemon: Daemon) -> None:
-    promote(home, "second", strategy="all_at_once")
+    promote(home, "second", changed(PROJECT, rollout=RolloutSpec()))
     home.services.releases.rollback(MODEL, to="1", actor=POLICY, reason="errors: 0.2 of 900 bad")
     for _ in range(2):
         daemon.tick()

@@ -1,6 +1,9 @@
 """Rollouts over a real store and real packages: a good version gets there, a bad one does not, and people step in."""
 
+import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -237,6 +240,35 @@ def test_the_row_of_an_abort_names_what_it_was_decided_on(world: World) -> None:
     assert (shown["holes"], shown["assessment"]) == ({}, {"digest": row.evidence, **kept})
 
 
+def test_what_an_abort_was_decided_on_cannot_be_changed_or_taken_away_unseen(world: World) -> None:
+    world.ask("2")
+    world.pass_minutes(4, errors=120)
+    row = world.store.ledger(MODEL)[-1]
+    assert world.wrong() == []
+    kept = world.store.assessments.find(row.evidence)
+    assert kept is not None
+    assert (kept["decided_by"], kept["verdict"]) == ("judge", "failed")
+    kept["judged"]["gates"][0]["verdict"] = kept["verdict"] = "passed"
+    for statement, said in (
+        ("UPDATE assessments SET value = :value", "was changed in the release store"),
+        ("DELETE FROM assessments WHERE :value = :value", "is not there any more"),
+    ):
+        with closing(sqlite3.connect(world.home / "release.db")) as database, database:
+            database.execute(statement, {"value": json.dumps(kept)})
+        place = f"{MODEL}, ledger row {row.epoch}: what it was decided on ({row.evidence})"
+        assert world.wrong() == [f"{place} {said}"]
+
+
+def test_an_abort_by_time_says_so(world: World) -> None:
+    world.ask("2")
+    world.clock.pass_s(1900)
+    world.step()
+    kept = world.store.assessments.find(world.store.ledger(MODEL)[-1].evidence)
+    assert kept is not None
+    assert (kept["decided_by"], kept["verdict"]) == ("time", "inconclusive")
+    assert world.wrong() == []
+
+
 def test_a_person_aborts_and_is_named_in_the_ledger(world: World) -> None:
     world.ask("2")
     world.order(Order.ABORT, reason="the phones ring")
@@ -351,8 +383,9 @@ def test_a_rollout_goes_on_when_a_freeze_is_over(world: World) -> None:
 def test_a_strategy_that_no_gate_can_judge_is_refused(world: World) -> None:
     gates = (LiveGateSpec(metric=LiveMetric.LATENCY),)
     world.spec = replace(SPEC, rollout=replace(PLAN, strategy=Strategy.CANARY, gates=gates))
+    asked = {"version": "2", "actor": "ada", "reason": "better", "strategy": Strategy.SHADOW}
     with pytest.raises(Refused, match="no blocking rollout gate judges the shadow"):
-        world.ask("2", Strategy.SHADOW)
+        world.rollouts.request(world.spec, **asked)  # type: ignore[arg-type]
 
 
 def test_asking_again_by_another_strategy_is_refused(world: World) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from release_platform.domain.assessed import Kept
 from release_platform.domain.freeze import FreezeWindow
 from release_platform.domain.gates import Verdict
 from release_platform.domain.invariants import violations
@@ -50,6 +51,7 @@ SERVED = (
     Moved(move=Move.STAGED, version="2", request_id="s2"),
 )
 BOUND = binding(REGISTRATION, POLICY)
+DECIDED = {"format": 2, "decided_by": "judge", "verdict": "failed", "actor": "rollout", "reason": "why"}
 
 
 def share(weight: float, step: int, **changes: Any) -> Moved:
@@ -168,9 +170,64 @@ def test_traffic_without_what_a_promotion_needs_is_found(
 
 
 def test_taking_a_share_away_needs_nobody() -> None:
-    by_judge = share(0.0, 1, actor="rollout", evidence="")
+    by_judge = share(0.0, 1, actor="rollout", evidence="sha256:a")
     closed: PromotionRequest = replace(REQUESTS[1], state=RequestState.REFUSED)
-    assert found(*SERVED, share(0.1, 0), by_judge, requests=(REQUESTS[0], closed)) == []
+    kept = {"sha256:a": Kept(value=DECIDED)}
+    assert found(*SERVED, share(0.1, 0), by_judge, requests=(REQUESTS[0], closed), assessments=kept) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "kept", "said"),
+    [
+        ({"evidence": ""}, None, "names nothing that rollout decided on"),
+        ({"evidence": "", "actor": "grace"}, None, "names nothing that grace decided on"),
+        ({}, None, "what it was decided on (sha256:a) is not there any more"),
+        ({}, Kept(problem="was changed"), "what it was decided on (sha256:a) was changed"),
+        ({}, Kept(value=DECIDED), None),
+        ({}, Kept(value=DECIDED | {"verdict": "passed"}), "its evidence (sha256:a) found passed, not failed"),
+        ({}, Kept(value=DECIDED | {"verdict": None}), "found None, not failed"),
+        ({}, Kept(value=DECIDED | {"reason": "another"}), "its evidence (sha256:a) is of something else: another"),
+        ({}, Kept(value=DECIDED | {"actor": "grace"}), "is of something else"),
+        ({}, Kept(value=DECIDED | {"decided_by": "time", "verdict": "inconclusive"}), None),
+        ({"actor": "grace"}, Kept(value=DECIDED | {"decided_by": "order", "actor": "grace", "verdict": None}), None),
+        ({}, Kept(value={"format": 1, "reason": "it was kept before there were verdicts"}), None),
+        ({}, Kept(value={"format": 3}), "cannot be read"),
+    ],
+)
+def test_what_takes_a_share_away_says_what_it_was_decided_on(
+    row: dict[str, Any], kept: Kept | None, said: str | None
+) -> None:
+    of = {"actor": "rollout", "evidence": "sha256:a", "request_id": rollout_move_id("q2", "canary-off"), **row}
+    assessments = {} if kept is None else {"sha256:a": kept}
+    seen = found(*SERVED, share(0.1, 0), share(0.0, 1, **of), assessments=assessments)
+    assert len(seen) == (said is not None)
+    assert all("ledger row 5: " in one and str(said) in one for one in seen)
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (DECIDED | {"decided_by": "policy", "actor": "rollback_policy"}, None),
+        (DECIDED | {"decided_by": "policy", "actor": "rollback_policy", "verdict": "inconclusive"}, "not failed"),
+        (DECIDED | {"decided_by": "order", "actor": "rollback_policy"}, "says that order decided"),
+        (None, "is not there any more"),
+    ],
+)
+def test_what_brings_a_version_back_by_policy_says_so_too(kept: dict[str, Any] | None, said: str | None) -> None:
+    promoted = Moved(move=Move.PROMOTED, version="2", request_id="q2", evidence=BOUND)
+    back = {"version": "1", "request_id": "p", "actor": "rollback_policy", "evidence": "sha256:a"}
+    requests = (REQUESTS[0], replace(REQUESTS[1], state=RequestState.PROMOTED))
+    moves = (*SERVED, promoted, Moved(move=Move.ROLLED_BACK, **back))
+    assessments = {} if kept is None else {"sha256:a": Kept(value=kept)}
+    seen = found(*moves, requests=requests, assessments=assessments)
+    assert len(seen) == (said is not None)
+    assert all(str(said) in one for one in seen)
+
+
+def test_a_shadow_that_gives_way_to_the_canary_was_decided_by_nobody() -> None:
+    moves = (share(1.0, 0, move=Move.SHADOW_SET), share(0.1, 1))
+    off = share(0.0, 2, move=Move.SHADOW_SET, actor="rollout", evidence="")
+    assert found(*SERVED, *moves, off) == []
 
 
 def test_a_demanded_replay_counts_that_was_made_until_the_decision() -> None:
