@@ -6,10 +6,10 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from release_platform.domain.card import ModelCard
-from release_platform.domain.errors import ReleaseError
+from release_platform.domain.card import ModelCard, card_state
+from release_platform.domain.drill import find_unfinished
+from release_platform.domain.errors import ReleaseError, Unavailable
 from release_platform.domain.ledger import LedgerRow
-from release_platform.domain.lifecycle import Head
 from release_platform.domain.lineage import DagsterView
 from release_platform.domain.policy import Registration
 from release_platform.gating.changes import recorded_attributes
@@ -28,6 +28,8 @@ CARD_FOLDER = "card"
 
 ATTEMPTS = 5
 """How often a card is written anew because another move was committed meanwhile."""
+MOST = 5
+"""Cards that are written at one look; the others at the next."""
 
 
 class _NoHistory:
@@ -70,44 +72,70 @@ def write_card(card: ModelCard, folder: Path) -> None:
     (folder / "bom.cdx.json").write_text(bom_json(card), encoding="utf-8")
 
 
-def keep_cards(services: Services, project: Project, row: LedgerRow) -> str:
-    """Writes the card of each version that a move let stand elsewhere anew, and returns that of the version it moved.
+def follow_cards(services: Services, project: Project, *, first: str = "") -> dict[str, str]:
+    """Writes each card anew of which something changed since it was written, and returns these, or why one is not kept.
 
-    A card is a projection as an alias is: it follows the commit, is the same however often it is written, and waits
-    where the registry could not be shown the move yet. Nothing that goes wrong here fails a move: it is returned, and
-    `release card` gathers the card at any time.
+    A card is a projection as an alias is: it follows every ledger row, share of the traffic, request and approval of
+    its version, whoever made it; it is the same however often it is written, and waits where the registry could not be
+    shown the last move yet, and while a drill moves Production there and back. Nothing that goes wrong here fails
+    anything: `release card` gathers the card at any time.
 
     Args:
         services: The outside systems.
         project: The model.
-        row: The move.
+        first: The version that is written first.
+
+    Raises:
+        Unavailable: The release store does not answer.
     """
-    if services.store.projected_epoch(row.model) < row.epoch:
-        return "not kept yet: the registry does not show this move; it follows with the aliases"
-    for version in sorted(moved_versions(row) - {row.version}):
-        keep_card(services, project, version)
-    return keep_card(services, project, row.version)
+    store, model = services.store, project.spec.name
+    rows = store.ledger(model)
+    if not rows or store.projected_epoch(model) < rows[-1].epoch or find_unfinished(rows) is not None:
+        return {}
+    requests, approvals, written = store.requests(model), store.approvals_of(model), store.cards.written(model)
+    states = {version: card_state(version, rows, requests, approvals) for version in store.recorded_tags(model)}
+    due = [version for version, state in states.items() if written.get(version) != state]
+    due.sort(key=lambda version: (version == first, int(version)), reverse=True)
+    said = {}
+    for version in due[:MOST]:
+        try:
+            said[version] = _keep_card(services, project, version)
+        except (Unavailable, OSError) as error:  # again at the next look
+            said[version] = _not_kept(error)
+            continue
+        except ReleaseError as error:
+            said[version] = _not_kept(error)
+        store.cards.record(model, version, states[version])
+    return said
 
 
-def keep_card(services: Services, project: Project, version: str) -> str:
-    """Writes the card of a version beside its report in MLflow, and returns it as Markdown, or why it is not kept."""
-    model = project.spec.name
+def kept_card(services: Services, project: Project, version: str) -> str:
+    """Returns the card of a version as it is kept now, or why it is not; those that are due are written before."""
     try:
-        for _ in range(ATTEMPTS):
-            epoch = services.store.head(model).epoch
-            card = gather_card(services, project, version)
-            with TemporaryDirectory() as folder:
-                write_card(card, Path(folder))
-                services.tracking.log_files(card.lineage.registration.mlflow_run_id, Path(folder), CARD_FOLDER)
-            if services.store.head(model).epoch == epoch:  # else the newest one is written last
-                break
-    except (ReleaseError, OSError) as error:
-        return f"could not be kept: {cell(error.problem if isinstance(error, ReleaseError) else str(error))}"
+        written = follow_cards(services, project, first=version)
+        if version in written:
+            return written[version]
+        head = services.store.head(project.spec.name)
+        if services.store.projected_epoch(head.model) < head.epoch:
+            return "not kept yet: the registry does not show this move; it follows with the aliases"
+        return card_markdown(gather_card(services, project, version))
+    except ReleaseError as error:
+        return _not_kept(error)
+
+
+def _keep_card(services: Services, project: Project, version: str) -> str:
+    """Writes the card of a version beside its report in MLflow, and returns it as Markdown."""
+    model = project.spec.name
+    for _ in range(ATTEMPTS):
+        epoch = services.store.head(model).epoch
+        card = gather_card(services, project, version)
+        with TemporaryDirectory() as folder:
+            write_card(card, Path(folder))
+            services.tracking.log_files(card.lineage.registration.mlflow_run_id, Path(folder), CARD_FOLDER)
+        if services.store.head(model).epoch == epoch:  # else the newest one is written last
+            break
     return card_markdown(card)
 
 
-def moved_versions(row: LedgerRow) -> frozenset[str]:
-    """Returns the versions that stand elsewhere since a move, the one that it moved among them."""
-    before, after = (Head.from_json(head).aliases for head in (row.before, row.after))
-    changed = {version for alias in after for version in (before[alias], after[alias]) if before[alias] != after[alias]}
-    return frozenset({row.version, *(version for version in changed if version is not None)})
+def _not_kept(error: ReleaseError | OSError) -> str:
+    return f"could not be kept: {cell(error.problem if isinstance(error, ReleaseError) else str(error))}"

@@ -41,7 +41,7 @@ from serving.pushes import Pushes
 from serving.registry import ModelSource
 from serving.requests import mark_served, request_id_of
 from serving.routes.admin import build_admin_routes
-from serving.routes.health import REPLICA, build_health_routes
+from serving.routes.health import WORKER, build_health_routes
 from serving.routes.inference import INFER_ROUTES, build_inference_routes
 from serving.routes.moves import build_move_routes
 from serving.routes.native import PREDICT_ROUTES, build_model_routes
@@ -178,7 +178,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
             live.draining = True
             tasks.cancel_scope.cancel()
         engine.close()
-        observations.end()
+        observations.forget()
         held.close()
         if kept is not None:
             kept.close()
@@ -239,7 +239,6 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
             access=access,
             configured=settings.models,
             started_at=clock.now(),
-            replica=observations.replica,
             siblings=siblings,
         )
     )
@@ -278,8 +277,8 @@ def _shared_folder() -> Path | None:
 
 def _answer_sibling(observations: Observations, samples: Samples, question: dict[str, Any]) -> Any:
     match question["what"]:
-        case str(what) if what == REPLICA:
-            return observations.replica
+        case str(what) if what == WORKER:
+            return observations.origin
         case str(what) if what == WINDOWS:
             return observations.closed_after(question["after"])
         case str(what) if what == SAMPLES:

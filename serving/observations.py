@@ -140,8 +140,8 @@ class Observations:
         """Goes on with a file of predictions; to be called before there is one."""
         self.origin, self._memory = kept.origin, kept.memory
 
-    def end(self) -> None:
-        """Counts what was put down, for the last time: nothing is remembered any more."""
+    def forget(self) -> None:
+        """Counts what was put down, and remembers no prediction any more."""
         self.count()
         self._memory = memory_of(0)
 

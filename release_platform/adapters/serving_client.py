@@ -125,7 +125,7 @@ class ServingClient:
                 f"{self.base_url}: {told['silent']} of its workers do not answer the others",
                 remedy=f"look at the server's log, and try again; `silent` in {self.base_url}/status says how many",
             )
-        return frozenset(map(str, told.get("replicas", ())))
+        return frozenset(map(str, told.get("workers", ())))
 
     def ask(self, asked: Asked) -> tuple[bytes, Mapping[str, str], float]:
         """Returns body and headers (lower-case names) of an answer, and the milliseconds until all of it was there.

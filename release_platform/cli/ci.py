@@ -28,7 +28,8 @@ def init(
 ) -> None:
     """Write a workflow that runs `release gate` for each model of this repository, cached and pinned.
 
-    It installs from requirements/platform.txt or requirements.txt, and is refused where there is neither.
+    It installs from requirements/platform.txt or requirements.txt. It is refused where there is neither, or where
+    something in it has no hash; `uv pip compile --generate-hashes requirements.in -o requirements.txt` makes them.
 
     Examples:
 

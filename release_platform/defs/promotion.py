@@ -24,7 +24,7 @@ from release_platform.domain.policy import Hold, PromotionRequest, Ready, Reject
 from release_platform.domain.rollout import Rollout
 from release_platform.domain.spec import Tampering
 from release_platform.domain.strategy import Strategy, strategy_named
-from release_platform.model_card import keep_cards
+from release_platform.model_card import follow_cards, kept_card
 from release_platform.project import Project
 from release_platform.services import Services
 
@@ -182,6 +182,7 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
             valid = f"until {moment_text(until)}" if until else "until model, report or policy change"
             context.instance.add_run_tags(context.run_id, {REQUEST_TAG: config.request_id, MODEL_TAG: request.model})
             context.log.info(f"request {config.request_id}: approved by {approval.actor}, {valid}")
+            follow_cards(platform.services, projects[request.model], first=request.version)
 
     @dg.op(description="Moves Production to what a request asks for, or begins its rollout, if every condition holds.")
     def move_production(context: dg.OpExecutionContext, config: PromoteForm, platform: Platform) -> None:
@@ -258,8 +259,7 @@ def production_materialization(
 ) -> dg.AssetMaterialization:
     """Returns what production_version shows of a move of Production; a move of a rollout has no run.
 
-    With a project, the model cards are written anew, and that of the version is shown; a drill leaves them alone, since
-    it ends where it began.
+    With a project, the model cards that are due are written, and that of the version is shown.
     """
     return dg.AssetMaterialization(
         asset_key=asset_key(row.model, "production_version"),
@@ -276,7 +276,7 @@ def production_materialization(
             "ledger_hash": row.hash,
             SERVERS: dg.MetadataValue.text("\n".join(said)),
             "model_version": link(f"{services.settings.mlflow_url}/#/models/{row.model}/versions/{row.version}"),
-            **({"model_card": dg.MetadataValue.md(keep_cards(services, project, row))} if project is not None else {}),
+            **({"model_card": dg.MetadataValue.md(kept_card(services, project, row.version))} if project else {}),
             **({"run": dg.MetadataValue.dagster_run(run_id)} if run_id is not None else {}),
         },
         tags={"dagster/data_version": row.digest, "dagster/data_version_is_user_provided": "true"},
@@ -327,12 +327,10 @@ def _evaluations(faults: Mapping[str, Sequence[str]], decided: Sequence[Decided]
 
 
 def _reconciled(project: Project, services: Services) -> tuple[str, ...]:
-    undo, model = project.spec.policy.tampering is Tampering.UNDO, project.spec.name
-    shown = services.store.projected_epoch(model)
-    found = services.releases.projection.reconcile(model, undo=undo)
-    if services.store.projected_epoch(model) > shown:  # moves that were cut off, or the registry was away
-        for row in (row for row in services.store.ledger(model) if row.epoch > shown):
-            keep_cards(services, project, row)
+    found = services.releases.projection.reconcile(
+        project.spec.name, undo=project.spec.policy.tampering is Tampering.UNDO
+    )
+    follow_cards(services, project)  # whoever moved, shared out, asked or approved anything, through whichever door
     return found
 
 

@@ -24,7 +24,7 @@ from release_platform.domain.records import Evaluated, RegisteredVersion
 from release_platform.domain.selftest import SELFTEST, Selftest
 from release_platform.domain.spec import GateSpec
 from release_platform.domain.spec import Selftest as Demand
-from release_platform.model_card import keep_card, keep_cards
+from release_platform.model_card import kept_card
 from release_platform.project import Project
 from release_platform.proofs import FACT as SELFTEST_FACT
 from release_platform.proofs import Proofs
@@ -90,19 +90,11 @@ def build_registered_version(project: Project) -> dg.AssetsDefinition:
                 ),
                 "gates_passed": sum(gate.passed for gate in results),
                 "files": dg.MetadataValue.json(trained.manifest.to_json()),
-                "model_card": dg.MetadataValue.md(_card_of(services, project, registration)),
+                "model_card": dg.MetadataValue.md(kept_card(services, project, registration.version)),
             },
         )
 
     return registered_version
-
-
-def _card_of(services: Services, project: Project, registration: Registration) -> str:
-    """Returns the model card of a registered version, and keeps it, and that of the one that it took Staging from."""
-    row = next(reversed(services.store.ledger(registration.model)), None)
-    if row is None or row.version != registration.version:
-        return keep_card(services, project, registration.version)
-    return keep_cards(services, project, row)
 
 
 def required_proof(proofs: Proofs, project: Project) -> Selftest | None:

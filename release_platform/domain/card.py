@@ -1,11 +1,15 @@
 """A model card: what is recorded of a version, in the order in which people ask (Mitchell et al. 2019)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from release_platform.domain.evidence import EvaluationReport
+from release_platform.domain.identity import digest_of
+from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.lifecycle import Head
 from release_platform.domain.lineage import Lineage
+from release_platform.domain.policy import Approval, PromotionRequest
 
 _RANGES = 20
 
@@ -60,6 +64,29 @@ class ModelCard:
                 if n_rows < minimum:
                     thin.append(f"{column}={key}: {n_rows:,} held-out rows, too few to be judged")
         return tuple(thin)
+
+
+def card_state(
+    version: str, rows: Sequence[LedgerRow], requests: Sequence[PromotionRequest], approvals: Sequence[Approval]
+) -> str:
+    """Returns the digest of what a card says of a version that may still change; while it is the same, so is the card.
+
+    Args:
+        version: The version.
+        rows: The ledger of its model: each move and each share of the traffic.
+        requests: All requests of the model.
+        approvals: All approvals of these.
+    """
+    asked = {one.request_id: [one.state.value, one.outcome] for one in requests if one.version == version}
+    approved = [[one.request_id, one.actor, one.binding, one.reason] for one in approvals if one.request_id in asked]
+    return digest_of([[row.hash for row in rows if version in moved_versions(row)], asked, approved])
+
+
+def moved_versions(row: LedgerRow) -> frozenset[str]:
+    """Returns the versions that stand elsewhere since a move, the one that it moved among them."""
+    before, after = (Head.from_json(head).aliases for head in (row.before, row.after))
+    changed = {version for alias in after for version in (before[alias], after[alias]) if before[alias] != after[alias]}
+    return frozenset({row.version, *(version for version in changed if version is not None)})
 
 
 def _range(rules: Mapping[str, Any]) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from release_platform.domain.errors import Refused
+from release_platform.gating.pinned import find_lock, install_lines
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_LOCKS = ("requirements/platform.txt", "requirements.txt")
 _PLATFORM = "model-release-platform"
 _LOCK_REMEDY = (
     f"write requirements.in with the line `{_PLATFORM}[platform] @ ADDRESS`, the address of its wheel, or "
@@ -63,15 +63,11 @@ def workflow(server: Server, root: Path, models: Sequence[JudgedModel], *, model
         branch: The branch that is judged after each push.
 
     Raises:
-        Refused: There is no model, or nothing to install from.
+        Refused: There is no model, nothing to install from, or something that is not pinned by a hash.
     """
     if not models:
         raise Refused("this repository has no model", remedy="write one with `release new`, then try again")
-    lock = next((name for name in _LOCKS if (root / name).exists()), None)
-    if lock is None:
-        raise Refused(
-            f"this repository has neither of {', '.join(_LOCKS)}: nothing says what CI installs", remedy=_LOCK_REMEDY
-        )
+    lock = find_lock(root, remedy=_LOCK_REMEDY)
     return (
         _templates()
         .get_template(f"{server}.yml.j2")
@@ -81,18 +77,10 @@ def workflow(server: Server, root: Path, models: Sequence[JudgedModel], *, model
             branch=branch,
             python=f"{sys.version_info.major}.{sys.version_info.minor}",
             cached=lock,
-            install=_install(root, lock),
+            install=install_lines(root, lock, remedy=_LOCK_REMEDY),
             judge=[*_JUDGE[:-1], _JUDGE[-1] + _MORE[server]],
         )
     )
-
-
-def _install(root: Path, lock: str) -> list[str]:
-    hashed = " --require-hashes" if "--hash=" in (root / lock).read_text(encoding="utf-8") else ""
-    lines = [f"python -m pip install{hashed} -r {lock}"]
-    if (root / "pyproject.toml").exists():
-        lines.append("python -m pip install --no-deps .")
-    return lines
 
 
 @cache

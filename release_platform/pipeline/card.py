@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from release_platform.domain.card import ModelCard
 from release_platform.domain.evidence import Measurement
+from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.metrics import METRICS
 from release_platform.pipeline.markdown import cell, table
 
@@ -176,10 +177,14 @@ def _lineage(card: ModelCard) -> Iterator[tuple[str, str]]:
 
 def _moves(card: ModelCard) -> Section:
     rows = [
-        (str(move.row.epoch), move.row.move.value, move.row.actor, move.row.reason, move.row.at)
+        (str(move.row.epoch), _move(move.row), move.row.actor, move.row.reason, move.row.at)
         for move in card.lineage.moves
     ]
     return Section(title="Moves", columns=("epoch", "move", "who", "why", "when"), rows=tuple(rows))
+
+
+def _move(row: LedgerRow) -> str:
+    return row.move.value if row.weight is None else f"{row.move}, {row.weight * 100:g} %"
 
 
 def _approvals(card: ModelCard) -> Section:

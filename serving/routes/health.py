@@ -14,7 +14,7 @@ from serving.metrics import Metrics
 from serving.models import BESIDE, Beside, Live, Refusal, RouteTable
 from serving.siblings import Siblings
 
-REPLICA = "replica"
+WORKER = "worker"
 """What another worker is asked for its name."""
 
 
@@ -25,7 +25,6 @@ def build_health_routes(
     access: Access,
     configured: tuple[str, ...],
     started_at: datetime,
-    replica: str,
     siblings: Siblings,
 ) -> APIRouter:
     """Returns `/livez`, `/readyz`, `/status` and `/metrics`.
@@ -36,8 +35,7 @@ def build_health_routes(
         access: Who may call.
         configured: The models that the server was told to serve; empty for all in Production.
         started_at: When the server was made, in UTC.
-        replica: The name of this process, with which the ids of its predictions begin.
-        siblings: The other workers of this server.
+        siblings: The workers of this server, by the names with which the ids of their predictions begin.
     """
     router = APIRouter(tags=["operations"])
 
@@ -56,8 +54,8 @@ def build_health_routes(
     async def status() -> Response:
         server = {"started_at": _moment(started_at), "draining": live.draining, "configured": list(configured)}
         keys = {"required": access.required, "problem": access.problem or None}
-        others, n_silent = await siblings.ask_all({"what": REPLICA})
-        workers = {"replica": replica, "replicas": sorted([replica, *others]), "silent": n_silent}
+        others, n_silent = await siblings.ask_all({"what": WORKER})
+        workers = {"worker": siblings.origin, "workers": sorted([siblings.origin, *others]), "silent": n_silent}
         return _json({"server": server | workers | {"api_keys": keys}} | describe(live.table))
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)

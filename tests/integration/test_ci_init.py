@@ -3,19 +3,24 @@
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import yaml
 from junitparser import JUnitXml
 
 from release_platform.domain.errors import Refused
+from release_platform.gating.pinned import install_lines
 from release_platform.gating.workflow import JudgedModel, Server, workflow
 from tests.integration.homes import BIN, Command, environment_of, warm_release
 from tests.integration.test_gate_commits import commit, git, write
 
 SCHEMAS = {Server.GITHUB: "vendor.github-workflows", Server.GITLAB: "vendor.gitlab-ci"}
+INSTALLED = f"pyyaml=={version('pyyaml')} \\\n    --hash=sha256:{'0' * 64}\n"
+"""What is installed already is not fetched, so its hash is not asked."""
 FILES = {Server.GITHUB: ".github/workflows/release-gates.yml", Server.GITLAB: ".gitlab-ci.yml"}
 
 
@@ -30,7 +35,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, warm: Command) -> Path:
     place = tmp_path_factory.mktemp("repository")
     git(place, "init", "--quiet")
     (place / ".gitignore").write_text("__pycache__/\ngates/\n.release/\n")
-    (place / "requirements.txt").write_text("# the platform is installed here already\n")
+    (place / "requirements.txt").write_text(f"# the platform is installed here already\n{INSTALLED}")
     write(place)
     commit(place, "base")
     write(place, alpha=2.0)
@@ -104,6 +109,22 @@ def test_the_shell_lines_of_gitlab_judge_a_model_that_is_new_alone(repository: P
     assert JUnitXml.fromstring((repository / job["artifacts"]["reports"]["junit"]).read_bytes()).failures == 0
 
 
+@pytest.mark.parametrize("server", Server)
+def test_the_shell_lines_install_nothing_whose_hash_is_another(
+    repository: Path, server: Server, tmp_path: Path
+) -> None:
+    name = "release_gates_nobody-1-py3-none-any.whl"
+    with ZipFile(tmp_path / name, "w") as wheel:
+        wheel.writestr("release_gates_nobody.py", "")
+    (tmp_path / "requirements.txt").write_text(f"./{name} --hash=sha256:{'0' * 64}\n")
+    jobs = read(repository, server)
+    lines = jobs["jobs"]["gate"]["steps"][2]["run"] if server is Server.GITHUB else jobs["release-gates"]["script"][0]
+    assert lines.strip() == "python -m pip install --require-hashes -r requirements.txt"
+    done = shell(tmp_path, lines)
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+
+
 def test_a_gate_that_does_not_pass_fails_the_job(repository: Path) -> None:
     job = read(repository, Server.GITLAB)["release-gates"]
     file = repository / "team_models" / "sales" / "defs.yaml"
@@ -145,7 +166,7 @@ def test_a_file_that_is_there_is_kept(repository: Path, warm: Command) -> None:
 
 @pytest.mark.parametrize("server", Server)
 def test_odd_names_stay_what_they_are(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "requirements.txt").touch()
+    (tmp_path / "requirements.txt").write_text(INSTALLED)
     model = JudgedModel(name="churn", folder="models: all/it's #1")
     text = workflow(server, tmp_path, [model], models_folder="models: all", branch="release/1.0: x")
     (tmp_path / "file.yml").write_text(text)
@@ -161,11 +182,58 @@ def test_it_installs_what_the_repository_locks(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="nothing says what CI installs") as refused:
         lines()
     assert "uv pip compile --generate-hashes requirements.in -o requirements.txt" in refused.value.remedy
-    (tmp_path / "requirements.txt").write_text("numpy==2 --hash=sha256:00\n")
-    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "requirements.txt").write_text(INSTALLED)
     assert "python -m pip install --require-hashes -r requirements.txt\n" in lines()
-    assert "python -m pip install --no-deps .\n" in lines()
     assert 'cache-dependency-path: "requirements.txt"' in lines()
+
+
+HATCH = '[build-system]\nrequires = ["hatchling>=1"]\n[project]\nname = "ours"\n'
+LOCKED = "hatchling==1.27.0 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n    # via ours\n"
+
+
+@pytest.mark.parametrize(
+    ("lock", "said"),
+    [
+        ("", "names nothing that CI could install"),
+        ("# nothing yet\n--index-url https://index.example\n", "names nothing that CI could install"),
+        ("numpy\n", "has no hash for numpy"),
+        (
+            f"{LOCKED}numpy==2.4.6\n  # via pandas\nscipy==1\n-e .\nx==1\n",
+            "no hash for numpy==2.4.6, scipy==1, -e and 1 more",
+        ),
+        (f"{LOCKED}numpy==2.4.6 # --hash=sha256:00\n", "has no hash for numpy==2.4.6"),
+    ],
+)
+def test_what_is_not_pinned_by_a_hash_is_refused_with_what_makes_one(tmp_path: Path, lock: str, said: str) -> None:
+    (tmp_path / "requirements.txt").write_text(lock)
+    with pytest.raises(Refused, match=said) as refused:
+        install_lines(tmp_path, "requirements.txt", remedy="compile it")
+    assert refused.value.remedy == "compile it"
+
+
+def test_a_package_of_the_repository_is_built_with_what_is_locked(tmp_path: Path) -> None:
+    def lines() -> list[str]:
+        return install_lines(tmp_path, "requirements.txt", remedy="compile it")
+
+    (tmp_path / "requirements.txt").write_text(INSTALLED)
+    (tmp_path / "pyproject.toml").write_text("[tool.ruff]\nline-length = 100\n")
+    assert lines() == ["python -m pip install --require-hashes -r requirements.txt"], "settings are no package"
+    (tmp_path / "pyproject.toml").write_text(HATCH)
+    with pytest.raises(Refused, match=r"is built with hatchling, which requirements\.txt does not pin"):
+        lines()
+    built = "python -m pip install --no-deps --no-build-isolation ."
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "build.txt").write_text(LOCKED)
+    both = "python -m pip install --require-hashes -r requirements.txt -r requirements/build.txt"
+    assert lines() == [both, built]
+    (tmp_path / "requirements.txt").write_text(LOCKED)
+    assert lines() == ["python -m pip install --require-hashes -r requirements.txt", built]
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "ours"\n')
+    with pytest.raises(Refused, match="is built with setuptools"):
+        lines()
+    (tmp_path / "pyproject.toml").write_text("[project")
+    with pytest.raises(Refused, match=r"pyproject\.toml cannot be read"):
+        lines()
 
 
 def test_a_repository_without_a_model_is_refused(tmp_path: Path) -> None:

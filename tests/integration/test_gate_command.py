@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from release_platform.defs.promotion import production_materialization
 from release_platform.domain.errors import IntegrityError
 from release_platform.gating.tree import judge_tree
 from release_platform.gating.version import judge_version
-from release_platform.model_card import keep_cards
+from release_platform.model_card import follow_cards, kept_card
 from tests.integration.homes import Command, Home, changed, example, open_home, project_folder, warm_release, with_gate
 
 MODEL = example("diabetes")
@@ -180,15 +179,11 @@ class TestCard:
         assert shown == written
         assert "Stands: production" in written
         assert "| promoted | ada | first |" in written
-        assert keep_cards(home.services, MODEL, row) == written
-
-    def test_it_waits_for_a_registry_that_does_not_show_the_move_yet(self, home: Home) -> None:
-        ahead = replace(home.services.store.ledger(NAME)[-1], epoch=99)
-        assert keep_cards(home.services, MODEL, ahead).startswith("not kept yet: the registry does not show this move")
+        assert kept_card(home.services, MODEL, "1") == written
+        assert follow_cards(home.services, MODEL) == {}, "nothing changed since"
 
     def test_what_cannot_be_written_fails_no_move(self, home: Home) -> None:
-        row = replace(home.services.store.ledger(NAME)[-1], version="9")
-        assert keep_cards(home.services, MODEL, row).startswith("could not be kept: ")
+        assert kept_card(home.services, MODEL, "9").startswith("could not be kept: ")
 
     def test_each_form_goes_to_its_file(self, warm: Command, home: Home, tmp_path: Path) -> None:
         options = ["--html", "c.html", "--markdown", "c.md", "--bom", "b.json"]

@@ -8,18 +8,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
+import httpx
 import pytest
+import uvicorn
 from dagster._core.errors import DagsterInvalidConfigError
 from mlflow import MlflowClient
 
+from release_platform.adapters.api_keys import ApiKeyFile
+from release_platform.adapters.key_ring import KeyRing
+from release_platform.api.app import create_app
 from release_platform.defs.naming import MODEL_TAG, asset_key
 from release_platform.defs.promotion import MAXIMUM_ATTEMPTS, REQUEST_TAG
 from release_platform.defs.resources import Platform
+from release_platform.domain.api_keys import Scope
 from release_platform.domain.errors import StaleEpoch
-from release_platform.domain.ledger import faults
+from release_platform.domain.ledger import faults, rollout_move_id
 from release_platform.domain.lifecycle import Head, Move
 from release_platform.domain.policy import RequestState, binding
+from release_platform.model_card import follow_cards
 from release_platform.project import Project
+from tests.fakes.server import on_a_thread
 from tests.integration.homes import Home, changed, example, open_home, why
 
 MODEL = "diabetes"
@@ -87,6 +95,51 @@ def head(home: Home) -> Head:
 
 def mlflow(home: Home) -> MlflowClient:
     return MlflowClient(home.services.settings.tracking_uri)
+
+
+# Model cards
+
+
+def card_of(home: Home, version: str) -> str:
+    run_id = next(r for r in home.registrations(OPEN) if r.version == version).mlflow_run_id
+    found = home.services.tracking.find_file(run_id, "card/card.md")
+    assert found is not None
+    return found.decode()
+
+
+def test_cards_follow_approvals_shares_and_rollbacks_through_whichever_door(promoted: Home) -> None:
+    store, releases = promoted.services.store, promoted.services.releases
+    releases.request(MODEL, version="2", actor="ada", reason="better", request_id="q2")
+    releases.approve("q2", actor="grace", reason="read it", policy=OPEN.spec.policy)
+    assert "grace" not in card_of(promoted, "2")
+    tick(promoted)
+    assert "| approved, valid | grace |" in card_of(promoted, "2")
+
+    for stage, weight in enumerate((0.25, 0.5)):
+        of = {"model": MODEL, "version": "2", "actor": "ada", "reason": "better", "evidence": "e", "digest": "d"}
+        move_id = rollout_move_id("q2", f"canary-{stage}")
+        store.commit_move(
+            **of, move=Move.CANARY_SET, weight=weight, expected_epoch=head(promoted).epoch, request_id=move_id
+        )
+        releases.projection.project(MODEL)
+        tick(promoted)
+        assert "Stands: staging, canary" in card_of(promoted, "2")
+        assert f"| canary_set, {weight * 100:g} % |" in card_of(promoted, "2")
+    releases.promote("q2", OPEN.spec.policy)
+
+    keys = ApiKeyFile(promoted.folder / "api-keys.json")
+    _, key = keys.create("grace", (Scope.OPERATOR,))
+    app = create_app(promoted.services, KeyRing(promoted.folder / "api-keys.json"))
+    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=3)
+    with on_a_thread(uvicorn.Server(config)) as url:
+        said, shown = {"reason": "errors doubled"}, {"authorization": f"Bearer {key}", "idempotency-key": "once"}
+        answer = httpx.post(f"{url}/v1/models/{MODEL}/rollback", json=said, headers=shown, timeout=30)
+    assert answer.status_code == 200, answer.text
+    tick(promoted)
+    assert "Stands: production" in card_of(promoted, "1")
+    assert "| rolled_back | grace | errors doubled |" in card_of(promoted, "1")
+    assert "Stands: nowhere" in card_of(promoted, "2")
+    assert follow_cards(promoted.services, OPEN) == {}, "each is what it says"
 
 
 # Asking

@@ -100,7 +100,7 @@ class OneMoreWorker(httpx.HTTPTransport):
             return response
         response.read()
         told = response.json()
-        told["server"]["replicas"].append(self.name)
+        told["server"]["workers"].append(self.name)
         return httpx.Response(200, json=told)
 
 

@@ -138,7 +138,7 @@ def test_every_worker_behind_a_port_is_met(tmp_path, package):
             with ServingClient(server.url) as client:
                 report = verify_live(client, expected)
             assert (report.problems, report.unavailable, report.n_workers) == ((), None, 2)
-        assert len(set(httpx.get(f"{server.url}/status").json()["server"]["replicas"])) == 2
+        assert len(set(httpx.get(f"{server.url}/status").json()["server"]["workers"])) == 2
         os.kill(next(iter(server.worker_ids())), signal.SIGSTOP)
         with ServingClient(server.url, timeout_s=5) as client:
             stopped = verify_live(client, expected)

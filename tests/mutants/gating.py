@@ -38,6 +38,16 @@ DEFECTS = (
         tests=("tests/unit/test_selftest.py::TestOutcome::test_one_spoilt_twin_that_no_gate_stops_is_named",),
     ),
     Defect(
+        name="the kept card of a version does not say that it was approved",
+        file="release_platform/domain/card.py",
+        old="return digest_of([[row.hash for row in rows if version in moved_versions(row)], asked, approved])",
+        new="return digest_of([[row.hash for row in rows if version in moved_versions(row)], asked])",
+        tests=(
+            "tests/unit/test_card.py::TestState::"
+            "test_a_request_its_end_and_a_bare_approval_change_that_of_its_version_only",
+        ),
+    ),
+    Defect(
         name="a report that was edited in MLflow is judged",
         file="release_platform/gating/version.py",
         old="if found != registration.report_digest:",

@@ -10,11 +10,16 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from release_platform.definitions import EXAMPLES
-from release_platform.domain.card import ModelCard
+from release_platform.domain.card import ModelCard, card_state
+from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.lifecycle import Move
+from release_platform.domain.policy import PromotionRequest, RequestState
 from release_platform.pipeline.bom import bom
 from release_platform.pipeline.card import card_html, card_markdown
 from release_platform.project import SPEC, parse_spec, read_documents
+from tests.unit.test_ledger import rows_of
 from tests.unit.test_lineage import LINEAGE
+from tests.unit.test_policy import REQUEST, approval
 from tests.unit.test_report import REPORT, Page
 
 LOCK = "\n".join(
@@ -35,6 +40,37 @@ def bill(card: ModelCard = CARD, *, lock: str = "sha256:l") -> dict[str, Any]:
     environment = {**card.lineage.environment, "lock": lock, "version.numpy": "2.0.0"}
     of = replace(card, lineage=replace(card.lineage, environment=environment))
     return bom(of, platform_version="1", lock=LOCK, lock_digest="sha256:l")
+
+
+class TestState:
+    """While the state of a version is the same its kept card needs not be written again."""
+
+    ROWS = rows_of((Move.STAGED, "1"), (Move.PROMOTED, "1"), (Move.STAGED, "2"))
+    ASKED = replace(REQUEST, model="m", version="2")
+
+    def state(self, version: str, *rows: LedgerRow, asked: PromotionRequest = ASKED, approved: str = "") -> str:
+        approvals = [approval(approved, "sha256:b")] if approved else []
+        return card_state(version, rows or self.ROWS, [asked], approvals)
+
+    def test_each_share_of_the_traffic_changes_that_of_its_version_only(self) -> None:
+        states = set[str]()
+        moves = [(Move.STAGED, "1"), (Move.PROMOTED, "1"), (Move.STAGED, "2")]
+        for share in ((Move.CANARY_SET, "2", 0.05), (Move.CANARY_SET, "2", 0.5), (Move.CANARY_SET, "2", 0.0)):
+            moves.append(share)  # type: ignore[arg-type] # a share has its weight too
+            states.add(self.state("2", *rows_of(*moves)))
+            assert self.state("1", *rows_of(*moves)) == self.state("1")
+        assert len(states | {self.state("2")}) == 4
+
+    def test_a_move_changes_those_that_stand_elsewhere_since(self) -> None:
+        after = rows_of((Move.STAGED, "1"), (Move.PROMOTED, "1"), (Move.STAGED, "2"), (Move.PROMOTED, "2"))
+        assert self.state("1", *after) != self.state("1")
+        assert self.state("2", *after) != self.state("2")
+
+    def test_a_request_its_end_and_a_bare_approval_change_that_of_its_version_only(self) -> None:
+        closed = replace(self.ASKED, state=RequestState.CANCELLED, outcome="no")
+        assert len({self.state("2"), self.state("2", asked=closed), self.state("2", approved="grace")}) == 3
+        assert self.state("1") == self.state("1", asked=closed) == self.state("1", approved="grace")
+        assert self.state("2") != self.state("2", asked=replace(self.ASKED, version="1"))
 
 
 class TestCard:
