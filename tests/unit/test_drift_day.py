@@ -95,7 +95,7 @@ def watched(of: LedgerRow) -> Watched:
 
 def test_a_version_is_taken_back_for_its_own_standing_alarm_only() -> None:
     mine = watched(replace(row(), version="3"))
-    assert find_drift(mine, DRIFTED) == Taken(watched=mine, reason=DRIFTED.said)
+    assert find_drift(mine, DRIFTED) == Taken(watched=mine, reason=DRIFTED.said, found={"drift": DRIFTED.to_json()})
     assert find_drift(mine, None) is None
     assert find_drift(mine, QUIET) is None
     assert find_drift(mine, replace(DRIFTED, lift=LIFT)) is None
