@@ -35,7 +35,7 @@ from release_platform.domain.gates import GateResult, Verdict
 from release_platform.domain.live_metrics import Arms, is_measured, tables_of
 from release_platform.domain.rollout import Assessed, Rollout
 from release_platform.domain.sequential import Counts, Floats, evidence_fine, evidence_worse, growth_if_fine
-from release_platform.domain.strategy import LiveGateSpec, StageKind
+from release_platform.domain.strategy import LiveGateSpec, LiveMetric, StageKind
 from release_platform.domain.windows import EVERY_SLICE, Route, Window, merged
 
 SETTLE_S = 15.0
@@ -165,7 +165,7 @@ def assess(gate: LiveGateSpec, measured: Measured, planned: Plan) -> Assessment:
     """Returns what one gate found. It passes on evidence only, and never while something is missing."""
     tables, missing = measured.tables[gate.name], measured.missing[gate.name]
     if not tables[..., 0].sum() or (tables.shape[-1] == 4 and not tables[..., 2].sum()):
-        nothing = missing or "an arm has nothing to be measured"
+        nothing = missing or _nothing(gate, measured)
         return _assessment(gate, Verdict.INCONCLUSIVE, f"{nothing}, so it cannot pass", None, (0.0, 0.0), 0)
     worse = float(_worse_over_time(gate, tables)[-1])
     fine = float(_fine_over_time(gate, tables * np.array(measured.whole, dtype=np.int64)[:, None])[-1])
@@ -183,6 +183,13 @@ def assess(gate: LiveGateSpec, measured: Measured, planned: Plan) -> Assessment:
     what = "pairs" if tables.shape[-1] == 2 else "requests"
     reason = f"{said}; about {n_more:,} more {what} to see whether it is worse by {gate.accepted:.4g}"
     return _assessment(gate, Verdict.INCONCLUSIVE, reason, difference, evidence, n_more)
+
+
+def _nothing(gate: LiveGateSpec, measured: Measured) -> str:
+    of_past = gate.metric is LiveMetric.PREDICTIONS or (gate.metric is LiveMetric.LATENCY and gate.limit is None)
+    if of_past and measured.n and len(measured.whole) == 1:
+        return "the stage's first minute only shows what is usual; the next ones are judged by it"
+    return "an arm has nothing to be measured"
 
 
 def evidence_over_time(gate: LiveGateSpec, tables: Counts) -> tuple[Floats, Floats]:

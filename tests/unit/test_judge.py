@@ -294,6 +294,14 @@ def test_replicas_are_added_up() -> None:
     assert judged(one + other, minutes=60)[0].n == sum(candidate.requests for candidate, _ in one + other)
 
 
+def test_the_first_minute_is_said_to_show_what_is_usual_where_a_gate_judges_by_the_past() -> None:
+    _, found = judged(stream(1, GOOD), minutes=1)
+    said = {name: one.result.reason for name, one in found.items()}
+    assert all("what is usual; the next ones are judged by it" in said[name] for name in ("latency", "predictions"))
+    assert not any("usual" in said[name] for name in said.keys() - {"latency", "predictions"})
+    assert not any("usual" in one.result.reason for one in judged(stream(1, GOOD), minutes=2)[1].values())
+
+
 def test_a_minute_is_judged_once_it_has_settled() -> None:
     end = START + timedelta(minutes=1)
     assert settled_minute(end + timedelta(seconds=SETTLE_S)) == START_MINUTE
