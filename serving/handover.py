@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import time
 from typing import Any
 from urllib.parse import quote
 
@@ -98,6 +99,7 @@ class Handover:
             with self._alone():
                 _, found = _read(file)
                 self._put(file, None)
+                self._prune(file)
         except OSError as error:
             _LOG.warning("what the process before counted cannot be taken over: %s", error)
             with suppress(OSError):  # a later process must not take it for what was counted last
@@ -123,6 +125,12 @@ class Handover:
         with (self._folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    def _prune(self, own: Path) -> None:
+        """Removes what was left in places that nobody came back to, as those of containers that were made anew."""
+        for file in self._folder.glob("*.json"):
+            if file != own and file.stat().st_mtime < time() - _ABANDONED_S and _read(file)[1] is not None:
+                file.unlink()
 
     def _put(self, file: Path, ended: Sequence[Ended] | None) -> None:
         left = None if ended is None else [one.told_after(-1, before=one.ended + 1) for one in ended]
@@ -150,6 +158,7 @@ def _ended(value: object) -> Ended:
     return Ended(**{**of, "whole": tuple(map(int, of["whole"])), "windows": windows})
 
 
+_ABANDONED_S = 3600.0  # nobody asks for windows that are older
 _FORMAT = 1
 _PLACE: dict[str, Any] = {"format": int, "runs": str, "left": (list, type(None))}
 _ENDED: dict[str, Any] = {"replica": str, "since": int, "ended": int, "whole": list, "windows": list}

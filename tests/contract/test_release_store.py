@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.store_database import SCHEMA, SQLITE_WAITS_S, open_engine, store_url, upgrade
+from release_platform.domain.asked_rollout import NOTHING_ASKED, asked_in_words
 from release_platform.domain.coverage import Owed
 from release_platform.domain.errors import NotFound, Refused, StaleEpoch, Unavailable
 from release_platform.domain.ledger import LedgerRow, faults, fold, standing_at
@@ -320,6 +321,14 @@ def test_requests_open_once_and_close_for_good(store: ReleaseStore) -> None:
     assert (closed.state, closed.outcome) == (RequestState.REFUSED, "gate failed")
     assert store.requests("m", RequestState.OPEN) == ()
     assert store.requests("m") == (closed,)
+
+
+def test_what_a_request_says_of_its_rollout_is_kept_with_it(store: ReleaseStore) -> None:
+    said = asked_in_words(["5%:2000:10m"], bake="2h", gates=["errors:0.5%"])
+    store.open_request(replace(REQUEST, strategy="canary", asked=said))
+    assert (store.get_request("q").strategy, store.get_request("q").asked) == ("canary", said)
+    store.open_request(replace(REQUEST, request_id="r"))
+    assert store.get_request("r").asked == NOTHING_ASKED
 
 
 def test_an_unknown_request_is_not_found(store: ReleaseStore) -> None:

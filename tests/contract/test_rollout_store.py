@@ -143,3 +143,19 @@ def test_old_windows_and_what_is_owed_of_their_minutes_are_dropped(store: Releas
     assert store.windows.drop_before(100) == 10
     assert list(store.windows.holes("m", 90, 110)) == [*range(90, 100), 110]
     assert [w.key.minute for w in store.windows.windows("m", 0, 200)] == list(range(100, 110))
+
+
+def test_windows_are_named_and_read_for_each_replica_and_the_oldest_is_known(store: ReleaseStore) -> None:
+    assert (store.windows.keys("m", 0, 999), store.windows.oldest("m")) == (frozenset(), None)
+    windows = [Window(key=replace(KEY, minute=minute), requests=minute) for minute in (100, 101, 102)]
+    for replica in ("a", "b"):
+        store.windows.record(replica, windows)
+    store.windows.record("a", [Window(key=replace(KEY, model="n", minute=7))])
+    names = frozenset(("2", "canary", minute, replica) for minute in (101, 102) for replica in ("a", "b"))
+    assert store.windows.keys("m", 101, 102) == names
+    found = store.windows.of_replicas("m", 101, 102)
+    assert found.keys() == names
+    assert found["2", "canary", 101, "b"] == windows[1]
+    assert store.windows.oldest("m") == 100
+    store.windows.drop_before(102)
+    assert store.windows.oldest("m") == 102

@@ -1,5 +1,7 @@
 """What a process counted goes to the next one in its place, and only after an orderly end."""
 
+import os
+
 import pytest
 
 from release_platform.domain.windows import Route, Window, WindowKey
@@ -53,6 +55,17 @@ def test_a_server_on_a_free_port_has_no_place(start):
     assert found is None
     handover.leave([counted("a")])
     assert start("b", address=("127.0.0.1", 0))[1] is None
+
+
+def test_what_nobody_came_back_for_in_an_hour_is_removed_and_who_runs_stays(start, tmp_path):
+    left, _ = start("a")
+    left.leave([counted("a")])
+    start("b", place=1)
+    for file in (tmp_path / "handover").glob("*.json"):
+        os.utime(file, (0, 0))
+    start("c", place=2)
+    places = sorted(file.name.removesuffix(".json")[-1] for file in (tmp_path / "handover").glob("*.json"))
+    assert places == ["1", "2"]
 
 
 @pytest.mark.parametrize(
