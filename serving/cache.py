@@ -6,6 +6,7 @@ cache_dir/
   served/<model>.json          version, manifest and proof of what was live last
   served/.lock                 held by the one who notes or prunes
   incoming/                    what is being fetched; nothing is ever loaded for good from here
+  outcomes/                    the last predictions, and outcomes for other servers: see `prediction_files` and `held`
 ```
 Nothing in here is trusted: whatever is read is verified again, the proof by its signatures, the files by the manifest.
 """

@@ -84,10 +84,8 @@ class Siblings:
                 finally:
                     writer.close()
             return read(found)
-        except (ConnectionRefusedError, FileNotFoundError):
-            place.unlink(missing_ok=True)
-        except (ConnectionError, ValueError):  # it ended while it was asked
-            pass
+        except (ConnectionError, FileNotFoundError, ValueError):  # it ended, before or while it was asked
+            pass  # its socket stays: a worker that goes on as it may just have made its own in the same place
         return None
 
     async def ask_all(self, question: dict[str, Any], *, read: Read = orjson.loads) -> tuple[list[Any], int]:
