@@ -9,7 +9,7 @@ import typer
 from release_platform.cli import remote
 from release_platform.cli.console import err, out, show_json, show_table
 from release_platform.cli.options import Actor, Json, Model, Reason, parse_since
-from release_platform.domain.errors import NotFound
+from release_platform.domain.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
     from release_platform.domain.history import DayShape
@@ -105,7 +105,10 @@ def drift(
         history=history,
     )
     if html is not None:
-        html.write_text(render_drift(report), encoding="utf-8")
+        try:
+            html.write_text(render_drift(report), encoding="utf-8")
+        except OSError as error:
+            raise Unavailable(f"{html} cannot be written: {error}", remedy="name a file that can be written") from None
     if json:
         show_json(report.to_json())
     else:
