@@ -24,6 +24,8 @@ from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 FORMAT = 1
 LABEL = "label"
 """The column of what would have been right."""
+REFUSED_CALLS = "refused calls"
+"""How alarms name calls that were refused, among columns."""
 REAL_ERROR = "real error"
 """The column of how wrong answers were: 1 or 0 of a class, the absolute difference of a number."""
 POINTS = 1000
@@ -170,8 +172,8 @@ class Reference:
 
     @property
     def watched(self) -> list[str]:
-        """The names of what alarms watch: each column, output and label, and all features together."""
-        return [*self.every, DOMAIN_CLASSIFIER]
+        """The names of what alarms watch: each column, output and label, all features together, and refused calls."""
+        return [*self.every, DOMAIN_CLASSIFIER, REFUSED_CALLS]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the reference as a JSON value."""
