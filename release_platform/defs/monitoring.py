@@ -29,7 +29,7 @@ from release_platform.domain.errors import NotFound
 from release_platform.domain.history import HISTORY_DAYS, MOST_APART, DayShape
 from release_platform.domain.json_form import exactly
 from release_platform.domain.multivariate import ClassifierTest
-from release_platform.domain.real_quality import QUALITY_MARGIN, RealQuality
+from release_platform.domain.real_quality import QUALITY_MARGIN, RealErrors, RealQuality
 from release_platform.domain.refusals import Calls
 from release_platform.drift_pages import drop_pages, keep_page
 from release_platform.pipeline.drift import DriftReport, run
@@ -460,9 +460,18 @@ def _measures(found: Mapping[str, Difference]) -> dict[str, float | None]:
     return measures
 
 
-def _real(found: RealQuality | None) -> dict[str, Any]:
+def _real(found: RealQuality | RealErrors | None) -> dict[str, Any]:
     if found is None:
         return {}
+    if isinstance(found, RealErrors):
+        least, most = found.grew_by
+        errors: dict[str, float | None] = {
+            "error_with_labels": found.error,
+            "error_of_held_out": found.before,
+            "error_grew_by_at_least": least,
+            "error_grew_by_at_most": most,
+        }
+        return {"error": found.said, **numbers(errors)}
     least, most = found.fell_by
     measures: dict[str, float | None] = {
         "accuracy_with_labels": found.accuracy,

@@ -19,6 +19,7 @@ from release_platform.domain.history import DayShape, History, learned_history, 
 from release_platform.domain.multivariate import DOMAIN_CLASSIFIER, ClassifierTest
 from release_platform.domain.reference import (
     REAL_ERROR,
+    REAL_LOSS,
     REFUSED_CALLS,
     Categories,
     Numbers,
@@ -141,8 +142,8 @@ def watch(
     }
     schema = rows.schema or (schema_changes(reference, rows.columns) if rows.n_rows else ())
     judged: dict[str, Evidence] = {name: one.distance for name, one in found.items()}
-    if REAL_ERROR in found:
-        judged[REAL_ERROR] = _if_worse(found[REAL_ERROR].distance, reference.every[REAL_ERROR], columns[REAL_ERROR])
+    for name in found.keys() & {REAL_ERROR, REAL_LOSS}:
+        judged[name] = _if_worse(found[name].distance, reference.every[name], columns[name])
     judged |= {} if together is None else {DOMAIN_CLASSIFIER: together}
     if rows.calls is not None and rows.calls.n_calls:
         judged[REFUSED_CALLS] = _from_none_refused(rows.calls)

@@ -24,6 +24,8 @@ from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 FORMAT = 1
 LABEL = "label"
 """The column of what would have been right."""
+REAL_LOSS = "real log loss"
+"""The column of how little of the probability went to what was right, of a binary model: its negative logarithm."""
 REFUSED_CALLS = "refused calls"
 """How alarms name calls that were refused, among columns."""
 REAL_ERROR = "real error"
@@ -151,7 +153,8 @@ class Reference:
         version: The version.
         columns: Each feature's training rows.
         outputs: What the version says of its held-out rows: `prediction`, and `score` where it has one.
-        labels: What would have been right: `label` of the training rows, and `real error` on the held-out ones.
+        labels: What would have been right: `label` of the training rows, and `real error` on the held-out ones; of a
+            binary model `real log loss` on them too.
         floors: By column, and for the domain classifier, how far a window without drift is allowed to be away; see
             `alarms.learned_floor`.
         n_windows: Windows of the training data from which the floors were learned; 0 for none.

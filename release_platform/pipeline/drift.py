@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,14 @@ from release_platform.domain.estimation import Calibration, Estimate, Quality, e
 from release_platform.domain.history import MINIMUM_DAYS, MOST_APART, DayShape
 from release_platform.domain.metrics import Task
 from release_platform.domain.multivariate import ClassifierTest
-from release_platform.domain.real_quality import QUALITY_MARGIN, RealQuality, find_quality, with_margin
+from release_platform.domain.real_quality import (
+    QUALITY_MARGIN,
+    RealErrors,
+    RealQuality,
+    find_errors,
+    find_quality,
+    with_margin,
+)
 from release_platform.domain.reference import Reference, Summary, summarised
 from release_platform.domain.refusals import Calls, added
 from release_platform.pipeline.drift_reference import Known
@@ -40,7 +47,8 @@ class DriftReport:
         together: How well a classifier tells all rows from training rows; None where they are too few.
         quality: The quality that is to be expected without labels; empty where it cannot be known.
         n_rows: All rows.
-        real: The accuracy that labels show beside that of the held-out rows; None without labels, and of a regression.
+        real: The accuracy that labels show, of a regression the error, beside that of the held-out rows; None without
+            labels.
         tracked: Of rows whose labels came what was expected beside what came: all of them, then by day.
     """
 
@@ -52,7 +60,7 @@ class DriftReport:
     together: ClassifierTest | None
     quality: Mapping[Quality, Estimate]
     n_rows: int
-    real: RealQuality | None = None
+    real: RealQuality | RealErrors | None = None
     tracked: tuple[TrackedRows, ...] = ()
 
     @property
@@ -124,9 +132,7 @@ class DriftReport:
             "altogether": {name: _difference_json(one) for name, one in self.altogether.items()},
             "domain_classifier": _test_json(self.together),
             "quality_without_labels": {quality.value: asdict(one) for quality, one in self.quality.items()},
-            "real_quality": None
-            if self.real is None
-            else {**asdict(self.real), "fell_by": list(self.real.fell_by), "fell": self.real.fell},
+            "real_quality": _real_json(self.real),
             "with_labels": [rows.to_json() for rows in self.tracked],
         }
 
@@ -236,10 +242,23 @@ def _with_calls(days: Sequence[Rows], calls: Mapping[date, Calls]) -> tuple[Rows
     return tuple(rows for _, rows in sorted(found.items()))
 
 
-def _real(reference: Reference, told: Told | None, task: Task, margin: float) -> RealQuality | None:
-    if told is None or told.errors is None or task is Task.REGRESSION:
+def _real(reference: Reference, told: Told | None, task: Task, margin: float) -> RealQuality | RealErrors | None:
+    if told is None or told.errors is None:
         return None
-    return find_quality(reference, told.errors, margin)
+    find = find_errors if task is Task.REGRESSION else find_quality
+    return find(reference, told.errors, margin)
+
+
+def _real_json(found: RealQuality | RealErrors | None) -> dict[str, Any] | None:
+    match found:
+        case None:
+            return None
+        case RealQuality():
+            return {**asdict(found), "fell_by": list(found.fell_by), "fell": found.fell}
+        case RealErrors():
+            return {**asdict(found), "grew_by": list(found.grew_by), "fell": found.fell}
+        case _:
+            assert_never(found)
 
 
 def expected_quality(

@@ -15,12 +15,12 @@ from release_platform.domain.errors import SourceError
 from release_platform.domain.estimation import Quality
 from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 from release_platform.domain.reference import LABEL as TRUE_LABEL
-from release_platform.domain.reference import REAL_ERROR, REFUSED_CALLS
+from release_platform.domain.reference import REAL_ERROR, REAL_LOSS, REFUSED_CALLS
 from release_platform.domain.refusals import OTHER, Calls, Reason
 from release_platform.pipeline.contract import conform
 from release_platform.pipeline.drift import DriftReport, run
 from release_platform.pipeline.drift_days import drift_days
-from release_platform.pipeline.drift_reference import Known, build_reference, errors_of, windows_of
+from release_platform.pipeline.drift_reference import Known, build_reference, errors_of, losses_of, windows_of
 from release_platform.pipeline.drift_report import markdown, render_drift
 from release_platform.pipeline.drift_rows import PREDICTION, SCORE, class_text, read_rows
 from release_platform.pipeline.features import build_feature_table, golden_inputs, read_features
@@ -301,7 +301,7 @@ class TestLabels:
         )  # fmt: skip
         found = report.tracked[0].qualities[Quality.ROC_AUC]
 
-        assert set(report.columns) <= {REAL_ERROR, TRUE_LABEL}
+        assert set(report.columns) <= {REAL_ERROR, REAL_LOSS, TRUE_LABEL}
         assert REAL_ERROR in report.columns
         assert report.real.fell
         assert not report.is_fine
@@ -353,6 +353,29 @@ class TestLabels:
 
         assert errors_of({PREDICTION: labels}, np.array(["a", "c"], dtype=object)).tolist() == [0, 1]
         assert errors_of({PREDICTION: numbers}, np.array([3.0, 1.5, np.nan]))[:2].tolist() == [2, 0.5]
+
+    def test_probabilities_that_are_too_sure_alarm_by_their_log_loss_where_no_answer_is_wrong_more_often(
+        self, known, package
+    ):
+        frame = orders(3, 7, first="2026-03-01")
+        said = read_rows(recorded(frame), package, "yes", source="rows")
+        sure = recorded(frame).assign(prediction=said.outputs[PREDICTION], confidence=0.9999)
+        report = run(
+            known, package, sure, positive="yes", budget=Budget(), at=NOW, source="rows",
+            labelled=labelled_rows(sure.assign(label=frame["late"]), package),
+        )  # fmt: skip
+
+        assert REAL_LOSS in report.columns
+        assert REAL_ERROR not in report.columns
+        assert report.altogether[REAL_LOSS].distance.n_rows == len(frame)
+
+    def test_a_log_loss_is_of_what_was_given_to_the_label_and_of_binary_models_only(self):
+        outputs = {PREDICTION: np.array(["yes", "no"], dtype=object), SCORE: np.array([0.75, 0.0])}
+        labels = np.array(["yes", "no"], dtype=object)
+
+        assert losses_of(outputs, labels, "yes")[REAL_LOSS].tolist() == pytest.approx([-np.log(0.75), 0])
+        assert losses_of(outputs, labels[::-1], "yes")[REAL_LOSS][1] == pytest.approx(-np.log(1e-12))
+        assert losses_of(outputs, labels, None) == losses_of({}, labels, "yes") == {}
 
     def test_answers_that_became_better_are_no_drift(self, known, package):
         frame = orders(3, 7, first="2026-03-01")
