@@ -146,6 +146,7 @@ bench-judge: install ## How often the judge of live traffic is wrong, and how so
 bench-drift: install ## How often drift alarms are false, and how soon they come, beside other rules; 2013 replayed
 	@$(BIN)/python benchmarks/drift.py
 	@$(BIN)/python benchmarks/flight_drift.py
+	@$(BIN)/python benchmarks/dependent_drift.py
 
 lock: install-dev ## Compile requirements/*.txt anew from pyproject.toml
 	@for extra in dev platform serving build; do \

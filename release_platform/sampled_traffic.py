@@ -1,5 +1,7 @@
 """The live servers' samples of answered requests, and their labels, are fetched and kept as recordings, each once.
 
+So is how many calls came, and were refused for what: of those no row is recorded.
+
 What a server tells of a minute never changes. So the rows that a process answered in a minute are one file, whose name
 is theirs: a minute that is fetched again finds it there. A server that has much tells it in pages of whole minutes;
 each is kept before the next is asked for.
@@ -14,7 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from release_platform.adapters.recordings import LABEL, PREDICTION_ID, Recordings
+from release_platform.adapters.call_counts import table_of
+from release_platform.adapters.recordings import CONFIDENCE, LABEL, PREDICTION_ID, Recordings
 from release_platform.domain.ports import HandedSamples, Servers
 from release_platform.domain.samples import Label, Sample
 from release_platform.domain.spec import label_text
@@ -54,15 +57,23 @@ class SampledTraffic:
         recordings: Where it is kept.
         labels: Where the labels of it are kept, by the day on which they came.
         servers: The servers.
+        calls: Where is kept how many calls came, and were refused; None for nowhere.
         most_rows: Rows of a minute that are kept of each process, model and version, at most.
     """
 
     def __init__(
-        self, recordings: Recordings, labels: Recordings, servers: Servers, *, most_rows: int = MOST_ROWS
+        self,
+        recordings: Recordings,
+        labels: Recordings,
+        servers: Servers,
+        *,
+        calls: Recordings | None = None,
+        most_rows: int = MOST_ROWS,
     ) -> None:
         self._recordings = recordings
         self._labels = labels
         self._servers = servers
+        self._calls = calls
         self._most_rows = most_rows
 
     def collect(self, models: Collection[str], seen: Mapping[str, int]) -> Collected:
@@ -87,6 +98,7 @@ class SampledTraffic:
                     problems.append(f"{handed.url} does not hand in all samples: {handed.problem}")
             rows.update(self._keep_rows(models, page))
             labels.update(self._keep_labels(models, page))
+            self._keep_calls(models, page)
             of = {handed.url for handed in page if handed.more}
             if not of:
                 break
@@ -113,6 +125,12 @@ class SampledTraffic:
             if self._labels.add_new(model, version, _day_of(minute), table, name=f"{minute}-{replica}"):
                 found[model] += len(table)
         return found
+
+    def _keep_calls(self, models: Collection[str], page: Sequence[HandedSamples]) -> None:
+        for one in (count for handed in page for count in handed.calls):
+            if self._calls is not None and one.model in models:
+                name, day = f"{one.minute}-{one.replica}", _day_of(one.minute)
+                self._calls.add_new(one.model, one.version, day, table_of(one.calls), name=name)
 
 
 def _day_of(minute: int) -> date:
@@ -147,6 +165,8 @@ def _table(sample: Sample) -> pd.DataFrame:
         PREDICTION_ID: sample.prediction_id,
         "at": pd.Timestamp(sample.minute * 60, unit="s", tz="UTC"),
     }
+    if sample.confidences is not None:
+        own[CONFIDENCE] = list(sample.confidences)
     columns = {name: list(values) for name, values in sample.columns.items()}
     return pd.DataFrame({**own, **columns}, index=range(sample.n_rows))
 

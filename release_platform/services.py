@@ -57,6 +57,11 @@ class Services:
         return Recordings(self.settings.label_root)
 
     @cached_property
+    def calls(self) -> Recordings:
+        """How many calls came for each version, and were refused, by day."""
+        return Recordings(self.settings.call_root)
+
+    @cached_property
     def keys(self) -> KeyFolder:
         """The keys that sign and that are trusted."""
         return KeyFolder(self.settings.key_folder, self.settings.signing_key.get_secret_value())
@@ -79,7 +84,7 @@ class Services:
     @cached_property
     def sampled_traffic(self) -> SampledTraffic:
         """What the live servers sample of their requests, for the recordings."""
-        return SampledTraffic(self.recordings, self.labels, self.servers)
+        return SampledTraffic(self.recordings, self.labels, self.servers, calls=self.calls)
 
     @cached_property
     def held_outcomes(self) -> HeldOutcomes:

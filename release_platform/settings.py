@@ -143,6 +143,11 @@ class Settings(BaseSettings):
         """Where the labels of recorded requests are kept."""
         return self._beside_snapshots("labels")
 
+    @property
+    def call_root(self) -> str:
+        """Where is kept how many calls came, and were refused."""
+        return self._beside_snapshots("calls")
+
     def _beside_snapshots(self, name: str) -> str:
         """Returns a place beside the snapshots where these are in a bucket, else in `home`."""
         snapshots = self.snapshot_root

@@ -28,6 +28,7 @@ from serving.errors import Problem, RequestProblem
 from serving.limits import Limits
 from serving.models import ROUTE_HEADER, Beside, Live, LoadedModel
 from serving.observations import INPUT_REFUSED, Observations
+from serving.refusals import REFUSALS
 from serving.routing import KEY_HEADER, takes
 from serving.samples import Samples
 from serving.shadow import Offered, Shadows
@@ -71,6 +72,7 @@ class Call:
         number: The number of the prediction.
         body: Its body, where a shadow may be asked it too.
         ask: What its body asks, once that was read.
+        refusal: What is wrong with what it asks.
     """
 
     method: ClassVar[str] = "POST"
@@ -93,6 +95,7 @@ class Call:
     number: int = 0
     body: bytes | None = None
     ask: Ask | None = None
+    refusal: RequestProblem | None = None
 
     @property
     def names(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -213,6 +216,8 @@ class Answering:
     def _finish(self, call: Call) -> None:
         arm = call.arm
         if arm is None or (call.problem and not call.error):
+            if arm is not None and call.refusal is not None and self._samples.is_on:
+                self._samples.calls.refused(_served(call), call.refusal)
             return
         loaded = _served(call)
         if call.refused_by is not None:
@@ -222,6 +227,7 @@ class Answering:
         answer, counted = (nan, nan) if call.predictions is None else first_answer(call.predictions)
         self._put_down((loaded, arm, call.begun, perf_counter(), call.error, answer, counted, call.number))
         if self._samples.is_on and call.ask is not None and call.predictions is not None:
+            self._samples.calls.answered(loaded)
             self._samples.offer(loaded, arm, call.ask.inputs, call.predictions, call.number)
         if call.body is not None and arm is _STABLE:
             self._mirror(call, loaded.model, call.body)
@@ -238,10 +244,14 @@ class Answering:
 
     def _read(self, call: Call, body: bytes) -> Ask:
         """Returns what is asked; here the route is decided, once for all, and with it which version is served."""
-        if call.canary is None:
-            ask = call.door.read(body, call.head, _served(call), self._limits)
-        else:
-            ask = self._read_routed(call, call.canary, body)
+        try:
+            if call.canary is None:
+                ask = call.door.read(body, call.head, _served(call), self._limits)
+            else:
+                ask = self._read_routed(call, call.canary, body)
+        except REFUSALS as refused:
+            call.refusal = refused
+            raise
         call.ask = ask
         if self._live.table.shadow:
             call.body = body

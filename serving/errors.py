@@ -37,7 +37,7 @@ Problem                        status
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import orjson
@@ -193,11 +193,24 @@ class WrongMediaType(RequestProblem):
 
 
 class InvalidInput(RequestProblem):
-    """A field or a value is not what the model takes."""
+    """A field or a value is not what the model takes.
+
+    Args:
+        detail: What is wrong with this request, and what to send instead.
+        field: The input or member that is at fault, where there is one.
+        row: 0-based row of the request that is at fault, where there is one.
+        missing: All inputs that are not there.
+    """
 
     status = 422
     slug = "invalid-input"
     title = "The input is not what the model takes"
+
+    def __init__(
+        self, detail: str, *, field: str | None = None, row: int | None = None, missing: Sequence[str] = ()
+    ) -> None:
+        super().__init__(detail, field=field, row=row)
+        self.missing = tuple(missing)
 
 
 class InvalidPush(RequestProblem):

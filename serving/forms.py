@@ -286,6 +286,7 @@ def _misnamed(given: Mapping[str, Any], names: Sequence[str], row: int | None, *
         close = get_close_matches(extra[0], missing or names, n=1) if len(extra[0]) <= _LONGEST_NAME else []
         hint = f"did you mean '{close[0]}'?" if close else "leave it out"
         detail = f"{where} is '{extra[0]:.100}', which the model does not take; {hint}"
-        return InvalidInput(detail, field=extra[0], row=row)
+        return InvalidInput(detail, field=extra[0], row=row, missing=missing)
     listed = ", ".join(f"'{name}'" for name in missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-    return InvalidInput(f"{where} is no {listed}; send null for a missing value", field=missing[0], row=row)
+    detail = f"{where} is no {listed}; send null for a missing value"
+    return InvalidInput(detail, field=missing[0], row=row, missing=missing)

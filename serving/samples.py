@@ -23,6 +23,7 @@ from release_platform.domain.windows import Route
 from serving.metrics import Metrics
 from serving.models import LoadedModel
 from serving.observations import KEPT_MINUTES
+from serving.refusals import CallCounts
 from serving.ring import below_of, sample_place
 from serving.tallies import Arm
 
@@ -94,6 +95,7 @@ class Samples:
 
     Attributes:
         is_on: Whether anything can be in it.
+        calls: How many calls came, and were refused; counted while it is on.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Samples:
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self.is_on = share > 0
+        self.calls = CallCounts(minute)
         self._below = below_of(share)
         self._replica = replica
         self._origin = origin or (lambda: replica)
@@ -143,6 +146,7 @@ class Samples:
                     "n_rows": n_rows_of(inputs),
                     "columns": columns_of(loaded.package.plan, columns),
                     "predictions": predictions.values[:n_rows].tolist(),
+                    "confidences": _confidences(predictions, n_rows),
                 }
             )
         if not 0 < len(told) <= MOST_BYTES_OF_ONE:
@@ -179,7 +183,8 @@ class Samples:
         closed = _last_of_page((*samples, *labels), over)
         samples, labels = ([one for one in several if one.minute <= closed] for several in (samples, labels))
         self._fetched = max(self._fetched, *(one.minute for one in samples)) if samples else self._fetched
-        told = {"samples": _fragments(samples), "labels": _fragments(labels)}
+        told: dict[str, Any] = {"samples": _fragments(samples), "labels": _fragments(labels)}
+        told["calls"] = self.calls.closed_after(minute, closed)
         body = orjson.dumps({"replica": self._replica, "closed": closed, **told})
         return Page(closed=closed, more=closed < over, body=body)
 
@@ -230,6 +235,14 @@ def _first(plan: FeaturePlan, inputs: Inputs) -> dict[str, Column]:
     """Returns the rows of a request that are kept."""
     n_rows = max(1, min(MOST_OF_ONE, MOST_VALUES_OF_ONE // len(plan.inputs)))
     return {name: values[:n_rows] for name, values in plan.columns(inputs).items()}
+
+
+def _confidences(predictions: Predictions, n_rows: int) -> list[float] | None:
+    """Returns the probability of each answer, of some rows; None of a regression."""
+    if predictions.probabilities is None:
+        return None
+    found: list[float] = predictions.probabilities[:n_rows].max(axis=1).tolist()
+    return found
 
 
 def _n_letters(columns: Iterable[Column]) -> int:

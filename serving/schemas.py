@@ -199,6 +199,7 @@ class SampledRequest(BaseModel):
     n_rows: int = Field(description="How many rows it had; at most the first 100 are here, and 10,000 values.")
     columns: dict[str, list[Value]]
     predictions: list[Label]
+    confidences: list[float] | None = Field(description="The probability of each answer; null of a regression.")
 
 
 class ToldLabel(BaseModel):
@@ -211,6 +212,19 @@ class ToldLabel(BaseModel):
     label: Label
 
 
+class ToldCalls(BaseModel):
+    """The calls that came for a version in one minute, sampled or not."""
+
+    model: str
+    version: str
+    minute: int
+    answered: int
+    refused: int = Field(description="Calls that do not fit the inputs of the version.")
+    faults: list[tuple[str, str, int]] = Field(
+        description="What was wrong with how many: an input, or `other`; `missing`, `value`, `unknown` or `body`."
+    )
+
+
 class ReplicaSamples(BaseModel):
     """What one process kept."""
 
@@ -218,6 +232,7 @@ class ReplicaSamples(BaseModel):
     closed: int
     samples: list[SampledRequest]
     labels: list[ToldLabel]
+    calls: list[ToldCalls]
 
 
 class ObservedSamples(BaseModel):

@@ -4,8 +4,8 @@
 <root>/<model>/<version>/<YYYY-MM-DD>/<name>.parquet
 ```
 
-A file's columns are the version's inputs, `prediction`, `prediction_id`, `at` (UTC), and `probability` where there is
-one. A file appears whole or not at all.
+A file's columns are the version's inputs, `prediction`, `prediction_id`, `at` (UTC), and `confidence`, the probability
+of the answer, where there is one. A file appears whole or not at all.
 
 A day begins as a file for each minute and process. Once it is over they are joined into `day.parquet`, whose metadata
 names what it was joined of. It is written first and they are removed then; so after a crash in between a file that is
@@ -47,6 +47,8 @@ _JOINED = "release.joined"
 AT = "at"
 PREDICTION_ID = "prediction_id"
 LABEL = "label"
+CONFIDENCE = "confidence"
+"""The probability of the answer."""
 
 
 def read_parquet(address: str) -> pd.DataFrame:

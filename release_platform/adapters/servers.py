@@ -67,12 +67,13 @@ class Servers:
             return HandedSamples(url=url, problem=error.problem)
         if told.n_silent:
             silent = f"{told.n_silent} of its processes did not answer in time"
-            return HandedSamples(url=url, samples=told.samples, labels=told.labels, problem=silent)
+            return HandedSamples(url=url, samples=told.samples, labels=told.labels, calls=told.calls, problem=silent)
         return HandedSamples(
             url=url,
             closed=told.closed,
             samples=told.samples,
             labels=told.labels,
+            calls=told.calls,
             more=told.more and told.closed > after,
         )
 

@@ -16,6 +16,7 @@ from release_platform.adapters.whole_deadline import WholeDeadline
 from release_platform.domain.errors import Unavailable, VerificationFailed
 from release_platform.domain.held_outcomes import HeldOutcome, Settled
 from release_platform.domain.ports import HandedIn
+from release_platform.domain.refusals import CallsOfMinute
 from release_platform.domain.samples import Label, Sample
 from release_platform.domain.windows import Window
 
@@ -33,6 +34,7 @@ class ToldSamples:
     Attributes:
         samples: Those of minutes that are over.
         labels: The labels that came in such minutes.
+        calls: How many calls came in such minutes, and were refused.
         closed: The last minute of which it told all.
         more: Whether there is more of minutes that are over.
         n_silent: How many of its processes did not answer in time.
@@ -40,6 +42,7 @@ class ToldSamples:
 
     samples: tuple[Sample, ...]
     labels: tuple[Label, ...]
+    calls: tuple[CallsOfMinute, ...]
     closed: int
     more: bool
     n_silent: int
@@ -185,6 +188,11 @@ class ServingClient:
                 samples=tuple(Sample.from_json(sample) for one in said["replicas"] for sample in one["samples"]),
                 labels=tuple(  # a server of an older version tells none
                     Label.from_json(label) for one in said["replicas"] for label in one.get("labels", [])
+                ),
+                calls=tuple(
+                    CallsOfMinute.from_json(of, one["replica"])
+                    for one in said["replicas"]
+                    for of in one.get("calls", [])
                 ),
                 closed=int(said["closed"]),
                 more=said.get("more") is True,

@@ -1,6 +1,6 @@
 """`release drift` holds rows against what the Production version was trained on; `release lift-hold` lifts a hold."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,7 @@ from release_platform.domain.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
     from release_platform.domain.history import DayShape
+    from release_platform.domain.refusals import Calls
     from release_platform.pipeline.drift import DriftReport
 
 SHOWN = 15
@@ -67,7 +68,7 @@ def drift(
     """
     from release_platform.adapters.recordings import read_parquet
     from release_platform.cli import running
-    from release_platform.defs.monitoring import load_version, read_history, read_labelled, read_recordings
+    from release_platform.defs.monitoring import load_version, read_calls, read_history, read_labelled, read_recordings
     from release_platform.pipeline.drift import run
     from release_platform.pipeline.drift_report import render_drift
     from release_platform.pipeline.tracking import labelled_rows
@@ -75,6 +76,7 @@ def drift(
     project, services, now = running.project(model), running.services(), datetime.now(UTC)
     version = load_version(services, project)
     history: tuple[DayShape, ...] = ()
+    calls: dict[date, Calls] = {}
     if data is not None:
         frame, source = read_parquet(str(data)), str(data)
         labelled = labelled_rows(frame, version.package)
@@ -83,7 +85,10 @@ def drift(
         frame = read_recordings(services, version, since=begins, until=now)
         labelled = read_labelled(services, version, since=begins.date(), until=now.date() + timedelta(days=1))
         history = read_history(services, version, begins.date())
-    if frame.empty:
+        calls = read_calls(
+            services, version, [(begins + timedelta(days=n)).date() for n in range((now - begins).days + 2)]
+        )
+    if frame.empty and not calls:
         raise NotFound(
             f"{model}: there are no rows in {source}",
             remedy="name a file with --data, look further back with --since, or see that the servers record requests",
@@ -103,6 +108,7 @@ def drift(
         labelled=labelled,
         quality_margin=project.spec.drift.quality_margin,
         history=history,
+        calls=calls,
     )
     if html is not None:
         try:
@@ -141,6 +147,8 @@ def _show(report: "DriftReport", html: Path | None) -> None:
     from release_platform.pipeline.drift_report import COLUMNS, measures, ordered_columns
 
     out.print(report.said, markup=False, soft_wrap=True, style="green" if report.is_fine else "red")
+    if report.calls.refused:
+        out.print(report.calls.said, markup=False, soft_wrap=True)
     out.print(report.calibrated, markup=False, soft_wrap=True)
     for window in report.alarms:
         named = ", ".join(window.alarm.columns) if window.alarm else "; ".join(window.schema)

@@ -6,7 +6,7 @@ the last day before its own, where it is of the same version and promise. So the
 materialized, and a day that is reported again, from the same rows, says the same.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from release_platform.adapters.call_counts import calls_of
 from release_platform.adapters.model_package import ModelPackage
 from release_platform.adapters.recordings import LABEL, PREDICTION_ID
 from release_platform.defs.naming import asset_key, link, numbers, shared
@@ -28,7 +29,8 @@ from release_platform.domain.errors import NotFound
 from release_platform.domain.history import HISTORY_DAYS, MOST_APART, DayShape
 from release_platform.domain.json_form import exactly
 from release_platform.domain.multivariate import ClassifierTest
-from release_platform.domain.real_quality import QUALITY_MARGIN, RealQuality
+from release_platform.domain.real_quality import QUALITY_MARGIN, RealErrors, RealQuality
+from release_platform.domain.refusals import Calls
 from release_platform.drift_pages import drop_pages, keep_page
 from release_platform.pipeline.drift import DriftReport, run
 from release_platform.pipeline.drift_days import drift_days
@@ -258,7 +260,8 @@ def monitor(
     """
     names, model = version.known.reference.watched, version.package.model
     detector, last = _continued(states, version.version, budget, names, before=chosen[0] if chosen else None)
-    days = [day for day in services.recordings.days(model, version.version) if day < now.date()]
+    recorded = {*services.recordings.days(model, version.version), *services.calls.days(model, version.version)}
+    days = [day for day in sorted(recorded) if day < now.date()]
     if chosen is None:
         first = max(last + timedelta(days=1), now.date() - timedelta(days=MOST_DAYS))
         days = [day for day in days if day >= first]
@@ -278,8 +281,24 @@ def monitor(
         quality_margin=margin,
         history=history,
         before=before,
+        calls=read_calls(services, version, days),
     )
     return report, _state(report, report.detector, max(days, default=last))
+
+
+def read_calls(services: Services, version: MonitoredVersion, days: Collection[date]) -> dict[date, Calls]:
+    """Returns how many calls came on some days, and were refused; only days on which any came.
+
+    Raises:
+        Unavailable: The storage does not answer.
+    """
+    if not days:
+        return {}
+    of, until = (version.package.model, version.version), max(days) + timedelta(days=1)
+    found = {
+        day: calls_of(table) for day, table in services.calls.each_day(*of, since=min(days), until=until) if day in days
+    }
+    return {day: calls for day, calls in found.items() if calls.n_calls}
 
 
 def read_history(services: Services, version: MonitoredVersion, day: date) -> tuple[DayShape, ...]:
@@ -379,6 +398,7 @@ def _day_metadata(report: DriftReport, window: WindowDrift, page: str) -> dict[s
         "columns_that_drifted": ", ".join(window.alarm.columns if window.alarm else ()) or "none",
         "schema": "; ".join(window.schema) or "as it was",
         "calibrated_on_days": window.history.n_days,
+        **_calls(window.calls),
         "report": link(page) if page else "no rows, no report",
         STATE: dg.MetadataValue.json(_state(report, window.after, window.begins.date())),
         **numbers(_measures(window.found) | _together(window.together)),
@@ -408,12 +428,25 @@ def _metadata(report: DriftReport, state: dict[str, Any], page: str) -> dict[str
         "columns_that_drifted": ", ".join(report.columns) or "none",
         "schema": "; ".join(report.schema) or "as it was",
         "calibrated_on_days": report.calibrated_on,
+        **_calls(report.calls),
         "columns": dg.MetadataValue.md(markdown(report)),
         "report": link(page) if page else "no rows, no report",
         STATE: dg.MetadataValue.json(state),
         **_tracked(report.labelled),
         **_real(report.real),
         **numbers(_measures(report.altogether) | quality | _together(report.together)),
+    }
+
+
+def _calls(calls: Calls | None) -> dict[str, Any]:
+    """Returns how many calls came, and which share was refused for what; nothing where none was counted."""
+    if calls is None or not calls.n_calls:
+        return {}
+    shares: dict[str, float | None] = {f"refused/{name}": share for name, share in calls.shares.items()}
+    return {
+        "calls": calls.n_calls,
+        "refused": calls.said or "none",
+        **numbers({"refused_share": calls.share, **shares}),
     }
 
 
@@ -427,9 +460,18 @@ def _measures(found: Mapping[str, Difference]) -> dict[str, float | None]:
     return measures
 
 
-def _real(found: RealQuality | None) -> dict[str, Any]:
+def _real(found: RealQuality | RealErrors | None) -> dict[str, Any]:
     if found is None:
         return {}
+    if isinstance(found, RealErrors):
+        least, most = found.grew_by
+        errors: dict[str, float | None] = {
+            "error_with_labels": found.error,
+            "error_of_held_out": found.before,
+            "error_grew_by_at_least": least,
+            "error_grew_by_at_most": most,
+        }
+        return {"error": found.said, **numbers(errors)}
     least, most = found.fell_by
     measures: dict[str, float | None] = {
         "accuracy_with_labels": found.accuracy,

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from release_platform.adapters.recordings import Recordings
 from release_platform.defs.promotion import Projects
 from release_platform.defs.resources import Platform
 from release_platform.domain.errors import ReleaseError
@@ -65,7 +66,8 @@ def _drop_old(projects: Projects, services: Services, cursor: dict[str, Any]) ->
     said = []
     for name, project in projects.items():
         first = today - timedelta(days=project.spec.drift.keep_days)
-        n = services.recordings.drop_before(name, first) + services.labels.drop_before(name, first)
+        each = (services.recordings, services.labels, services.calls)
+        n = sum(kept.drop_before(name, first) for kept in each)
         said += [f"{name}: recorded requests were too old: {n:,} file(s) are removed"] if n else []
     cursor[_DROPPED] = today.isoformat()
     return said
@@ -77,12 +79,20 @@ def _join_one(projects: Projects, services: Services, cursor: dict[str, Any]) ->
     if cursor[_JOINED] == before.isoformat():
         return []
     for name in projects:
-        for kept, what in ((services.recordings, "recorded requests"), (services.labels, "labels")):
+        for kept, what in _kinds(services):
             for version, day in kept.loose_days(name, before=before):
                 n = kept.join_day(name, version, day)
                 return [f"{name}: {n:,} file(s) of {what} of version {version} on {day} are one now"]
     cursor[_JOINED] = before.isoformat()
     return []
+
+
+def _kinds(services: Services) -> tuple[tuple[Recordings, str], ...]:
+    return (
+        (services.recordings, "recorded requests"),
+        (services.labels, "labels"),
+        (services.calls, "counted calls"),
+    )
 
 
 def _remembered(cursor: str | None) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Drift: which columns of what clients send, and of what they are told, are no longer as the version was trained on.
 
-What is missing, new or of another kind is known, not estimated: it is told as it is and uses up no budget. Everything
-else is a `Difference` of a column, or a classifier's test of all columns together, judged over time by a `Detector`
-(`alarms` says what is promised), with what the days before taught (`history`).
+What is missing, new or of another kind is known, not estimated: it is told as it is and uses up no budget. How many
+calls were refused, of which no row is recorded, is judged within it. Everything else is a `Difference` of a column, or
+a classifier's test of all columns together, judged over time by a `Detector` (`alarms` says what is promised), with
+what the days before taught (`history`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import datetime
 
 import numpy as np
 
@@ -16,8 +17,19 @@ from release_platform.domain.distances import Difference, Distance, difference, 
 from release_platform.domain.features import Column
 from release_platform.domain.history import DayShape, History, learned_history, shape_of
 from release_platform.domain.multivariate import DOMAIN_CLASSIFIER, ClassifierTest
-from release_platform.domain.reference import REAL_ERROR, Categories, Numbers, Reference, Summary, of_numbers
+from release_platform.domain.reference import (
+    REAL_ERROR,
+    REAL_LOSS,
+    REFUSED_CALLS,
+    Categories,
+    Numbers,
+    Reference,
+    Summary,
+    of_numbers,
+)
+from release_platform.domain.refusals import Calls
 
+_KNOWN_WELL = 10**9
 NOTHING = History()
 """Where nothing was learned yet: rows are taken to be independent."""
 
@@ -37,6 +49,7 @@ class WindowDrift:
         together: How well a classifier tells its rows from the reference; None where it was not asked, or of few rows.
         shape: What later windows learn from it; None where it has no rows.
         history: What was learned before it.
+        calls: How many calls came, and were refused; None where nobody counted.
     """
 
     begins: datetime
@@ -49,6 +62,7 @@ class WindowDrift:
     together: ClassifierTest | None = None
     shape: DayShape | None = None
     history: History = NOTHING
+    calls: Calls | None = None
 
     @property
     def drifted(self) -> bool:
@@ -66,6 +80,7 @@ class Rows:
         columns: Each column of shape (n_rows,), as `summarised` takes it.
         schema: What whoever read them found wrong with the columns, in a sentence each.
         told: What labels that came in the window say, of its rows or of earlier ones: each of shape (n_labels,).
+        calls: How many calls came, and were refused; None where nobody counted.
     """
 
     begins: datetime
@@ -73,6 +88,7 @@ class Rows:
     columns: Mapping[str, Column]
     schema: tuple[str, ...] = ()
     told: Mapping[str, Column] = field(default_factory=dict)
+    calls: Calls | None = None
 
     @property
     def n_rows(self) -> int:
@@ -108,7 +124,7 @@ def watch(
     apart: ClassifierTest | None = None,
     history: History = NOTHING,
 ) -> tuple[Detector, WindowDrift]:
-    """Returns the detector after one window, and what that window shows; one without rows shows and changes nothing.
+    """Returns the detector after one window, and what that window shows; one without rows and calls changes nothing.
 
     Args:
         reference: What the rows are held against.
@@ -126,12 +142,14 @@ def watch(
     }
     schema = rows.schema or (schema_changes(reference, rows.columns) if rows.n_rows else ())
     judged: dict[str, Evidence] = {name: one.distance for name, one in found.items()}
-    if REAL_ERROR in found:
-        judged[REAL_ERROR] = _if_worse(found[REAL_ERROR].distance, reference.every[REAL_ERROR], columns[REAL_ERROR])
+    for name in found.keys() & {REAL_ERROR, REAL_LOSS}:
+        judged[name] = _if_worse(found[name].distance, reference.every[name], columns[name])
     judged |= {} if together is None else {DOMAIN_CLASSIFIER: together}
+    if rows.calls is not None and rows.calls.n_calls:
+        judged[REFUSED_CALLS] = _from_none_refused(rows.calls)
     day = rows.begins.date()
     floors = history.floors(reference.floors, day, smallest=detector.budget.smallest)
-    after, alarm = detector.look(history.judged(judged), floors) if rows.n_rows else (detector, None)
+    after, alarm = detector.look(history.judged(judged), floors) if rows.n_rows or judged else (detector, None)
     return after, WindowDrift(
         begins=rows.begins,
         ends=rows.ends,
@@ -142,9 +160,10 @@ def watch(
         after=after,
         together=together,
         shape=_shape(
-            reference, day, {name: columns[name] for name in found}, apart, alarm if history.is_settled else None
+            reference, rows, {name: columns[name] for name in found}, apart, alarm if history.is_settled else None
         ),
         history=history,
+        calls=rows.calls,
     )
 
 
@@ -200,17 +219,27 @@ def schema_changes(reference: Reference, columns: Mapping[str, Column]) -> tuple
 
 
 def _shape(
-    reference: Reference, day: date, columns: Mapping[str, Column], apart: ClassifierTest | None, alarm: Alarm | None
+    reference: Reference, rows: Rows, columns: Mapping[str, Column], apart: ClassifierTest | None, alarm: Alarm | None
 ) -> DayShape | None:
-    if not columns:
+    n_rows = {name: len(values) for name, values in columns.items()}
+    shares = {name: shape_of(reference.every[name], values) for name, values in columns.items()}
+    if rows.calls is not None and rows.calls.n_calls:
+        n_rows[REFUSED_CALLS], shares[REFUSED_CALLS] = rows.calls.n_calls, (round(rows.calls.share, 6),)
+    if not n_rows:
         return None
     return DayShape(
-        day=day,
-        n_rows={name: len(values) for name, values in columns.items()},
-        shares={name: shape_of(reference.every[name], values) for name, values in columns.items()},
+        day=rows.begins.date(),
+        n_rows=n_rows,
+        shares=shares,
         apart=apart,
         left_out=frozenset() if alarm is None else frozenset(alarm.columns),
     )
+
+
+def _from_none_refused(calls: Calls) -> Distance:
+    """Returns how far calls are away from none being refused, which is known and not estimated."""
+    n, share = calls.n_calls, calls.share
+    return Distance(share=share, expected=0.0, n_rows=n, n_reference=_KNOWN_WELL, missing=share, missing_before=0.0)
 
 
 def _if_worse(found: Distance, summary: Summary, now: Column) -> Distance:

@@ -40,7 +40,7 @@ class DriftDay:
         model: The model's name.
         version: The version that answered.
         day: The day, in UTC.
-        n_rows: The recorded rows of it, 1 and up.
+        n_rows: The recorded rows of it; 0 where all calls were refused.
         columns: The columns that alarmed, those with most evidence first.
         schema: What is wrong with the columns, in a sentence each.
         statistics: Of each column that alarmed its measures, by name.

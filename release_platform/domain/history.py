@@ -33,7 +33,7 @@ from release_platform.domain.distances import Distance
 from release_platform.domain.features import MISSING, Column
 from release_platform.domain.json_form import exactly
 from release_platform.domain.multivariate import DOMAIN_CLASSIFIER, ClassifierTest
-from release_platform.domain.reference import Categories, Numbers, Summary
+from release_platform.domain.reference import REFUSED_CALLS, Categories, Numbers, Summary
 
 MINIMUM_DAYS = 10
 """Of fewer recorded days nothing is learned: rows are taken to be independent."""
@@ -178,7 +178,7 @@ def learned_history(days: Sequence[DayShape], summaries: Mapping[str, Summary], 
     if len(days) < MINIMUM_DAYS:
         return History()
     effects, usual, weekdays = {}, {}, {}
-    for name, summary in summaries.items():
+    for name in (*summaries, REFUSED_CALLS):
         of = _Column.of(days, name)
         if len(of.days) < MINIMUM_DAYS:
             continue
@@ -186,7 +186,7 @@ def learned_history(days: Sequence[DayShape], summaries: Mapping[str, Summary], 
         effect = of.effect(floor)
         if effect > 1:
             effects[name], usual[name] = effect, int(np.median(of.n_rows))
-        each = of.weekday_floors(effect, is_text=isinstance(summary, Categories))
+        each = of.weekday_floors(effect, is_text=isinstance(summaries.get(name), Categories))
         if any(each):
             weekdays[name] = each
     apart = [one.apart for one in days if one.apart is not None and DOMAIN_CLASSIFIER not in one.left_out]
@@ -243,7 +243,9 @@ class _Column:
         """Returns how far each weekday lies from the seven days around it; 0 where chance explains it, or few weeks."""
         off, whole = self._beside_week()
         known = self.variance > 0
-        error = np.sqrt(effect * self.variance / np.median(self.n_rows) if len(self.n_rows) else self.variance)
+        if not known.any():
+            return (0.0,) * 7
+        error = np.sqrt(effect * self.variance / np.median(self.n_rows))
         found = []
         for weekday in range(7):
             mine = off[whole & ((self.days - 1) % 7 == weekday)][:, known]

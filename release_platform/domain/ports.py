@@ -9,6 +9,7 @@ from typing import Protocol
 from release_platform.domain.identity import Manifest
 from release_platform.domain.projection import Shown
 from release_platform.domain.push import Outcome, Push
+from release_platform.domain.refusals import CallsOfMinute
 from release_platform.domain.samples import Label, Sample
 from release_platform.domain.windows import Window
 
@@ -127,6 +128,7 @@ class HandedSamples:
         closed: The last minute, since 1970, of which all was told; None when that is not known.
         samples: Those of minutes that are over, of every model; what was told once never changes.
         labels: The labels that came in minutes that are over, of predictions of the sample; likewise.
+        calls: How many calls came in minutes that are over, and were refused; likewise.
         more: Whether it has more of minutes after `closed` that are over: it does not tell too much at once.
         problem: Why not all is handed in; empty when all is.
     """
@@ -135,6 +137,7 @@ class HandedSamples:
     closed: int | None = None
     samples: Sequence[Sample] = ()
     labels: Sequence[Label] = ()
+    calls: Sequence[CallsOfMinute] = ()
     more: bool = False
     problem: str = ""
 

@@ -24,6 +24,10 @@ from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 FORMAT = 1
 LABEL = "label"
 """The column of what would have been right."""
+REAL_LOSS = "real log loss"
+"""The column of how little of the probability went to what was right, of a binary model: its negative logarithm."""
+REFUSED_CALLS = "refused calls"
+"""How alarms name calls that were refused, among columns."""
 REAL_ERROR = "real error"
 """The column of how wrong answers were: 1 or 0 of a class, the absolute difference of a number."""
 POINTS = 1000
@@ -149,7 +153,8 @@ class Reference:
         version: The version.
         columns: Each feature's training rows.
         outputs: What the version says of its held-out rows: `prediction`, and `score` where it has one.
-        labels: What would have been right: `label` of the training rows, and `real error` on the held-out ones.
+        labels: What would have been right: `label` of the training rows, and `real error` on the held-out ones; of a
+            binary model `real log loss` on them too.
         floors: By column, and for the domain classifier, how far a window without drift is allowed to be away; see
             `alarms.learned_floor`.
         n_windows: Windows of the training data from which the floors were learned; 0 for none.
@@ -170,8 +175,8 @@ class Reference:
 
     @property
     def watched(self) -> list[str]:
-        """The names of what alarms watch: each column, output and label, and all features together."""
-        return [*self.every, DOMAIN_CLASSIFIER]
+        """The names of what alarms watch: each column, output and label, all features together, and refused calls."""
+        return [*self.every, DOMAIN_CLASSIFIER, REFUSED_CALLS]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the reference as a JSON value."""

@@ -25,6 +25,7 @@ class Sample:
         minute: When, in minutes since 1970.
         columns: The values of each input, all of one length; None for what is missing.
         predictions: What was answered to each row.
+        confidences: The probability of each answer, 0 to 1; None of a regression, and where a server tells none.
     """
 
     prediction_id: str
@@ -34,6 +35,7 @@ class Sample:
     minute: int
     columns: Mapping[str, Sequence[Any]]
     predictions: Sequence[Any]
+    confidences: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         said = ((_MODEL, self.model), (_VERSION, self.version), (_PREDICTION, self.prediction_id))
@@ -41,6 +43,8 @@ class Sample:
             raise ValueError(f"the sample {self.prediction_id!r} of {self.model!r} {self.version!r} has no sane names")
         if any(len(values) != self.n_rows for values in self.columns.values()):
             raise ValueError(f"the columns of the sample {self.prediction_id} have not one length")
+        if self.confidences is not None and len(self.confidences) != self.n_rows:
+            raise ValueError(f"not each answer of the sample {self.prediction_id} has its probability")
 
     @property
     def n_rows(self) -> int:
@@ -59,6 +63,8 @@ class Sample:
         Raises:
             ValueError: It is none.
         """
+        told = isinstance(value, dict) and "confidences" in value  # a server of an older version tells none
+        more: dict[str, Any] = {"confidences": (list, type(None))} if told else {}
         of = exactly(
             value,
             "sample",
@@ -70,11 +76,15 @@ class Sample:
             n_rows=int,
             columns=dict,
             predictions=list,
+            **more,
         )
         if not all(isinstance(values, list) for values in of["columns"].values()):
             raise ValueError(f"the columns of the sample {of['prediction_id']} are no lists")
         kept = {name: of[name] for name in ("prediction_id", "model", "version", "minute", "columns", "predictions")}
-        return Sample(route=Route(of["route"]), **kept)
+        confidences = of.get("confidences")
+        if confidences is not None and not all(isinstance(one, float | int) for one in confidences):
+            raise ValueError(f"a probability of the sample {of['prediction_id']} is no number")
+        return Sample(route=Route(of["route"]), confidences=confidences, **kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

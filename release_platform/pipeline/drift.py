@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, assert_never
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,16 @@ from release_platform.domain.estimation import Calibration, Estimate, Quality, e
 from release_platform.domain.history import MINIMUM_DAYS, MOST_APART, DayShape
 from release_platform.domain.metrics import Task
 from release_platform.domain.multivariate import ClassifierTest
-from release_platform.domain.real_quality import QUALITY_MARGIN, RealQuality, find_quality, with_margin
+from release_platform.domain.real_quality import (
+    QUALITY_MARGIN,
+    RealErrors,
+    RealQuality,
+    find_errors,
+    find_quality,
+    with_margin,
+)
 from release_platform.domain.reference import Reference, Summary, summarised
+from release_platform.domain.refusals import Calls, added
 from release_platform.pipeline.drift_reference import Known
 from release_platform.pipeline.drift_rows import SCORE, Recorded, read_rows
 from release_platform.pipeline.tracking import Labelled, Told, TrackedRows, tell, track
@@ -39,7 +47,8 @@ class DriftReport:
         together: How well a classifier tells all rows from training rows; None where they are too few.
         quality: The quality that is to be expected without labels; empty where it cannot be known.
         n_rows: All rows.
-        real: The accuracy that labels show beside that of the held-out rows; None without labels, and of a regression.
+        real: The accuracy that labels show, of a regression the error, beside that of the held-out rows; None without
+            labels.
         tracked: Of rows whose labels came what was expected beside what came: all of them, then by day.
     """
 
@@ -51,13 +60,18 @@ class DriftReport:
     together: ClassifierTest | None
     quality: Mapping[Quality, Estimate]
     n_rows: int
-    real: RealQuality | None = None
+    real: RealQuality | RealErrors | None = None
     tracked: tuple[TrackedRows, ...] = ()
 
     @property
     def labelled(self) -> TrackedRows | None:
         """All rows whose labels came; None where they are too few."""
         return self.tracked[0] if self.tracked else None
+
+    @property
+    def calls(self) -> Calls:
+        """All calls that were counted."""
+        return added(window.calls for window in self.windows if window.calls is not None)
 
     @property
     def calibrated_on(self) -> int:
@@ -90,7 +104,7 @@ class DriftReport:
     @property
     def said(self) -> str:
         """The outcome in a sentence."""
-        if not self.n_rows:
+        if not self.n_rows and not self.alarms:
             return "no rows: nothing can be said of drift"
         within = f"in {self.n_rows:,} rows of {len(self.windows)} day(s)"
         named = [*self.schema, *([", ".join(self.columns)] if self.columns else [])]
@@ -113,13 +127,12 @@ class DriftReport:
             "schema": list(self.schema),
             "budget": asdict(self.detector.budget),
             "calibrated_on": self.calibrated_on,
+            "calls": _calls_json(self.calls),
             "windows": [_window_json(window) for window in self.windows],
             "altogether": {name: _difference_json(one) for name, one in self.altogether.items()},
             "domain_classifier": _test_json(self.together),
             "quality_without_labels": {quality.value: asdict(one) for quality, one in self.quality.items()},
-            "real_quality": None
-            if self.real is None
-            else {**asdict(self.real), "fell_by": list(self.real.fell_by), "fell": self.real.fell},
+            "real_quality": _real_json(self.real),
             "with_labels": [rows.to_json() for rows in self.tracked],
         }
 
@@ -138,6 +151,7 @@ def run(
     quality_margin: float = QUALITY_MARGIN,
     history: Sequence[DayShape] = (),
     before: pd.DataFrame | None = None,
+    calls: Mapping[date, Calls] | None = None,
 ) -> DriftReport:
     """Returns what recorded rows show.
 
@@ -154,6 +168,7 @@ def run(
         quality_margin: By which share of the rows answers may be wrong more often than on held-out rows.
         history: The days before these, in order, to learn from.
         before: The rows of the last of them; None where nobody has them.
+        calls: By day how many calls came, and were refused; None where nobody counted.
 
     Raises:
         SourceError: The rows' times cannot be read.
@@ -174,7 +189,7 @@ def run(
     after, windows = watch_all(
         reference,
         begun,
-        _days(recorded, told, until=at),
+        _with_calls(_days(recorded, told, until=at), calls or {}),
         classify=classify,
         tell_apart=tell_apart,
         days=history,
@@ -218,10 +233,32 @@ def _days(recorded: Recorded, told: Told | None, *, until: datetime) -> tuple[Ro
     return tuple(replace(rows, told=told.on(rows.begins.date() if dated else None)) for rows in days)
 
 
-def _real(reference: Reference, told: Told | None, task: Task, margin: float) -> RealQuality | None:
-    if told is None or told.errors is None or task is Task.REGRESSION:
+def _with_calls(days: Sequence[Rows], calls: Mapping[date, Calls]) -> tuple[Rows, ...]:
+    """Returns days with the calls that came on them, and those on which calls came of which no row is there."""
+    found = {rows.begins: replace(rows, calls=calls.get(rows.begins.date())) for rows in days}
+    for day in calls.keys() - {rows.begins.date() for rows in days}:
+        begins = datetime.combine(day, time(), tzinfo=UTC)
+        found[begins] = Rows(begins=begins, ends=begins + timedelta(days=1), columns={}, calls=calls[day])
+    return tuple(rows for _, rows in sorted(found.items()))
+
+
+def _real(reference: Reference, told: Told | None, task: Task, margin: float) -> RealQuality | RealErrors | None:
+    if told is None or told.errors is None:
         return None
-    return find_quality(reference, told.errors, margin)
+    find = find_errors if task is Task.REGRESSION else find_quality
+    return find(reference, told.errors, margin)
+
+
+def _real_json(found: RealQuality | RealErrors | None) -> dict[str, Any] | None:
+    match found:
+        case None:
+            return None
+        case RealQuality():
+            return {**asdict(found), "fell_by": list(found.fell_by), "fell": found.fell}
+        case RealErrors():
+            return {**asdict(found), "grew_by": list(found.grew_by), "fell": found.fell}
+        case _:
+            assert_never(found)
 
 
 def expected_quality(
@@ -242,12 +279,17 @@ def _window_json(window: WindowDrift) -> dict[str, Any]:
         "begins": window.begins.isoformat(),
         "ends": window.ends.isoformat(),
         "rows": window.n_rows,
+        "calls": None if window.calls is None else _calls_json(window.calls),
         "alarm": [] if window.alarm is None else list(window.alarm.columns),
         "schema": list(window.schema),
         "calibrated_on": window.history.n_days,
         "psi": {name: one.psi for name, one in window.found.items()},
         "domain_classifier": _test_json(window.together),
     }
+
+
+def _calls_json(calls: Calls) -> dict[str, Any]:
+    return {"answered": calls.answered, "refused": calls.refused, "shares": calls.shares}
 
 
 def _test_json(found: ClassifierTest | None) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from release_platform.domain.drift import WindowDrift
 from release_platform.domain.drift_day import DriftDay
 from release_platform.domain.drift_spec import OnAlarm
 from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
+from release_platform.domain.reference import REFUSED_CALLS
 from release_platform.pipeline.drift import DriftReport
 
 
@@ -44,6 +45,9 @@ def drift_days(
 def _statistics(window: WindowDrift) -> dict[str, dict[str, float]]:
     named = window.alarm.columns if window.alarm else ()
     found = {name: _measures(window.found[name]) for name in named if name in window.found}
+    if window.calls is not None and REFUSED_CALLS in named:
+        shares = {"share": window.calls.share, **window.calls.shares}
+        found[REFUSED_CALLS] = {name: round(share, 6) for name, share in shares.items()}
     if window.together is not None and DOMAIN_CLASSIFIER in named:
         found[DOMAIN_CLASSIFIER] = {
             "auc": round(window.together.auc, 6),

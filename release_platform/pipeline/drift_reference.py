@@ -18,8 +18,8 @@ from release_platform.domain.drift import with_floors
 from release_platform.domain.estimation import Calibration, calibrated
 from release_platform.domain.features import Column, ColumnType
 from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
-from release_platform.domain.reference import LABEL, REAL_ERROR, Reference, summarised
-from release_platform.domain.spec import ModelSpec, SplitStrategy
+from release_platform.domain.reference import LABEL, REAL_ERROR, REAL_LOSS, Reference, summarised
+from release_platform.domain.spec import ModelSpec, SplitStrategy, label_text
 from release_platform.pipeline.domain_classifier import MOST_ROWS, DomainClassifier, learned
 from release_platform.pipeline.drift_rows import PREDICTION, SCORE, outputs_of
 from release_platform.pipeline.features import build_feature_table, read_features
@@ -27,6 +27,8 @@ from release_platform.pipeline.features import build_feature_table, read_feature
 BLOCKS = 30
 LEAST_ROWS = 50
 MOST_WINDOWS = 200
+LEAST_GIVEN = 1e-12
+"""What a log loss takes for the least probability."""
 
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
@@ -66,7 +68,8 @@ def build_reference(spec: ModelSpec, package: ModelPackage, raw: pd.DataFrame, *
     past = {name: values[training] for name, values in columns.items()}
     judged = {name: values[table.held_out] for name, values in columns.items()}
     outputs = outputs_of(package, package.predict_features(judged), spec.target.positive_label)
-    right, missed = {LABEL: table.target[training]}, {REAL_ERROR: errors_of(outputs, table.target[table.held_out])}
+    right, truth = {LABEL: table.target[training]}, table.target[table.held_out]
+    missed = {REAL_ERROR: errors_of(outputs, truth), **losses_of(outputs, truth, spec.target.positive_label)}
     summaries, said, came = (
         {name: summarised(one) for name, one in part.items()} for part in (past, outputs, right | missed)
     )
@@ -75,7 +78,7 @@ def build_reference(spec: ModelSpec, package: ModelPackage, raw: pd.DataFrame, *
     floors = with_floors(summaries, [_rows(past, rows) for rows in windows])
     floors |= with_floors(said, [_rows(outputs, rows) for rows in judged_windows])
     floors |= with_floors({LABEL: came[LABEL]}, [_rows(right, rows) for rows in windows])
-    floors |= with_floors({REAL_ERROR: came[REAL_ERROR]}, [_rows(missed, rows) for rows in judged_windows])
+    floors |= with_floors({name: came[name] for name in missed}, [_rows(missed, rows) for rows in judged_windows])
     rows = table.features[training].reset_index(drop=True)
     n_blocks = min(max(len(rows) // MOST_ROWS, MINIMUM_WINDOWS), BLOCKS)
     larger = windows_of(None if times is None else times[training], len(rows), most_blocks=n_blocks)
@@ -125,6 +128,21 @@ def errors_of(outputs: Mapping[str, Column], labels: Column) -> Column:
     if said.dtype.kind == "O":
         return np.asarray(said != labels, dtype=np.float64)
     return np.abs(np.asarray(said - labels, dtype=np.float64))
+
+
+def losses_of(outputs: Mapping[str, Column], labels: Column, positive: object | None) -> dict[str, Column]:
+    """Returns the log loss of each answer of a binary model as a column; none of another model, or without scores.
+
+    Args:
+        outputs: What was answered; see `outputs_of`.
+        labels: What would have been right: texts.
+        positive: The positive class; None for another model.
+    """
+    if positive is None or SCORE not in outputs:
+        return {}
+    scores = np.asarray(outputs[SCORE], dtype=np.float64)
+    given = np.where(labels == label_text(positive), scores, 1 - scores)
+    return {REAL_LOSS: -np.log(np.maximum(given, LEAST_GIVEN))}
 
 
 def _rows(columns: dict[str, Column], rows: Places) -> dict[str, Column]:

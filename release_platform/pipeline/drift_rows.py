@@ -1,8 +1,9 @@
 """Rows that clients sent, as drift looks at them: a version's features and what it says, day by day.
 
-A table of recorded rows has the version's inputs, and may have `at` (when, UTC), `prediction` and `probability` (of the
-positive class, or of the class that was answered). What it lacks of the last two is asked of the model, of at most
-`MOST_ASKED` rows of a day: what servers record has no probability, and a sample shows its distribution as well.
+A table of recorded rows has the version's inputs, and may have `at` (when, UTC), `prediction`, and `probability` (of
+the positive class, or of the class that was answered) or, as servers record it, `confidence` (of the class that was
+answered). What it lacks of answer and probability is asked of the model, of at most `MOST_ASKED` rows of a day: a
+sample shows their distribution as well.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from release_platform.adapters.model_package import ModelPackage
+from release_platform.adapters.recordings import CONFIDENCE
 from release_platform.domain.drift import Rows
 from release_platform.domain.errors import SourceError
 from release_platform.domain.features import MISSING, Column, ColumnType, FeaturePlan, Input
@@ -106,8 +108,8 @@ def read_rows(
     broken = {name: problem for name, (_, problem) in read.items() if problem}
     touched = _touched(plan, broken)
     features = {name: values for name, values in plan.apply(inputs).items() if name not in touched}
-    told = frame[[name for name in (PREDICTION, PROBABILITY) if name in frame and name not in known]]
-    outputs = _recorded(told, package)
+    told = frame[[name for name in (PREDICTION, PROBABILITY, CONFIDENCE) if name in frame and name not in known]]
+    outputs = _recorded(told, package, positive)
     at = _moments(frame[AT], source) if AT in frame and AT not in known else None
     asked, recorded = None, frozenset(outputs)
     if not broken and len(frame) and len(outputs) < (1 if package.task is Task.REGRESSION else 2):
@@ -207,7 +209,7 @@ def _touched(plan: FeaturePlan, broken: Iterable[str]) -> set[str]:
     return touched
 
 
-def _recorded(frame: pd.DataFrame, package: ModelPackage) -> dict[str, Column]:
+def _recorded(frame: pd.DataFrame, package: ModelPackage, positive: object | None) -> dict[str, Column]:
     found: dict[str, Column] = {}
     if PREDICTION in frame:
         values = frame[PREDICTION]
@@ -219,6 +221,10 @@ def _recorded(frame: pd.DataFrame, package: ModelPackage) -> dict[str, Column]:
             found[PREDICTION] = np.array([*texts, MISSING], dtype=object)[codes]
     if PROBABILITY in frame:
         found[SCORE] = frame[PROBABILITY].to_numpy(dtype=np.float64, na_value=np.nan)
+    elif CONFIDENCE in frame and PREDICTION in found and frame[CONFIDENCE].notna().all():  # else rows are older
+        of_answer = frame[CONFIDENCE].to_numpy(dtype=np.float64)
+        is_positive = positive is None or found[PREDICTION] == label_text(positive)
+        found[SCORE] = np.where(is_positive, of_answer, 1 - of_answer)
     return found
 
 

@@ -4,7 +4,7 @@ Both are of the same rows, so what differs is the estimate's error, and chance a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -26,7 +26,7 @@ from release_platform.domain.estimation import (
 from release_platform.domain.features import Column
 from release_platform.domain.metrics import Task
 from release_platform.domain.reference import LABEL, REAL_ERROR
-from release_platform.pipeline.drift_reference import errors_of
+from release_platform.pipeline.drift_reference import errors_of, losses_of
 from release_platform.pipeline.drift_rows import MOST_ASKED, PREDICTION, SCORE, Recorded, class_text, read_rows
 
 Mask = npt.NDArray[np.bool_]
@@ -57,20 +57,24 @@ class Told:
         labels: What would have been right: texts, or float64 of a regression; shape (n_rows,).
         errors: How wrong the answers were, shape (n_rows,); see `errors_of`. None where they are not known.
         came: The day on which each label came, shape (n_rows,), datetime64[D]; None where nobody knows.
+        losses: The log loss of each answer as a column, shape (n_rows,), NaN where no score is known; see `losses_of`.
     """
 
     recorded: Recorded
     labels: Column
     errors: Column | None
     came: Days | None
+    losses: Mapping[str, Column] = field(default_factory=dict)
 
     def on(self, day: date | None) -> dict[str, Column]:
         """Returns what the labels say that came on a day, by column; None: all of them."""
-        columns = {LABEL: self.labels} | ({} if self.errors is None else {REAL_ERROR: self.errors})
-        if day is None or self.came is None:
-            return columns
-        rows = self.came == np.datetime64(day)
-        return {name: values[rows] for name, values in columns.items()}
+        columns = {LABEL: self.labels} | ({} if self.errors is None else {REAL_ERROR: self.errors}) | {**self.losses}
+        if day is not None and self.came is not None:
+            rows = self.came == np.datetime64(day)
+            columns = {name: values[rows] for name, values in columns.items()}
+        return {
+            name: values[np.isfinite(values)] if name in self.losses else values for name, values in columns.items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +134,7 @@ def tell(labelled: Labelled, package: ModelPackage, *, positive: object | None, 
         labels=labels,
         errors=errors_of(recorded.outputs, labels) if PREDICTION in recorded.outputs else None,
         came=days if labelled.came is None else labelled.came,
+        losses=losses_of(recorded.outputs, labels, positive),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from release_platform.domain.ports import HandedIn, HandedSamples
 from release_platform.domain.push import Accepted, Outcome, Push, Unanswered
+from release_platform.domain.refusals import CallsOfMinute
 from release_platform.domain.samples import Label, Sample
 from release_platform.domain.windows import Window
 
@@ -21,6 +22,7 @@ class FakeServers:
         processes: The process of each server, and the minute in which it began, by address; another one is a restart.
         sampled: What each server sampled of it, by address; all minutes up to `closed` are over.
         labelled: The labels that it was told of that sample, by address.
+        called: What it counted of all calls, by address.
         minutes_told: Of how many minutes a server tells its sample at once.
     """
 
@@ -33,6 +35,7 @@ class FakeServers:
         self.processes: dict[str, tuple[str, int]] = {url: (f"replica at {url}", 0) for url in urls}
         self.sampled: dict[str, list[Sample]] = {url: [] for url in urls}
         self.labelled: dict[str, list[Label]] = {url: [] for url in urls}
+        self.called: dict[str, list[CallsOfMinute]] = {url: [] for url in urls}
         self.closed = 0
         self.minutes_told = 1_000_000_000
 
@@ -59,7 +62,8 @@ class FakeServers:
         closed = minutes[self.minutes_told - 1] if more else self.closed
         told = [sample for sample in self.sampled[url] if after < sample.minute <= closed]
         labels = [label for label in self.labelled[url] if after < label.minute <= closed]
-        return HandedSamples(url=url, closed=closed, samples=told, labels=labels, more=more)
+        calls = [one for one in self.called[url] if after < one.minute <= closed]
+        return HandedSamples(url=url, closed=closed, samples=told, labels=labels, calls=calls, more=more)
 
     def _hand_in(self, url: str, after: int) -> HandedIn:
         if url in self.down:

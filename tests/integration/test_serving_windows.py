@@ -186,12 +186,28 @@ def test_sampled_rows_are_told_to_who_has_a_key_for_it_and_give_the_same_answer_
         until(lambda: client.get("/readyz").is_success)
         answer = ask(client, QUICK)
         assert ask(client, QUICK, path="versions/1/predict").is_success  # it was not routed
+        ask_amiss(client)
         clock.pass_s(60)
         (replica,) = client.get("/admin/samples").json()["replicas"]
+        (calls,) = replica["calls"]
+        assert (calls["model"], calls["answered"], calls["refused"]) == (QUICK, 1, 3)
+        assert sorted(calls["faults"]) == [
+            [ONNX_INPUTS[0], "missing", 2],
+            [ONNX_INPUTS[0], "value", 1],
+            ["other", "unknown", 1],
+        ]
         (sample,) = replica["samples"]
         assert sample["prediction_id"] == answer.headers["x-prediction-id"]
         again = client.post(f"/v1/models/{QUICK}/predict", json={"columns": sample["columns"]})
         assert again.json()["predictions"] == answer.json()["predictions"] == sample["predictions"]
+
+
+def ask_amiss(client):
+    """Sends a row without an input, one that calls it otherwise, and one with text for a number."""
+    whole, first = ROWS[QUICK][0], ONNX_INPUTS[0]
+    lacks = {name: value for name, value in whole.items() if name != first}
+    for row in (lacks, {**lacks, "made up": 1.0}, {**whole, first: "much"}):
+        assert ask(client, QUICK, rows=[row]).status_code == 422
 
 
 def test_without_api_keys_nobody_gets_samples(served):

@@ -150,6 +150,9 @@ class TestLearned:
         assert "x" in learned_history(wild, X, {"x": 0.1}).effects
         assert learned_history(wild, X, {"x": 0.25}).effects == {}
 
+    def test_a_column_that_never_changes_teaches_nothing(self):
+        assert learned_history(shapes([1.0] * 30), X, {}) == History(n_days=30)
+
     def test_one_day_that_is_off_and_a_level_that_changed_once_are_no_habit(self):
         rng = np.random.default_rng(3)
         still = rng.binomial(N_ROWS, 0.5, size=30) / N_ROWS

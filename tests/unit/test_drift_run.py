@@ -15,11 +15,12 @@ from release_platform.domain.errors import SourceError
 from release_platform.domain.estimation import Quality
 from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 from release_platform.domain.reference import LABEL as TRUE_LABEL
-from release_platform.domain.reference import REAL_ERROR
+from release_platform.domain.reference import REAL_ERROR, REAL_LOSS, REFUSED_CALLS
+from release_platform.domain.refusals import OTHER, Calls, Reason
 from release_platform.pipeline.contract import conform
 from release_platform.pipeline.drift import DriftReport, run
 from release_platform.pipeline.drift_days import drift_days
-from release_platform.pipeline.drift_reference import Known, build_reference, errors_of, windows_of
+from release_platform.pipeline.drift_reference import Known, build_reference, errors_of, losses_of, windows_of
 from release_platform.pipeline.drift_report import markdown, render_drift
 from release_platform.pipeline.drift_rows import PREDICTION, SCORE, class_text, read_rows
 from release_platform.pipeline.features import build_feature_table, golden_inputs, read_features
@@ -119,6 +120,15 @@ class TestReading:
         assert set(rows.outputs[PREDICTION]) == {"no"}
         assert set(rows.outputs[SCORE]) == {0.25}
 
+    def test_the_recorded_probability_of_an_answer_is_that_of_the_positive_class_or_of_the_other(self, package):
+        frame = recorded(orders(2, 1)).assign(prediction=["yes", "no"] * 75, confidence=0.75)
+        rows = read_rows(frame, package, "yes", source="rows")
+
+        assert rows.outputs[SCORE].tolist() == [0.75, 0.25] * 75
+        assert rows.asked is None
+        partly = frame.assign(confidence=[0.75, None] * 75)  # some files are of a server that told none
+        assert read_rows(partly, package, "yes", source="rows").asked is not None
+
     def test_an_input_that_is_missing_or_no_number_is_told_and_takes_what_is_derived_with_it(self, package):
         frame = recorded(orders(2, 1)).assign(amount="much").drop(columns="placed")
         rows = read_rows(frame, package, "yes", source="rows")
@@ -196,6 +206,26 @@ class TestRun:
             alone
         )
 
+    def test_refused_calls_are_told_by_day_and_of_a_day_of_which_no_row_is_there(self, known, package):
+        refused = Calls(answered=150, refused=50, faults={("amount", Reason.MISSING): 50})
+        calls = {date(2026, 3, 2): refused, date(2026, 3, 4): Calls(refused=90, faults={(OTHER, Reason.BODY): 90})}
+        of = {"positive": "yes", "budget": Budget(), "at": NOW, "source": "rows", "calls": calls}
+        report = run(known, package, recorded(orders(3, 2, first="2026-03-01")), **of)
+        days = drift_days(report, on_alarm=(), page="p", run_url="r", at=NOW)
+
+        assert [(day.day.day, day.columns) for day in days] == [(1, ()), (2, (REFUSED_CALLS,)), (4, (REFUSED_CALLS,))]
+        assert [day.n_rows for day in days][2] == 0
+        assert days[1].statistics[REFUSED_CALLS] == {"share": 0.25, "amount: missing": 0.25}
+        assert report.said == "drift in 300 rows of 3 day(s): refused calls"
+        assert "25.0% of 200 calls were refused: 25.0% lacked &#39;amount&#39;" in render_drift(report)
+        assert report.to_json()["windows"][1]["calls"]["refused"] == 50
+        nothing = run(known, package, pd.DataFrame(), **of)
+        assert (nothing.n_rows, nothing.is_fine, nothing.said) == (
+            0,
+            False,
+            "drift in 0 rows of 2 day(s): refused calls",
+        )
+
     def test_a_missing_input_is_drift_without_any_evidence(self, known, package):
         report = report_of(known, package, recorded(orders(3, 2)).drop(columns="city"))
 
@@ -271,7 +301,7 @@ class TestLabels:
         )  # fmt: skip
         found = report.tracked[0].qualities[Quality.ROC_AUC]
 
-        assert set(report.columns) <= {REAL_ERROR, TRUE_LABEL}
+        assert set(report.columns) <= {REAL_ERROR, REAL_LOSS, TRUE_LABEL}
         assert REAL_ERROR in report.columns
         assert report.real.fell
         assert not report.is_fine
@@ -323,6 +353,29 @@ class TestLabels:
 
         assert errors_of({PREDICTION: labels}, np.array(["a", "c"], dtype=object)).tolist() == [0, 1]
         assert errors_of({PREDICTION: numbers}, np.array([3.0, 1.5, np.nan]))[:2].tolist() == [2, 0.5]
+
+    def test_probabilities_that_are_too_sure_alarm_by_their_log_loss_where_no_answer_is_wrong_more_often(
+        self, known, package
+    ):
+        frame = orders(3, 7, first="2026-03-01")
+        said = read_rows(recorded(frame), package, "yes", source="rows")
+        sure = recorded(frame).assign(prediction=said.outputs[PREDICTION], confidence=0.9999)
+        report = run(
+            known, package, sure, positive="yes", budget=Budget(), at=NOW, source="rows",
+            labelled=labelled_rows(sure.assign(label=frame["late"]), package),
+        )  # fmt: skip
+
+        assert REAL_LOSS in report.columns
+        assert REAL_ERROR not in report.columns
+        assert report.altogether[REAL_LOSS].distance.n_rows == len(frame)
+
+    def test_a_log_loss_is_of_what_was_given_to_the_label_and_of_binary_models_only(self):
+        outputs = {PREDICTION: np.array(["yes", "no"], dtype=object), SCORE: np.array([0.75, 0.0])}
+        labels = np.array(["yes", "no"], dtype=object)
+
+        assert losses_of(outputs, labels, "yes")[REAL_LOSS].tolist() == pytest.approx([-np.log(0.75), 0])
+        assert losses_of(outputs, labels[::-1], "yes")[REAL_LOSS][1] == pytest.approx(-np.log(1e-12))
+        assert losses_of(outputs, labels, None) == losses_of({}, labels, "yes") == {}
 
     def test_answers_that_became_better_are_no_drift(self, known, package):
         frame = orders(3, 7, first="2026-03-01")

@@ -1,5 +1,6 @@
 """Samples become recordings: each once, of clients only, no more than there is room for, until they are too old."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from release_platform.adapters.call_counts import calls_of
 from release_platform.adapters.recordings import Recordings
+from release_platform.domain.refusals import Calls, CallsOfMinute, Reason, added
 from release_platform.domain.samples import Label, Sample
 from release_platform.domain.windows import Route
 from release_platform.sampled_traffic import MOST_PAGES, SampledTraffic
@@ -117,6 +120,33 @@ def test_a_busy_minute_is_thinned_to_the_bound_whatever_is_in_it(servers: FakeSe
     assert found.rows == {"churn": 49}
     numbers = kept(recordings)["age"].unique()
     assert numbers.min() < 50 <= numbers.max(), "not only the first of the minute"
+
+
+def test_how_many_calls_came_is_kept_by_day_each_minute_once(
+    servers: FakeServers, recordings: Recordings, tmp_path: Path
+) -> None:
+    calls = Recordings(str(tmp_path / "calls"))
+    counted = Calls(answered=7, refused=2, faults={("age", Reason.MISSING): 2})
+    of = CallsOfMinute(model="churn", version="3", minute=MINUTE, replica="a", calls=counted)
+    servers.called[ONE] = [of, replace(of, replica="b"), replace(of, model="other")]
+    traffic = SampledTraffic(recordings, recordings, servers, calls=calls)
+    for _ in range(2):
+        traffic.collect({"churn"}, {})
+
+    assert calls_of(calls.read("churn", "3", [DAY])) == added([counted, counted])
+    assert calls.join_day("churn", "3", DAY) == 2
+    assert calls_of(calls.read("churn", "3", [DAY])) == added([counted, counted])
+    assert calls.days("other", "3") == ()
+
+
+def test_the_probability_of_each_answer_is_recorded_where_a_server_tells_it(
+    servers: FakeServers, recordings: Recordings
+) -> None:
+    servers.sampled[ONE] = [sample(1, n_rows=2, confidences=[0.75, 0.5]), sample(2, version="4")]
+    SampledTraffic(recordings, recordings, servers).collect({"churn"}, {})
+
+    assert kept(recordings)["confidence"].tolist() == [0.75, 0.5]
+    assert "confidence" not in kept(recordings, "4")
 
 
 def test_labels_are_kept_by_the_day_on_which_they_came_each_once(

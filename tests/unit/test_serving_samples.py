@@ -112,7 +112,18 @@ def test_rows_are_told_as_a_client_sends_them(loaded):
         "minute": 100,
         "n_rows": 5,
         "predictions": ["low"],
+        "confidences": None,
     }
+
+
+def test_the_probability_of_each_answer_is_told(loaded):
+    minutes = Minutes()
+    said = Predictions(
+        values=np.array(["low", "high"], dtype=object), probabilities=np.array([[0.25, 0.75], [0.9, 0.1]])
+    )
+    minutes.kept.offer(loaded, Route.STABLE, with_text(loaded, "x", n_rows=2), said, 1)
+    minutes.now += 1
+    assert minutes.told()[0]["confidences"] == [0.75, 0.9]
 
 
 def test_what_is_missing_stays_missing():
