@@ -328,7 +328,7 @@ def test_the_command_finds_the_days_on_which_recorded_requests_shifted(home: Hom
     assert done.exit_code == 0, done.err
     days = {window["begins"][:10]: window for window in done.json["windows"]}
     shifted = (TODAY - timedelta(days=1)).isoformat()
-    assert sorted({window["rows"] for window in days.values()}) == [200, 200 + LABELS]
+    assert {window["rows"] for window in days.values()} - {0} == {200, 200 + LABELS}  # 0: of today, see below
     every, day = done.json["with_labels"]
     assert (every["rows"], day["rows"], day["day"]) == (LABELS, LABELS, (TODAY - timedelta(days=6)).isoformat())
     assert day["qualities"]["roc_auc"]["real"] > 0.9
