@@ -24,7 +24,7 @@ export REASON
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up down backup restore run-pipeline promote serve smoke-test dev e2e test lint types arch check mutants chaos fuzz soak bench bench-install bench-serving bench-beside bench-judge bench-drift lock clean
+.PHONY: help install install-dev demo up down backup restore run-pipeline promote serve smoke-test dev e2e test lint types arch check mutants chaos fuzz soak bench bench-install bench-serving bench-beside bench-judge bench-abort bench-drift lock clean
 
 help: ## List all targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -142,6 +142,9 @@ bench-beside: install ## What a shadow and the recording of requests cost the an
 bench-judge: install ## How often the judge of live traffic is wrong, and how soon right, beside other rules
 	@$(BIN)/python benchmarks/judge.py
 	@$(BIN)/python benchmarks/judge_rollouts.py
+
+bench-abort: install ## How long a canary that begins to be wrong goes on answering, in real minutes
+	@$(BIN)/python benchmarks/abort_time.py
 
 bench-drift: install ## How often drift alarms are false, and how soon they come, beside other rules; 2013 replayed
 	@$(BIN)/python benchmarks/drift.py

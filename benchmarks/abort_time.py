@@ -1,16 +1,17 @@
-"""How long a canary that begins to fail goes on answering: real minutes, real servers, Dagster's real daemon.
+"""How long a canary that begins to be wrong goes on answering: real minutes, real servers, Dagster's real daemon.
 
 `release dev` runs in a folder of its own, on loopback: Dagster with its daemon, MLflow, and serving with two workers.
 Version 1 of a model is in Production and version 2 a canary of 40 %, while clients ask without a pause of more than a
-moment. From a known second on each second request has a null where only version 2 takes none: it fails these, and goes
-on answering the others. Nobody orders anything. Measured is, from that second,
+moment and tell right after what would have been right. Version 2 calls every biopsy benign. At first all are, then,
+from a known second on, more than a third is not. Nobody orders anything. Measured is, from that second,
 
 - when the rollout was aborted: the moment in the ledger;
 - when the server said that no version is its canary any more;
 - when the last request was answered by version 2.
 
 A minute is judged 15 s after its end, by a sensor that looks every five seconds. So the last of these is due 20 s after
-the end of the first minute in which version 2 failed enough, wherever within that minute it began.
+the end of the minute that decides. Which one that is depends on how wrong version 2 is, and on the minutes before, in
+which it was right: all of the stage is judged together.
 """
 
 import argparse
@@ -38,20 +39,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from release_platform.adapters.release_store import ReleaseStore  # noqa: E402
+from release_platform.domain.judge import SETTLE_S  # noqa: E402
 from release_platform.domain.ledger import LedgerRow  # noqa: E402
 from release_platform.domain.lifecycle import Move  # noqa: E402
 from release_platform.examples.breast_cancer.source import load  # noqa: E402
 
 MODEL = "biopsies"
 EXAMPLE = ROOT / "release_platform" / "examples" / "breast_cancer" / "defs.yaml"
-WITH_NULL = "mean_area: {type: number, minimum: 0, nullable: true}"
-WITHOUT = "mean_area: {type: number, minimum: 0}"
+USUAL, TINY = "C: 0.5", "C: 0.000001"
+"""How strongly the model follows the data: with the second it still puts biopsies in order, but calls all benign."""
+BENIGN = "benign"
 AFTERWARDS = """
-  estimator:
-    type: sklearn.ensemble.HistGradientBoostingClassifier
-    parameters: {max_iter: 20, early_stopping: false}
-    preprocessing: {numeric: pass}
-  metrics: [roc_auc]
   gates:
     - {name: order, metric: roc_auc, minimum: 0.5}
   policy: {approvals: 0}
@@ -59,14 +57,15 @@ AFTERWARDS = """
     strategy: canary
     canary: [{weight: 0.4, minimum_requests: 50, minimum_s: 7200}]
     gates:
-      - {metric: errors}
+      - {metric: label_quality, margin: 0.15}
 """
 SECONDS = (5, 30, 50, 15, 40, 20)
-"""The seconds of a minute at which version 2 begins to fail, in turn."""
+"""The seconds of a minute at which version 2 begins to be wrong, in turn."""
 MOST_S = 240.0
 WARM_MINUTES = 2
 N_CLIENTS = 4
 REST_S = 0.03
+N_TOLD_TOGETHER = 20
 EXAMPLES = """examples:
   python benchmarks/abort_time.py                     three times; about a quarter of an hour
   python benchmarks/abort_time.py --repetitions 1 --json figures.json
@@ -75,44 +74,45 @@ EXAMPLES = """examples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """One repetition; times in seconds since the second at which version 2 began to fail.
+    """One repetition; times in seconds since the second at which version 2 began to be wrong.
 
     Attributes:
         second: That second of its minute.
-        minute_over: When that minute was over.
         aborted: When the rollout was aborted, by the ledger.
         weight_0: When the server had no canary any more.
-        last_answer: When the last answer of version 2 came; those that it refused were answered by version 1.
+        last_answer: When the last answer of version 2 came.
         reason: Why it was aborted.
         n_by_canary: Requests that version 2 answered from then on.
-        n_refused: Requests with the null from then on until the weight was 0.
-        n_failed: Requests that no version answered, ever; none may be.
+        n_failed: Requests and outcomes that were not taken, ever; none may be.
         per_second: Requests of all clients in a second.
     """
 
     second: int
-    minute_over: float
     aborted: float
     weight_0: float
     last_answer: float
     reason: str
     n_by_canary: int
-    n_refused: int
     n_failed: int
     per_second: float
 
     @property
+    def n_minutes(self) -> int:
+        """Minutes with wrong answers that were judged when it was aborted, the last of which decided."""
+        return int((self.second + self.aborted - SETTLE_S) // 60)
+
+    @property
     def after_the_minute(self) -> float:
-        """Seconds from the end of the first minute in which it failed until nobody was answered by it any more."""
-        return max(self.weight_0, self.last_answer) - self.minute_over
+        """Seconds from the end of the minute that decided until nobody was answered by version 2 any more."""
+        return self.second + max(self.weight_0, self.last_answer) - 60 * self.n_minutes
 
 
 @dataclass(slots=True)
 class Asked:
-    """What clients were answered: when each answer came, by which version; and whether they send nulls now."""
+    """What clients were answered: when each answer came, and by which version; and whether they ask of all biopsies."""
 
-    with_null: bool = False
-    answers: list[tuple[float, str, bool]] = field(default_factory=list)
+    of_all: bool = False
+    answers: list[tuple[float, str]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
 
@@ -121,7 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repetitions", type=int, default=3, help="how often it begins to fail, 1 to 6 (default: 3)")
+    parser.add_argument(
+        "--repetitions", type=int, default=3, help="how often it begins to be wrong, 1 to 6 (default: 3)"
+    )
     parser.add_argument("--json", type=Path, help="keep the figures here")
     options = parser.parse_args(arguments)
     if not 1 <= options.repetitions <= len(SECONDS):
@@ -136,14 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measured(folder: Path, n: int) -> list[Found]:
     """Returns what is measured by so many repetitions on one platform, which lives in a folder."""
-    write_model(folder, WITH_NULL)
+    write_model(folder, USUAL)
     with platform(folder) as (environment, url):
         store = ReleaseStore(f"sqlite:///{folder / 'home' / 'release.db'}")
-        for mean_area in (WITH_NULL, WITHOUT):
-            write_model(folder, mean_area)
-            release(folder, environment, "run", MODEL)
-            if mean_area is WITH_NULL:
-                release(folder, environment, "promote", MODEL, "--reason", "first", "--actor", "ada")
+        release(folder, environment, "run", MODEL)
+        release(folder, environment, "promote", MODEL, "--reason", "first", "--actor", "ada")
+        write_model(folder, TINY)
+        release(folder, environment, "run", MODEL)
         until(lambda: canary_of(url)[0] == "1", within_s=60)
         with clients(url) as asked:
             found = [one_time(folder, environment, url, store, asked, second) for second in SECONDS[:n]]
@@ -154,34 +155,32 @@ def measured(folder: Path, n: int) -> list[Found]:
 def one_time(
     folder: Path, environment: dict[str, str], url: str, store: ReleaseStore, asked: Asked, second: int
 ) -> Found:
-    """Puts version 2 beside version 1, lets it begin to fail at a second of a minute, and waits until it is gone."""
+    """Puts version 2 beside version 1, lets it begin to be wrong at a second, and waits until it is gone."""
     options = ("--version", "2", "--reason", "faster", "--actor", "ada")
     release(folder, environment, "promote", MODEL, *options)
     until(lambda: canary_of(url)[1] == "2", within_s=60)
     begins = (time.time() // 60 + WARM_MINUTES + 1) * 60 + second
-    say(f"version 2 is a canary; it begins to fail in {begins - time.time():.0f} s, at second {second}")
+    say(f"version 2 is a canary; it begins to be wrong in {begins - time.time():.0f} s, at second {second}")
     time.sleep(begins - time.time())
-    asked.with_null, began = True, time.time()
+    asked.of_all, began = True, time.time()
     until(lambda: canary_of(url)[1] is None, within_s=MOST_S)
     gone = time.time()
     time.sleep(10)  # whatever answers late
-    asked.with_null = False
+    asked.of_all = False
     row = aborted(store)
-    since = [(at, version, null) for at, version, null in tuple(asked.answers) if at >= began]
-    by_canary = [at for at, version, _ in since if version == "2"]
+    since = [(at, version) for at, version in tuple(asked.answers) if at >= began]
+    by_canary = [at for at, version in since if version == "2"]
     one = Found(
         second=second,
-        minute_over=(began // 60 + 1) * 60 - began,
         aborted=datetime.fromisoformat(row.at).timestamp() - began,
         weight_0=gone - began,
         last_answer=max(by_canary, default=began) - began,
         reason=row.reason,
         n_by_canary=len(by_canary),
-        n_refused=sum(null for at, _, null in since if at <= gone),
         n_failed=len(asked.failures),
         per_second=len(since) / (time.time() - began),
     )
-    say(f"gone {one.weight_0:.1f} s later, {one.after_the_minute:.1f} s after the minute: {one.reason}")
+    say(f"gone {one.weight_0:.1f} s later, {one.after_the_minute:.1f} s after the minute that decided: {one.reason}")
     return one
 
 
@@ -193,11 +192,12 @@ def aborted(store: ReleaseStore) -> LedgerRow:
     return row
 
 
-def write_model(folder: Path, mean_area: str) -> None:
-    """Writes the example under another name, with a canary, and `mean_area` as its contract has it."""
-    text = EXAMPLE.read_text().replace("name: breast_cancer", f"name: {MODEL}", 1)
-    kept, found, _ = text.replace(WITHOUT, mean_area, 1).partition("\n  estimator:")
+def write_model(folder: Path, strength: str) -> None:
+    """Writes the example under another name, with a canary, and with another strength."""
+    text = EXAMPLE.read_text().replace("name: breast_cancer", f"name: {MODEL}", 1).replace(USUAL, strength, 1)
+    kept, found, _ = text.partition("\n  gates:")
     assert found
+    assert strength in kept
     (folder / "models" / MODEL).mkdir(parents=True, exist_ok=True)
     (folder / "models" / MODEL / "defs.yaml").write_text(kept + AFTERWARDS)
 
@@ -253,8 +253,6 @@ def clients(url: str) -> Iterator[Asked]:
     """Yields the account of clients that ask until the end of the block."""
     asked, over = Asked(), threading.Event()
     rows = [json.loads(row) for row in load().to_json(orient="records", lines=True).splitlines()]
-    for row in rows:
-        del row["diagnosis"]
     threads = [threading.Thread(target=ask, args=(url, rows, asked, over), daemon=True) for _ in range(N_CLIENTS)]
     for thread in threads:
         thread.start()
@@ -267,22 +265,22 @@ def clients(url: str) -> Iterator[Asked]:
 
 
 def ask(url: str, rows: Sequence[dict[str, Any]], asked: Asked, over: threading.Event) -> None:
-    """Asks for one row after the other; of every second one `mean_area` is null, where `asked` says so."""
+    """Asks of one biopsy after the other, benign ones until `asked` says otherwise, and tells what they were."""
+    of_benign = [row for row in rows if row["diagnosis"] == BENIGN]
+    told: list[dict[str, Any]] = []
     with httpx.Client(base_url=url, timeout=30) as client:
-        n = 0
         while not over.wait(REST_S):
-            n += 1
-            row, null = random.choice(rows), asked.with_null and n % 2 == 0  # noqa: S311 - no secret
-            body = {"rows": [row | {"mean_area": None} if null else row]}
+            row = dict(random.choice(rows if asked.of_all else of_benign))  # noqa: S311 - no secret
+            label = row.pop("diagnosis")
             try:
-                answer = client.post(f"/v1/models/{MODEL}/predict", json=body)
-            except httpx.TransportError as error:
+                answer = client.post(f"/v1/models/{MODEL}/predict", json={"rows": [row]}).raise_for_status()
+                asked.answers.append((time.time(), answer.headers["x-model-version"]))
+                told.append({"prediction_id": answer.headers["x-prediction-id"], "label": label})
+                if len(told) == N_TOLD_TOGETHER:
+                    client.post("/v1/outcomes", json=told).raise_for_status()
+                    told = []
+            except httpx.HTTPError as error:
                 asked.failures.append(repr(error))
-                continue
-            if answer.is_success:
-                asked.answers.append((time.time(), answer.headers["x-model-version"], null))
-            else:
-                asked.failures.append(answer.text)
 
 
 def canary_of(url: str) -> tuple[str | None, str | None]:
@@ -316,11 +314,12 @@ def free_port() -> int:
 def table(found: Sequence[Found]) -> str:
     """Returns the figures as a table in Markdown."""
     lines = [
-        "| began at second | aborted | weight 0 | last answer | after the end of that minute | answers of the canary |",
-        "|---|---|---|---|---|---|",
+        "| began at second | judged minutes with wrong answers | aborted | weight 0 | last answer "
+        "| after the end of the minute that decided | answers of the canary |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {one.second} | {one.aborted:.1f} s | {one.weight_0:.1f} s | {one.last_answer:.1f} s "
+        f"| {one.second} | {one.n_minutes} | {one.aborted:.1f} s | {one.weight_0:.1f} s | {one.last_answer:.1f} s "
         f"| {one.after_the_minute:.1f} s | {one.n_by_canary:,} |"
         for one in found
     ]
@@ -328,7 +327,7 @@ def table(found: Sequence[Found]) -> str:
     n_failed, rate = found[-1].n_failed, median(one.per_second for one in found)
     lines += [
         "",
-        f"Median after that minute: {middle:.1f} s. {n_failed} requests of {rate:.0f} a second were let down.",
+        f"Median after that minute: {middle:.1f} s. {n_failed} of {rate:.0f} requests a second were let down.",
     ]
     return "\n".join(lines)
 
