@@ -1,5 +1,6 @@
 """Fixtures that many tests share: a home of its own for each test, and a real PostgreSQL for the session."""
 
+import logging
 import os
 import tempfile
 import uuid
@@ -13,6 +14,14 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 for name in [name for name in os.environ if name.startswith(("SERVING_", "RELEASE_", "OTEL_", "OPENBLAS_"))]:
     del os.environ[name]  # what the shell of whoever runs the tests has set is not for them
 os.environ["RELEASE_SERVING_URL"] = "http://127.0.0.1:9"  # whoever runs the tests may have a server on the default port
+
+
+@pytest.fixture(autouse=True)
+def logs_are_heard() -> None:
+    """Undoes what a server that an earlier test ran in this process set up: its logs go to standard error alone."""
+    servers = logging.getLogger("serving")
+    servers.propagate = True
+    servers.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,7 @@ SCENARIOS = {
     "it begins": Scenario(prepare=asked, act=lambda world: world.rollouts.carry_out("q2", world.spec)),
     "a shadow begins": Scenario(
         prepare=lambda world: asked(world, Strategy.SHADOW),
-        act=lambda world: world.rollouts.carry_out("q2", world.spec),
+        act=lambda world: world.rollouts.carry_out("q2", world.spec_with(Strategy.SHADOW)),
     ),
     "the next step": Scenario(prepare=watched, act=World.step),
     "from shadow to canary": Scenario(

@@ -82,11 +82,13 @@ class World:
 
     def ask(self, version: str, strategy: Strategy | None = None) -> LedgerRow | Rollout:
         """Asks for a version; with a strategy, that is the one of the model's YAML at this time."""
-        spec = self.spec
-        if strategy is not None:
-            spec = replace(spec, rollout=replace(spec.rollout, strategy=strategy))
+        spec = self.spec if strategy is None else self.spec_with(strategy)
         self.rollouts.request(spec, request_id=f"q{version}", version=version, actor="ada", reason="better")
         return self.rollouts.carry_out(f"q{version}", spec)
+
+    def spec_with(self, strategy: Strategy) -> ModelSpec:
+        """Returns the spec, with another strategy in its YAML."""
+        return replace(self.spec, rollout=replace(self.spec.rollout, strategy=strategy))
 
     def step(self) -> Step | None:
         return self.rollouts.step(MODEL, self.spec)

@@ -4,7 +4,7 @@ import hmac
 import logging
 import traceback
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -183,16 +183,6 @@ def test_a_revocation_and_a_new_key_are_seen_within_seconds(
     assert isinstance(refusal(access, key), Unauthenticated)
     assert access.admit(None, fresh, Scope.PREDICT) is not None
     assert access.problem == ""
-
-
-@pytest.fixture(autouse=True)
-def logs_are_heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undoes what a server in the same process set up: its logs go to standard error alone."""
-    monkeypatch.setattr(logging.getLogger("serving"), "propagate", True)
-    before = logging.getLogger("serving").level
-    logging.getLogger("serving").setLevel(logging.NOTSET)
-    yield
-    logging.getLogger("serving").setLevel(before)
 
 
 @pytest.mark.parametrize("harm", ["malformed", "gone", "a folder"])

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import logging
 import socket
 import tempfile
 from contextlib import ExitStack
@@ -220,11 +219,7 @@ def test_who_stops_leaves_the_rest_to_others_and_is_not_waited_for(shares):
     asyncio.run(play())
 
 
-def test_where_no_more_files_may_be_open_it_is_tried_again_later(shares, caplog, monkeypatch):
-    # A server that an earlier test ran in this process configured the logging of servers, down to silence.
-    monkeypatch.setattr(logging.getLogger("serving"), "propagate", True)
-    caplog.set_level(logging.ERROR, logger="serving")
-
+def test_where_no_more_files_may_be_open_it_is_tried_again_later(shares, caplog):
     async def play():
         with Listening() as listening:
             worker = FullWorker(listening, shares, 0)
