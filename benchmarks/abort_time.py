@@ -19,7 +19,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -39,6 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from release_platform.adapters.release_store import ReleaseStore  # noqa: E402
+from release_platform.cli.processes import free_port  # noqa: E402
 from release_platform.domain.judge import SETTLE_S  # noqa: E402
 from release_platform.domain.ledger import LedgerRow  # noqa: E402
 from release_platform.domain.lifecycle import Move  # noqa: E402
@@ -303,12 +303,6 @@ def until(holds: Any, *, within_s: float) -> None:
         if time.monotonic() > end:
             raise TimeoutError("it did not come true in time")
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """Returns a port on the loopback interface that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def table(found: Sequence[Found]) -> str:

@@ -68,18 +68,23 @@ class Calls:
     @property
     def shares(self) -> dict[str, float]:
         """The share of all calls that had each fault, the most frequent first, as `input: reason`."""
-        ordered = sorted(self.faults.items(), key=lambda one: (-one[1], one[0]))
-        return {f"{name}: {reason.value}": n / self.n_calls for (name, reason), n in ordered}
+        return {f"{name}: {reason.value}": share for (name, reason), share in self._ordered}
 
     @property
     def said(self) -> str:
         """It in a sentence; empty where no call was refused."""
         if not self.refused:
             return ""
-        ordered = sorted(self.faults.items(), key=lambda one: (-one[1], one[0]))
-        each = [f"{n / self.n_calls:.1%} {_SAID[reason].format(field=name)}" for (name, reason), n in ordered[:_SHOWN]]
+        ordered = self._ordered
+        each = [f"{share:.1%} {_SAID[reason].format(field=name)}" for (name, reason), share in ordered[:_SHOWN]]
         more = f", and {len(ordered) - _SHOWN} faults more" if len(ordered) > _SHOWN else ""
         return f"{self.share:.1%} of {self.n_calls:,} calls were refused: {', '.join(each)}{more}"
+
+    @property
+    def _ordered(self) -> list[tuple[Fault, float]]:
+        """The share of all calls that had each fault, the most frequent first."""
+        ordered = sorted(self.faults.items(), key=lambda one: (-one[1], one[0]))
+        return [(fault, n / self.n_calls) for fault, n in ordered]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
