@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from release_platform.adapters.onnx_file import check_onnx
 from release_platform.adapters.package_files import read_checked
+from release_platform.adapters.row_order import FEWEST_ROWS, row_order
 from release_platform.adapters.skops_archive import load_skops
 from release_platform.adapters.strict_json import read_json
 from release_platform.adapters.trees import check_widths
@@ -239,6 +240,7 @@ class OnnxEngine:
         self._columns = [name for name in given if name != MATRIX or not self._joined]
         self._takes_matrix = len(self._numbers) == len(types)
         self._regression = release["task"] == Task.REGRESSION
+        self._order = row_order(data, MATRIX) if self._joined and not self._columns else None
 
     def predict(self, features: Mapping[str, Column]) -> npt.NDArray[np.float64]:
         """See `Engine`."""
@@ -263,6 +265,15 @@ class OnnxEngine:
         return self.predict(dict(zip(self._numbers, features.T, strict=True)))
 
     def _run(self, feeds: Mapping[str, Column]) -> npt.NDArray[np.float64]:
+        if self._order is None or len(feeds[MATRIX]) < FEWEST_ROWS:
+            return self._compute(feeds)
+        order = self._order.of(feeds[MATRIX])
+        computed = self._compute({MATRIX: feeds[MATRIX].take(order, axis=0)})
+        answers = np.empty_like(computed)
+        answers[order] = computed
+        return answers
+
+    def _compute(self, feeds: Mapping[str, Column]) -> npt.NDArray[np.float64]:
         (raw,) = self._session.run([self._output], feeds)
         return np.asarray(raw, dtype=np.float64).reshape(-1) if self._regression else np.asarray(raw, dtype=np.float64)
 

@@ -46,15 +46,20 @@ def check_trees(graph: memoryview) -> None:
     nodes = [list(fields(value)) for number, value in parts if number == 1 and isinstance(value, memoryview)]
     n_nodes = 0
     for node in nodes:
-        if _texts(node, 4) == ["TreeEnsemble"]:
-            found = _attributes(node)
+        if texts(node, 4) == ["TreeEnsemble"]:
+            found = attributes_of(node)
             width = _width(node, nodes, [value for number, value in parts if number == 5])
             _check(found, width)
             n_nodes += len(found["nodes_featureids"])
     _require(n_nodes <= MAXIMUM_NODES, f"they have more than {MAXIMUM_NODES:,} nodes")
 
 
-def _attributes(node: list[Any]) -> dict[str, Any]:
+def attributes_of(node: list[Any]) -> dict[str, Any]:
+    """Returns the attributes of an operator TreeEnsemble by name: numbers, and arrays of shape (n,).
+
+    Raises:
+        ValueError: They are not those that there have to be.
+    """
     found: dict[str, Any] = {}
     for number, value in node:
         if number == 5:
@@ -95,12 +100,12 @@ def _tensor(message: memoryview) -> npt.NDArray[Any]:
 
 def _width(node: list[Any], nodes: list[list[Any]], initializers: list[Any]) -> int:
     """Returns how many features each row has that the node is given, for sure."""
-    given = _texts(node, 1)
-    makers = [maker for maker in nodes if set(_texts(maker, 2)) & set(given)]
-    _require(len(given) == len(makers) == 1 and _texts(makers[0], 4) == ["Reshape"], "they are not behind a Reshape")
-    _require(_texts(makers[0], 7) in ([], [""]) and len(_texts(makers[0], 1)) == 2, "their Reshape is another one")
-    shape = _texts(makers[0], 1)[1]
-    known = [message for message in initializers if _texts(list(fields(message)), 8) == [shape]]
+    given = texts(node, 1)
+    makers = [maker for maker in nodes if set(texts(maker, 2)) & set(given)]
+    _require(len(given) == len(makers) == 1 and texts(makers[0], 4) == ["Reshape"], "they are not behind a Reshape")
+    _require(texts(makers[0], 7) in ([], [""]) and len(texts(makers[0], 1)) == 2, "their Reshape is another one")
+    shape = texts(makers[0], 1)[1]
+    known = [message for message in initializers if texts(list(fields(message)), 8) == [shape]]
     _require(len(known) == 1, "the shape of their features is not constant")
     sizes = _tensor(known[0])
     _require(sizes.dtype == _DTYPES[_INT64] and len(sizes) == 2, "the shape of their features is not [-1, width]")
@@ -160,7 +165,8 @@ def _once(found: list[Any]) -> dict[int, Any]:
     return whole
 
 
-def _texts(message: list[Any], wanted: int) -> list[str]:
+def texts(message: list[Any], wanted: int) -> list[str]:
+    """Returns the fields of one number as text. Raises `ValueError` if one is none."""
     return [text(value) for number, value in message if number == wanted]
 
 
