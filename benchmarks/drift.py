@@ -1,6 +1,6 @@
 """How often drift alarms are false, how soon they come, and what a run costs, beside other rules on the same days.
 
-`docs/drift.md` has the tables and the plot of a run; `--write` puts new ones there. About a quarter of an hour.
+`docs/drift.md` has the tables and the plot of a run; `--write` puts new ones there. About half an hour.
 """
 
 import argparse

@@ -28,6 +28,7 @@ from release_platform.domain.observation import (
 )
 from release_platform.domain.ports import Registry
 from release_platform.domain.projection import Shown
+from release_platform.proofs import FACT as SELFTEST
 from release_platform.releases import Releases
 
 
@@ -37,9 +38,14 @@ def observe(releases: Releases, model: str) -> Observation:
     Raises:
         Unavailable: One of them does not answer.
     """
-    store = observe_store(releases.store, model)
+    store, registry = observe_store(releases.store, model), _registry(releases, model)
+    named = {version: facts.get(SELFTEST) for version, facts in registry.signed.items()}
     return Observation(
-        model=model, store=store, registry=_registry(releases, model), files=_files(releases.registry, store, model)
+        model=model,
+        store=store,
+        registry=registry,
+        files=_files(releases.registry, store, model),
+        proofs={version: releases.proofs.fault_of(model, str(proof)) for version, proof in named.items() if proof},
     )
 
 

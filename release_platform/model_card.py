@@ -6,7 +6,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from release_platform.domain.card import ModelCard, card_state
+from release_platform.domain.card import ModelCard, card_states
 from release_platform.domain.drill import find_unfinished
 from release_platform.domain.errors import ReleaseError, Unavailable
 from release_platform.domain.ledger import LedgerRow
@@ -93,7 +93,7 @@ def follow_cards(services: Services, project: Project, *, first: str = "") -> di
     if not rows or store.projected_epoch(model) < rows[-1].epoch or find_unfinished(rows) is not None:
         return {}
     requests, approvals, written = store.requests(model), store.approvals_of(model), store.cards.written(model)
-    states = {version: card_state(version, rows, requests, approvals) for version in store.recorded_tags(model)}
+    states = card_states(store.recorded_tags(model), rows, requests, approvals)
     due = [version for version, state in states.items() if written.get(version) != state]
     due.sort(key=lambda version: (version == first, int(version)), reverse=True)
     said = {}

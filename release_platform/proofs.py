@@ -50,6 +50,17 @@ class Proofs:
             return f"the proof that its gates stop spoilt models does not verify: {error.problem}"
         return "" if found is not None and found.passed else NOT_PROVEN
 
+    def fault_of(self, model: str, digest: str) -> str:
+        """Returns what is wrong with the proof that a version names by its digest; empty for nothing."""
+        try:
+            kept = self._store.selftests.all_of(model, digest)
+            if not kept:
+                return "is not there any more"
+            self._verified(kept[0])
+        except IntegrityError as error:
+            return f"does not verify: {error.problem}"
+        return ""
+
     def renew(self, model: str) -> None:
         """Signs what a trusted key signed with the present one; what none signed proves nothing, and stays so."""
         for kept in self._store.selftests.all_of(model):

@@ -23,7 +23,7 @@ from release_platform.domain.drift_day import DriftDay, Lift
 from release_platform.domain.drift_spec import OnAlarm
 from release_platform.domain.drill import find_unfinished
 from release_platform.domain.errors import IntegrityError, NotFound, Refused, StaleEpoch, Unavailable
-from release_platform.domain.ledger import LedgerRow, is_of_rollout
+from release_platform.domain.ledger import ROLLBACK_ID, LedgerRow, is_of_rollout
 from release_platform.domain.lifecycle import Head, Move, rollback_target
 from release_platform.domain.policy import (
     NOT_PROVEN,
@@ -369,7 +369,7 @@ class Releases:
             expected_epoch=head.epoch if expected_epoch is None else expected_epoch,
             actor=actor,
             reason=reason,
-            request_id=request_id or f"rollback-{uuid.uuid4().hex[:12]}",
+            request_id=request_id or f"{ROLLBACK_ID}{uuid.uuid4().hex[:12]}",
             evidence=evidence,
             digest=registration.digest if registration else "",
         )

@@ -26,6 +26,7 @@ from release_platform.domain.asked_rollout import NOTHING_ASKED
 from release_platform.domain.errors import NotFound
 from release_platform.domain.freeze import moment_text
 from release_platform.domain.identity import digest_of
+from release_platform.domain.ledger import ROLLBACK_ID
 from release_platform.domain.policy import PromotionRequest, RequestState, Standing, find_approval
 from release_platform.domain.rollout import Order
 from release_platform.drills import Order as DrillOrder
@@ -155,7 +156,7 @@ def _add_moving(router: APIRouter, services: Services, projects: Projects) -> No
             to=rolling.to,
             actor=name,
             reason=rolling.reason,
-            request_id=f"rollback-{act_id(name, f'rollback {model}', once)}",
+            request_id=f"{ROLLBACK_ID}{act_id(name, f'rollback {model}', once)}",
             tell=said.append,
         )
         return {**row.to_json(), "servers": said}

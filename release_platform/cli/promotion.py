@@ -13,7 +13,7 @@ from release_platform.cli.options import Actor, Json, Model, Reason
 from release_platform.cli.rollout import rollout_here, show_rollout
 from release_platform.domain.asked_rollout import asked_in_words
 from release_platform.domain.errors import Refused
-from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.ledger import ROLLBACK_ID, LedgerRow
 from release_platform.domain.policy import (
     Facts,
     PromotionRequest,
@@ -325,7 +325,7 @@ def rollback(
     if to is not None:
         form["to"] = to
     run_id, _ = running.run_job("rollback", config={"ops": {"bring_back": {"config": form}}})
-    row = next(r for r in running.services().store.ledger(model) if r.request_id == f"rollback-{run_id}")
+    row = next(r for r in running.services().store.ledger(model) if r.request_id == f"{ROLLBACK_ID}{run_id}")
     _show(row, json, said=_servers_said(row))
 
 

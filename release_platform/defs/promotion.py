@@ -19,7 +19,7 @@ from release_platform.defs.sensor_cursor import changed_evaluations
 from release_platform.domain.asked_rollout import asked_in_words
 from release_platform.domain.errors import NotFound, Refused, ReleaseError, Unavailable
 from release_platform.domain.freeze import moment_text
-from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.ledger import ROLLBACK_ID, LedgerRow
 from release_platform.domain.policy import Hold, PromotionRequest, Ready, Reject, RequestState, approval_end
 from release_platform.domain.rollout import Rollout
 from release_platform.domain.spec import Tampering
@@ -208,7 +208,7 @@ def build_jobs(projects: Projects) -> tuple[dg.JobDefinition, ...]:
                 to=config.to,
                 actor=actor_of(context, config.actor, platform.services.settings),
                 reason=config.reason,
-                request_id=f"rollback-{context.run_id}",
+                request_id=f"{ROLLBACK_ID}{context.run_id}",
                 tell=said.append,
             )
             for sentence in said:

@@ -2,8 +2,8 @@
 
 `promote` begins a rollout where the strategy is not all at once. `rollout_sensor` collects the windows of live traffic
 from the servers, lets the judge look, and brings about what must hold then. A materialization of `rollout` is made when
-it begins, at each change of its stage or state, and every ten minutes between; a move of Production materializes
-`production_version`, as the jobs do.
+it begins, at each change of its stage or state, and every ten minutes between; a move of Production that no job made,
+of a rollout, of the rollback policy or of the operators' API, materializes `production_version`, as the jobs do.
 """
 
 import json
@@ -30,7 +30,7 @@ from release_platform.defs.promotion import (
 from release_platform.defs.resources import Platform
 from release_platform.domain.errors import ReleaseError, Unavailable
 from release_platform.domain.judge import Assessment
-from release_platform.domain.ledger import LedgerRow, moves_production, request_of, standing
+from release_platform.domain.ledger import ROLLBACK_ID, LedgerRow, moves_production, request_of, standing
 from release_platform.domain.rollback import POLICY
 from release_platform.domain.rollout import Rollout, order_named
 from release_platform.pipeline.rollout_plot import as_markdown, draw_arms
@@ -80,7 +80,7 @@ def build_rollout_job(projects: Projects) -> dg.JobDefinition:
             context.instance.add_run_tags(context.run_id, {REQUEST_TAG: rollout.rollout_id, MODEL_TAG: config.model})
             for sentence in (*said, f"{config.model} version {rollout.candidate}: {rollout.said}"):
                 context.log.info(sentence)
-            row = _find_shown_move(services, config.model, rollout)
+            row = _find_shown_move(services, config.model, rollout, context.instance)
             if row is not None and not _is_shown(config.model, row.epoch, context.instance):
                 context.log_event(production_materialization(row, services, context.run_id, said, project))
 
@@ -153,7 +153,7 @@ def _events(
     if kept is not None and shown.get(model) != _state(kept):
         yield rollout_materialization(kept, services)
         shown[model] = _state(kept)
-    row = _find_shown_move(services, model, kept.rollout if kept is not None else None)
+    row = _find_shown_move(services, model, kept.rollout if kept is not None else None, instance)
     if row is None or shown.get(f"{model} production") == row.epoch:
         return
     if not _is_shown(model, row.epoch, instance):
@@ -161,11 +161,21 @@ def _events(
     shown[f"{model} production"] = row.epoch
 
 
-def _find_shown_move(services: Services, model: str, rollout: Rollout | None) -> LedgerRow | None:
-    """Returns the row by which Production is what it is, if it is of this rollout or of the rollback policy."""
+def _find_shown_move(
+    services: Services, model: str, rollout: Rollout | None, instance: dg.DagsterInstance
+) -> LedgerRow | None:
+    """Returns the row by which Production is what it is, if no job shows it: it is of this rollout, or a rollback."""
     row = next((row for row in standing(services.store.ledger(model)) if moves_production(row)), None)
-    mine = row is not None and rollout is not None and request_of(row) == rollout.rollout_id
-    return row if mine or (row is not None and row.actor == POLICY) else None
+    if row is None:
+        return None
+    mine = rollout is not None and request_of(row) == rollout.rollout_id
+    return row if mine or row.actor == POLICY or _is_rollback_without_run(row, instance) else None
+
+
+def _is_rollback_without_run(row: LedgerRow, instance: dg.DagsterInstance) -> bool:
+    """Whether a row is of a rollback through the operators' API; the job `rollback` names its run and shows its own."""
+    asked, run_id = row.request_id.startswith(ROLLBACK_ID), row.request_id.removeprefix(ROLLBACK_ID)
+    return asked and instance.get_run_by_id(run_id) is None
 
 
 def _is_shown(model: str, epoch: int, instance: dg.DagsterInstance) -> bool:

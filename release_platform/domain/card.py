@@ -1,6 +1,6 @@
 """A model card: what is recorded of a version, in the order in which people ask (Mitchell et al. 2019)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,20 +66,33 @@ class ModelCard:
         return tuple(thin)
 
 
-def card_state(
-    version: str, rows: Sequence[LedgerRow], requests: Sequence[PromotionRequest], approvals: Sequence[Approval]
-) -> str:
-    """Returns the digest of what a card says of a version that may still change; while it is the same, so is the card.
+def card_states(
+    versions: Iterable[str],
+    rows: Sequence[LedgerRow],
+    requests: Sequence[PromotionRequest],
+    approvals: Sequence[Approval],
+) -> dict[str, str]:
+    """Returns by version the digest of what its card says that may still change; while it is the same, so is the card.
 
     Args:
-        version: The version.
-        rows: The ledger of its model: each move and each share of the traffic.
+        versions: The versions.
+        rows: The ledger of their model: each move and each share of the traffic.
         requests: All requests of the model.
         approvals: All approvals of these.
     """
+    moves = [(row.hash, moved_versions(row)) for row in rows]
+    return {version: _state(version, moves, requests, approvals) for version in versions}
+
+
+def _state(
+    version: str,
+    moves: Sequence[tuple[str, frozenset[str]]],
+    requests: Sequence[PromotionRequest],
+    approvals: Sequence[Approval],
+) -> str:
     asked = {one.request_id: [one.state.value, one.outcome] for one in requests if one.version == version}
     approved = [[one.request_id, one.actor, one.binding, one.reason] for one in approvals if one.request_id in asked]
-    return digest_of([[row.hash for row in rows if version in moved_versions(row)], asked, approved])
+    return digest_of([[of for of, moved in moves if version in moved], asked, approved])
 
 
 def moved_versions(row: LedgerRow) -> frozenset[str]:

@@ -77,7 +77,7 @@ def violations(seen: Observation) -> tuple[Finding, ...]:
     if seen.registry is not None:
         found += [*_projection(seen.registry), *_anchored(seen.model, seen.store, seen.registry)]
         found += [*_signed(seen.store, seen.registry), *_orphans(seen.store, seen.registry)]
-    found += [*_kept(seen), *_data(seen), *_runs(seen)]
+    found += [*_kept(seen), *_proven(seen), *_data(seen), *_runs(seen)]
     if seen.dagster is not None:
         found += _dagster(seen.store, seen.dagster)
     for server in seen.servers:
@@ -272,6 +272,12 @@ def _orphans(store: StoreView, registry: RegistryView) -> _Found:
             yield LINEAGE, f"version {version}", "was removed, but is in the registry again"
     for version in sorted(store.removed & store.head.reachable):
         yield 4, f"version {version}", "is recorded as removed, but the head still reaches it"
+
+
+def _proven(seen: Observation) -> _Found:
+    for version, problem in seen.proofs.items():
+        if problem:
+            yield 2, f"version {version}", f"the proof that its gates stop spoilt models {problem}"
 
 
 def _kept(seen: Observation) -> _Found:

@@ -11,6 +11,8 @@ from release_platform.domain.errors import Refused
 from release_platform.domain.identity import digest_of
 from release_platform.domain.lifecycle import Alias, Head, Move, advance
 
+ROLLBACK_ID = "rollback-"
+"""What the id of a person's rollback begins with; that of the run of the job that made it follows, if one did."""
 _OF_ROLLOUT = "#rollout-"
 
 

@@ -156,6 +156,7 @@ class Observation:
         store: The release store.
         registry: The registry.
         files: What is wrong with each version's files, by version; empty text for nothing.
+        proofs: What is wrong with the selftest that a version's signature names, by version; empty text for nothing.
         snapshots: The data snapshots, by address.
         snapshots_of: The addresses of the raw data of each version, by partition.
         runs: The MLflow run of each version, by run id.
@@ -167,6 +168,7 @@ class Observation:
     store: StoreView
     registry: RegistryView | None = None
     files: Mapping[str, str] | None = None
+    proofs: Mapping[str, str] = field(default_factory=dict)
     snapshots: Mapping[str, SnapshotView] | None = None
     snapshots_of: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     runs: Mapping[str, RunView] | None = None

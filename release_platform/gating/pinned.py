@@ -14,6 +14,8 @@ LOCKS = ("requirements/platform.txt", "requirements.txt")
 BUILD_LOCK = "requirements/build.txt"
 """Where the build tools of the repository's own package may be locked, if not there."""
 _DEFAULT_BUILD = ("setuptools",)
+_EXAMPLES = "release_platform/examples"
+"""In a clone of the platform the models are in its package, and only Git's own copy of them is of a commit."""
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHOWN = 3
@@ -58,7 +60,8 @@ def install_lines(root: Path, lock: str, *, remedy: str) -> list[str]:
             remedy="add it to requirements.in and compile the lock file again with --generate-hashes, or lock it in "
             f"{BUILD_LOCK}",
         )
-    return [*lines, "python -m pip install --no-deps --no-build-isolation ."]
+    editable = "--editable " if (root / _EXAMPLES).is_dir() else ""
+    return [*lines, f"python -m pip install --no-deps --no-build-isolation {editable}."]
 
 
 def _hashed(root: Path, lock: str, remedy: str) -> set[str]:

@@ -121,7 +121,10 @@ def _test(
     fitted_on = [_both(before, now, name, one[:n], other[:n]) for name in shared]
     judged = [_both(before, now, name, one[n:], other[n:]) for name in shared]
     coded = [_coded(values, new) for values, new in zip(fitted_on, judged, strict=True)]
-    seen, unseen = (np.column_stack(part) for part in zip(*coded, strict=True))
+    there = [pair for pair in coded if not np.isnan(pair[0]).all()]
+    if not there:
+        return _compared(np.zeros(2 * n), n, sizes[0])
+    seen, unseen = (np.column_stack(part) for part in zip(*there, strict=True))
     return _compared(_scores(seen, unseen, seed=int(generator.integers(2**31))), n, sizes[0])
 
 

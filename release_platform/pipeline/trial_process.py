@@ -4,7 +4,6 @@ The order names the model, its data, and whose code the source is read with; the
 what it was made from, or why there is none. Both are JSON files.
 """
 
-import importlib
 import json
 import os
 import subprocess
@@ -12,6 +11,8 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -119,11 +120,20 @@ def carry_out(order: TrialOrder) -> TrialAnswer:
     others = [path for path in sys.path if path not in order.paths and not _is_foreign(path, order)]
     sys.path[:] = [*order.paths, *others]
     for name, folder in order.packages.items():
-        importlib.import_module(name).__path__ = [folder]
+        _take_package(name, Path(folder))
     project = Project(spec=parse_spec(order.attributes, file=Path(order.place) / "defs.yaml"), folder=Path(order.place))
     data = read_data(project.spec, Path(order.data), SnapshotStore(order.store), order.partitions)
     trial = train(project.spec, project.folder, data.features, data.table, Path(order.package))
     return TrialAnswer(trained=trial.trained, raw=data.raw, modules=_modules(order))
+
+
+def _take_package(name: str, folder: Path) -> None:
+    """Imports a package within another one from a folder, wherever that one is."""
+    found = PathFinder.find_spec(name, [str(folder.parent)])
+    assert found is not None
+    assert found.loader is not None
+    sys.modules[name] = module_from_spec(found)
+    found.loader.exec_module(sys.modules[name])
 
 
 def _modules(order: TrialOrder) -> tuple[str, ...]:

@@ -46,7 +46,12 @@ def fault(*findings: Seen) -> Callable[[Callable[[Home], None]], Callable[[Home]
 
 def store_sql(home: Home, *statements: str) -> None:
     """Runs statements on the release store as its owner can: without the triggers that protect the ledger."""
-    _sql(home.folder / "release.db", "DROP TRIGGER ledger_no_update", "DROP TRIGGER ledger_no_delete", *statements)
+    _sql(
+        home.folder / "release.db",
+        "DROP TRIGGER IF EXISTS ledger_no_update",
+        "DROP TRIGGER IF EXISTS ledger_no_delete",
+        *statements,
+    )
 
 
 def mlflow_sql(home: Home, *statements: str) -> None:

@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,17 @@ from release_platform.adapters.mlflow_registry import MlflowRegistry
 from release_platform.adapters.signing import KeyFolder
 from release_platform.definitions import definitions_of
 from release_platform.defs.audit import Audit, audit_check, audit_model, look
+from release_platform.defs.resources import Platform
+from release_platform.defs.rollout import build_rollout_sensor
+from release_platform.domain.selftest import Selftest, Twin, TwinResult
+from release_platform.domain.spec import Selftest as Demand
+from release_platform.gating.selftest import binding_of
 from release_platform.services import Services
 from tests.fakes.packages import build_regression
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.server import running, settings_for, until, until_version
 from tests.integration import outside_faults, store_faults
-from tests.integration.homes import Command, Home, example, free_port, open_home, warm_release, why
+from tests.integration.homes import Command, Home, changed, example, free_port, open_home, warm_release, why
 from tests.integration.saved_home import SavedHome
 from tests.integration.seeded_faults import FAULTS, MODEL, Seen, registry, store_sql
 
@@ -153,6 +159,56 @@ def test_moves_under_way_are_no_finding(home: Home) -> None:
     assert [audit.findings for audit in audits] == [()] * AUDITS
     assert audits[-1].n_moves > 7
     assert look(home.services, home.instance, MODEL).findings == ()
+
+
+def test_a_rollback_without_a_run_is_shown_once_by_the_sensor_and_others_by_their_job(home: Home) -> None:
+    """Given a rollback as the operators' API makes it, when the sensor looks, then Dagster shows it."""
+    sensor, cursor = build_rollout_sensor({MODEL: PROJECT}), None
+
+    def shown() -> list[tuple[object, object]]:
+        nonlocal cursor
+        context = dg.build_sensor_context(instance=home.instance, cursor=cursor, resources={"platform": Platform()})
+        result = sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        cursor = result.cursor
+        for event in result.asset_events:
+            assert isinstance(event, dg.AssetMaterialization)
+            home.instance.report_runless_asset_event(event)
+        return [(event.metadata["epoch"].value, event.metadata["version"].value) for event in result.asset_events]
+
+    assert shown() == []
+    home.services.releases.rollback(MODEL, to="1", actor="ada", reason="errors", request_id="rollback-0123456789")
+    (unshown,) = look(home.services, home.instance, MODEL).findings
+    assert unshown.problem == "Dagster does not show the move to version 1, epoch 8"
+    assert shown() == [(8, "1")]
+    assert look(home.services, home.instance, MODEL).findings == ()
+    assert shown() == []
+    roll_back(home, "2")
+    assert shown() == []
+    assert look(home.services, home.instance, MODEL).findings == ()
+
+
+def test_a_proof_that_a_version_names_and_that_was_tampered_with_is_named(home: Home) -> None:
+    demanding = changed(PROJECT, policy=replace(PROJECT.spec.policy, selftest=Demand.REQUIRED))
+    stopped = TwinResult(twin=Twin.CONSTANT, detail="all alike", stopped_by={"explains": "r2 is 0"})
+    clean = TwinResult(twin=Twin.CLEAN, detail="", stopped_by={})
+    home.services.releases.proofs.keep(
+        Selftest(model=MODEL, binding=binding_of(demanding), n_rows=442, results=(clean, stopped))
+    )
+    done(home.release(demanding))
+    assert look(home.services, home.instance, MODEL).findings == ()
+
+    def found(statement: str) -> str:
+        store_sql(home, statement)
+        (finding,) = look(home.services, home.instance, MODEL).findings
+        assert (finding.invariant, finding.subject) == (2, "version 4")
+        return finding.problem.removeprefix("the proof that its gates stop spoilt models ")
+
+    assert found("UPDATE selftests SET at = '2026-01-01'").startswith("does not verify: the signature")
+    assert found("UPDATE selftests SET value = replace(value, 'r2 is 0', 'r2 is 1')") == (
+        "does not verify: release store: a selftest of diabetes of 2026-01-01 cannot be read"
+    )
+    assert found("DELETE FROM selftests") == "is not there any more"
 
 
 # Servers

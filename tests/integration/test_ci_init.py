@@ -15,7 +15,7 @@ from junitparser import JUnitXml
 from release_platform.domain.errors import Refused
 from release_platform.gating.pinned import install_lines
 from release_platform.gating.workflow import JudgedModel, Server, workflow
-from tests.integration.homes import BIN, Command, environment_of, warm_release
+from tests.integration.homes import BIN, ROOT, Command, environment_of, warm_release
 from tests.integration.test_gate_commits import commit, git, write
 
 SCHEMAS = {Server.GITHUB: "vendor.github-workflows", Server.GITLAB: "vendor.gitlab-ci"}
@@ -234,6 +234,11 @@ def test_a_package_of_the_repository_is_built_with_what_is_locked(tmp_path: Path
     (tmp_path / "pyproject.toml").write_text("[project")
     with pytest.raises(Refused, match=r"pyproject\.toml cannot be read"):
         lines()
+
+
+def test_the_examples_of_a_clone_of_the_platform_are_judged_where_git_has_them() -> None:
+    *_, built = install_lines(ROOT, "requirements/platform.txt", remedy="compile it")
+    assert built == "python -m pip install --no-deps --no-build-isolation --editable ."
 
 
 def test_a_repository_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`release gate --from`: two commits of a team's model, trained in clean processes on the same rows."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,3 +157,27 @@ def test_code_that_is_installed_outside_of_the_checkout_is_that_of_its_side(repo
     refused = gate()
     assert refused.exit_code == 5
     assert "the module shared.noise was read from" in refused.err
+
+
+def test_an_example_in_a_clone_of_the_platform_is_read_from_both_commits(tmp_path: Path) -> None:
+    """Given a fresh clone whose own `release` is installed from it, as `make install` does, and a changed example."""
+    clone = tmp_path / "clone"
+    for name in ("release_platform", "requirements"):
+        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
+    git(clone, "init", "--quiet")
+    (clone / ".gitignore").write_text("__pycache__/\n")
+    commit(clone, "good")
+    source = clone / "release_platform" / "examples" / "diabetes" / "source.py"
+    source.write_text(
+        source.read_text() + "\n_load = load\n\n\ndef load():\n    return _load().assign(s5=0.0, bmi=25.0)\n"
+    )
+
+    done = release_in(
+        tmp_path / "home", "gate", "diabetes", "--from", "good", "--json", cwd=clone, PYTHONPATH=str(clone)
+    )
+
+    assert done.exit_code == 4, done.err
+    compared = done.json["report"]["baseline"]["comparisons"]["r2"]
+    assert compared["production"] > compared["candidate"] + 0.05
+    assert done.json["changes"]["code"] == ["release_platform/examples/diabetes/source.py is changed"]
+    assert any("column 's5'" in sentence for sentence in done.json["changes"]["data"])

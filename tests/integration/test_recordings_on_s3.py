@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from release_platform.adapters.recordings import AT, PREDICTION_ID, Recordings
+from release_platform.adapters.call_counts import table_of
+from release_platform.adapters.recordings import AT, LABEL, PREDICTION_ID, Recordings
+from release_platform.domain.refusals import Calls, Reason
 from release_platform.examples.breast_cancer.source import load
-from tests.integration.homes import example
+from tests.integration.homes import example, open_home, release_in, why
 from tests.integration.s3_server import S3Server, running_s3
 
 MODEL = example("breast_cancer")
@@ -17,6 +20,7 @@ TODAY = datetime.now(UTC).date()
 DAYS = [TODAY - timedelta(days=n) for n in (3, 2, 1)]
 BUCKET = "release"
 MINUTES, ROWS = 4, 50
+LABELS, GONE = 60, "mean_radius"
 
 
 class Bucket:
@@ -93,3 +97,35 @@ def test_what_is_too_old_is_removed_from_the_bucket(bucket: Bucket) -> None:
     assert recordings.days(NAME, "1") == tuple(DAYS[1:])
     assert recordings.drop_before(NAME, TODAY) == 1 + MINUTES
     assert bucket.keys(f"snapshots/recordings/{NAME}/") == []
+
+
+def test_what_is_recorded_in_the_bucket_is_in_the_report_of_the_asset_and_of_the_command(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given three recorded days, one of them joined, with labels and refused calls, when they are looked at."""
+    monkeypatch.setenv("RELEASE_SNAPSHOTS", f"s3://{BUCKET}/snapshots")
+    with open_home(tmp_path / "home") as home:
+        done = home.release(MODEL)
+        assert done.success, why(done)
+        home.services.releases.request(NAME, version="1", actor="ada", reason="better", request_id="q1")
+        home.services.releases.promote("q1", MODEL.spec.policy)
+        kept = [bucket.record(day) for day in DAYS]
+        assert bucket.recordings.join_day(NAME, "1", DAYS[0]) == MINUTES
+        labels = kept[0][[PREDICTION_ID, "prediction"]].head(LABELS).rename(columns={"prediction": LABEL})
+        home.services.labels.add(NAME, "1", DAYS[1], labels, name="1200-a")
+        refused = Calls(answered=MINUTES, refused=1, faults={(GONE, Reason.MISSING): 1})
+        home.services.calls.add(NAME, "1", DAYS[2], table_of(refused), name="1200-a")
+        report = home.materialize(MODEL, "drift_report")
+        assert report.success, why(report)
+        shown = home.materialization(MODEL, "drift_report").metadata
+        said = release_in(home.folder, "drift", NAME, "--json", RELEASE_SNAPSHOTS=f"s3://{BUCKET}/snapshots")
+
+    assert said.exit_code == 0, said.err
+    days = {window["begins"][:10]: window["rows"] for window in said.json["windows"]}
+    assert days == {day.isoformat(): MINUTES * ROWS for day in DAYS}
+    assert said.json["with_labels"][0]["rows"] == LABELS
+    assert said.json["real_quality"]["n_rows"] == LABELS
+    assert said.json["calls"]["refused"] == 1
+    assert shown["dagster/row_count"].value == said.json["rows"] == len(DAYS) * MINUTES * ROWS
+    assert [key for key in bucket.keys("snapshots/") if key.split("/")[0] not in {"recordings", "labels", "calls"}]
+    assert not (home.folder / "recordings").exists()

@@ -121,6 +121,20 @@ def test_new_texts_and_columns_without_a_value_are_told_apart(stationary):
     assert empty.auc > 0.9
 
 
+def test_a_column_that_is_empty_on_both_days_tells_nothing_and_the_others_do(stationary):
+    _, classifier = stationary
+    empty = {"z": np.full(N_ROWS, np.nan)}
+    monday, tuesday = (day(np.random.default_rng(seed)) for seed in (7, 8))
+    strange = {"city": np.full(N_ROWS, "Kiel", dtype=object)}
+    apart = classifier.apart({**monday, **empty}, {**tuesday, **empty, **strange}, window="a")
+    nothing = classifier.apart(empty, empty, window="a")
+
+    assert apart is not None
+    assert nothing is not None
+    assert apart.auc > 0.9
+    assert (nothing.auc, nothing.p_value) == (0.5, 1.0)
+
+
 def test_few_rows_no_feature_in_common_and_another_kind_say_nothing():
     classifier = DomainClassifier(sample=pd.DataFrame({"x": np.zeros(100)}), named="m 1")
 
