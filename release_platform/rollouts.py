@@ -6,7 +6,7 @@ second, leaves a state from which the next step does all of it again; what is do
 """
 
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from release_platform.adapters.clock import SystemClock
@@ -18,6 +18,7 @@ from release_platform.domain.errors import IntegrityError, NotFound, Refused
 from release_platform.domain.freeze import find_freeze
 from release_platform.domain.gates import Verdict
 from release_platform.domain.judge import (
+    SETTLE_S,
     Assessment,
     Measured,
     Plan,
@@ -42,6 +43,8 @@ from release_platform.releases import Releases, Tell, check_words, keep_quiet
 
 ATTEMPTS = 5
 """How often an order is given again because the rollout moved on meanwhile."""
+LATE = timedelta(minutes=2)
+"""A look that is due for longer is told: `rollout_sensor` looks every five seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,16 +54,21 @@ class Step:
     Attributes:
         before: Where it stood.
         after: Where it stands.
-        looked: What each gate found, if the judge looked; empty when there was nothing new to judge.
+        judged: What the judge looked at; None when there was nothing new to judge.
         said: Sentences for people: servers that do not answer, what waits and for what.
         settled: Whether it has ended, and all that must hold at its end was brought about.
     """
 
     before: Rollout
     after: Rollout
-    looked: tuple[Assessment, ...] = ()
+    judged: "Evidence | None" = None
     said: tuple[str, ...] = ()
     settled: bool = False
+
+    @property
+    def looked(self) -> tuple[Assessment, ...]:
+        """What each gate found; empty when there was nothing new to judge."""
+        return () if self.judged is None else self.judged.found
 
     @property
     def moved(self) -> bool:
@@ -190,14 +198,14 @@ class Rollouts:
             return None
         heard = heard or self.ask()
         said = self._collect(kept.rollout, heard)
-        rollout, looked = self._advanced(kept, spec.policy, heard.at)
+        rollout, judged = self._advanced(kept, spec.policy, heard.at)
         rollout = self._with_assessment(kept.rollout, rollout)
         after = kept if rollout == kept.rollout else self._store.rollouts.save(kept, rollout)
         if after is None:
             return None
         said += self._effects.bring_about(after, spec.policy)
         current = self._store.rollouts.find_current(model)
-        return Step(before=kept.rollout, after=rollout, looked=looked, said=said, settled=current is None)
+        return Step(before=kept.rollout, after=rollout, judged=judged, said=said, settled=current is None)
 
     def order(
         self,
@@ -261,6 +269,20 @@ class Rollouts:
             return None
         return self._evidence(planned, until)
 
+    def overdue(self, rollout: Rollout, policy: PolicySpec) -> datetime | None:
+        """Returns since when the next look at a rollout is due, if for so long that nobody seems to look any more."""
+        now, planned = self._clock.now(), plan(rollout)
+        if rollout.ended or find_freeze(policy.freeze, now) is not None:
+            return None
+        if planned is not None:
+            minute = max(rollout.judged + 1, planned.first_minute)
+            due = datetime.fromtimestamp(60 * (minute + 1) + SETTLE_S, UTC)
+        elif rollout.state is RolloutState.PAUSED:
+            return None
+        else:
+            due = rollout.since + timedelta(seconds=rollout.paused_s + rollout.present.minimum_s)
+        return due if now - due >= LATE else None
+
     def assessment(self, rollout: Rollout) -> dict[str, Any] | None:
         """Returns what an aborted rollout was decided on, as it was kept, with its digest; None of any other.
 
@@ -317,28 +339,28 @@ class Rollouts:
         after = max(rollout.judged, int(rollout.since.timestamp() // 60) - 1)
         return self._traffic.collect_all(rollout.model, heard, after=after)
 
-    def _advanced(self, kept: KeptRollout, policy: PolicySpec, now: datetime) -> tuple[Rollout, tuple[Assessment, ...]]:
+    def _advanced(self, kept: KeptRollout, policy: PolicySpec, now: datetime) -> tuple[Rollout, Evidence | None]:
         rollout = kept.rollout
         if rollout.ended:
-            return rollout, ()
+            return rollout, None
         ending = self._find_end(kept, now)
         if ending is not None:
-            return advance(rollout, ending)[0], ()
+            return advance(rollout, ending)[0], None
         frozen = find_freeze(policy.freeze, now) is not None
-        looked: tuple[Assessment, ...] = ()
+        there: Evidence | None = None
         planned = plan(rollout)
         if planned is not None and settled_minute(now) > max(rollout.judged, planned.first_minute - 1):
             there = self._evidence(planned, settled_minute(now))
             found = look(rollout, there.windows, at=now, holes=there.holes)
             assert found is not None
-            assessed, looked = found
+            assessed, _ = found
             if (
                 not frozen or assessed.verdict is Verdict.FAILED
             ):  # in a freeze nothing goes further, and no time runs out
                 rollout, _ = advance(rollout, assessed)
         if not frozen:
             rollout, _ = advance(rollout, Ticked(stage=rollout.stage, at=now))
-        return rollout, looked
+        return rollout, there
 
     def _find_end(self, kept: KeptRollout, now: datetime) -> Ordered | None:
         """Returns what ended a rollout behind its back: another move of Production, or its request was closed."""

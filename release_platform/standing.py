@@ -28,6 +28,7 @@ _NEVER_SENT = (
     "nothing has tried to send it. See the last tick of `message_sensor`: it must be on, and where it runs "
     "RELEASE_NOTIFY_SECRET must be set to 32 characters or more if an address of RELEASE_NOTIFY_URL is not Slack's"
 )
+_NOBODY_LOOKS = "a Dagster daemon must run, and `rollout_sensor` be on; see its last tick"
 
 
 def model_status(project: Project, head: Head) -> dict[str, Any]:
@@ -139,16 +140,17 @@ def _rollout_of(releases: Releases, request: PromotionRequest) -> str | None:
     return None if kept is None else kept.rollout.said
 
 
-def rollout_status(rollouts: Rollouts, model: str) -> dict[str, Any]:
+def rollout_status(rollouts: Rollouts, project: Project) -> dict[str, Any]:
     """Returns where a model's rollout stands, and what the judge finds; of none under way, the one that began last.
 
     Raises:
         NotFound: There never was one.
     """
-    kept = rollouts.get(model)
+    kept = rollouts.get(project.spec.name)
     rollout, evidence = kept.rollout, rollouts.evidence(kept.rollout)
+    due = rollouts.overdue(rollout, project.spec.policy)
     return {
-        "model": model,
+        "model": rollout.model,
         "request_id": rollout.rollout_id,
         "version": rollout.candidate,
         "stable": rollout.stable,
@@ -162,6 +164,7 @@ def rollout_status(rollouts: Rollouts, model: str) -> dict[str, Any]:
         "reason": rollout.reason,
         "actor": rollout.actor,
         "settled": kept.settled,
+        "overdue": None if due is None else f"nobody has looked at it since {due.isoformat()}: {_NOBODY_LOOKS}",
         "gates": [] if evidence is None else [_gate_status(one) for one in evidence.found],
         "flips": [] if evidence is None else [asdict(of) for of in flip_report(evidence.windows)],
         "holes": {} if evidence is None else {str(minute): list(urls) for minute, urls in evidence.holes.items()},

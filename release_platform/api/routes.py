@@ -96,8 +96,7 @@ def _add_reading(router: APIRouter, services: Services, projects: Projects) -> N
 
     @router.get("/models/{model}/rollout", summary="Where the rollout stands, or the last one", tags=["reading"])
     def rollout(model: Model) -> dict[str, Any]:
-        _project(projects, model)
-        return rollout_status(services.rollouts, model)
+        return rollout_status(services.rollouts, _project(projects, model))
 
     @router.get("/models/{model}/requests", summary="The promotion requests of a model", tags=["reading"])
     def requests(model: Model, state: RequestState | None = None) -> list[RequestAnswer]:
@@ -165,9 +164,11 @@ def _add_moving(router: APIRouter, services: Services, projects: Projects) -> No
         "/models/{model}/rollout/{order}", summary="Pause, resume, abort or promote a rollout", tags=["operators"]
     )
     def order_rollout(call: Request, model: Model, order: Order, ordering: Ordering) -> dict[str, Any]:
-        policy = _project(projects, model).spec.policy
-        services.rollouts.order(model, order, actor=key_of(call).name, reason=ordering.reason, policy=policy)
-        return rollout_status(services.rollouts, model)
+        project = _project(projects, model)
+        services.rollouts.order(
+            model, order, actor=key_of(call).name, reason=ordering.reason, policy=project.spec.policy
+        )
+        return rollout_status(services.rollouts, project)
 
     @router.get(WHOAMI.removeprefix("/v1"), summary="Whose key this is", tags=["keys"])
     async def whoami(

@@ -8,6 +8,7 @@ import typer
 from release_platform.cli.console import err, out, show_pairs
 from release_platform.cli.processes import Processes, free_port
 from release_platform.cli.promotion import promote_model
+from release_platform.cli.rollout import rollout_here
 from release_platform.cli.run import run_release, show_gates
 from release_platform.cli.serving import serving_process, verify_model
 from release_platform.domain.ledger import LedgerRow
@@ -24,6 +25,8 @@ def demo(
 ) -> None:
     """Run the whole life of a model: train, gate, register, promote, serve, verify. Leaves no process behind.
 
+    Where the model's YAML demands a rollout, and a version is in Production that it can begin beside, it begins.
+
     Examples:
 
         release demo
@@ -36,11 +39,11 @@ def demo(
     _say(1, "ingest, featurize, train, evaluate, gates, register to Staging")
     registration = run_release(model)
     _say(2, "request the promotion; it goes when every condition holds")
-    row = promote_model(
-        model, version=registration.version, actor=None, reason="demo: every gate passed", strategy="all_at_once"
-    )
-    assert row is not None
-    err.print(f"  version {row.version} is in Production, epoch {row.epoch}")
+    row = promote_model(model, version=registration.version, actor=None, reason="demo: every gate passed")
+    if row is not None:
+        err.print(f"  version {row.version} is in Production, epoch {row.epoch}")
+    else:
+        err.print("  its rollout has begun")
     settings = running.services().settings
     with Processes(settings.root / "logs") as processes:
         _say(3, "serve from the registry")
@@ -57,20 +60,31 @@ def _say(number: int, what: str) -> None:
     err.print(f"[bold]{number}/4[/] {what}")
 
 
-def _summary(registration: Registration, row: LedgerRow, verified: dict[str, Any], spent_s: float) -> None:
+def _summary(registration: Registration, row: LedgerRow | None, verified: dict[str, Any], spent_s: float) -> None:
     (server,) = verified["servers"]
+    model = registration.model
     out.print()
     show_gates(registration)
     show_pairs(
-        f"{row.model}: the whole life in {spent_s:.0f} s",
+        f"{model}: the whole life in {spent_s:.0f} s",
         {
-            "version": f"{row.version} (Production; before: {row.before['production'] or 'none'})",
+            "version": f"{registration.version} ({_where(model, row)})",
             "digest": registration.digest,
             "data fingerprint": registration.fingerprint,
-            "promoted by": f"{row.actor}: {row.reason}",
-            "served at": f"{server['url']}/v1/models/{row.model}/predict (stopped again)",
+            **({} if row is None else {"promoted by": f"{row.actor}: {row.reason}"}),
+            "served at": f"{server['url']}/v1/models/{model}/predict (stopped again)",
             "smoke test": f"passed: {verified['n_rows']} golden rows of version {verified['version']} equal to the "
             f"last bit through {len(server['protocols'])} protocols",
-            "look next": f"release lineage {row.model} | release history {row.model} | make dev",
+            "look next": f"release lineage {model} | release history {model} | make dev"
+            if row is not None
+            else f"make dev, send it requests, and release rollout status {model} --watch | or, without the judge, "
+            f"release rollout promote {model} --reason '...'",
         },
     )
+
+
+def _where(model: str, row: LedgerRow | None) -> str:
+    if row is not None:
+        return f"Production; before: {row.before['production'] or 'none'}"
+    state = rollout_here(model)
+    return f"beside version {state['stable']} in Production: {state['said']}"

@@ -97,8 +97,7 @@ def rollout_here(model: str) -> dict[str, Any]:
     from release_platform.cli import running
     from release_platform.standing import rollout_status
 
-    running.project(model)
-    return rollout_status(running.services().rollouts, model)
+    return rollout_status(running.services().rollouts, running.project(model))
 
 
 def show_rollout(state: dict[str, Any], json: bool) -> None:
@@ -139,6 +138,8 @@ def _drawn(state: dict[str, Any]) -> Group:
     parts: list[Any] = [title, where]
     if state["state"] in {"running", "paused"}:
         parts.append(Text(f"  for {state['elapsed_s']:,.0f} s; {state['reason']}"))
+    if state.get("overdue"):  # an API of before does not say it
+        parts.append(Text(f"  {state['overdue']}", style="yellow"))
     parts.append(_stages(state))
     if state["gates"]:
         parts.append(_gates(state))

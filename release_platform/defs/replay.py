@@ -41,7 +41,7 @@ def build_replay_check(project: Project) -> dg.AssetChecksDefinition:
         except ReleaseError as error:  # nothing is kept, so nothing is promoted on it
             return _checked(False, f"{error.problem}; {error.remedy}")
         gates = judge_replay(found, project.spec.policy.replay or ReplaySpec())
-        said = "; ".join(said_of(gate, found) for gate in gates)
+        said = "; ".join(said_of(gates, found))
         return _checked(all(gate.passed for gate in gates), said, _metadata(found, gates))
 
     return replay

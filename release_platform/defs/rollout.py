@@ -119,7 +119,7 @@ def build_rollout_sensor(projects: Projects) -> dg.SensorDefinition:
                     said.append(_sentence(step))
                 watched = services.watch.look(name, project.spec, heard)
                 said += [f"{name}: {sentence}" for sentence in (watched.said if watched is not None else ())]
-                events += _events(project, services, context.instance, shown, told)
+                events += _events(project, services, context.instance, shown, step)
             except ReleaseError as error:
                 said.append(f"{name}: {error.problem}")
         said += services.held_outcomes.carry()  # last: no rollout waits for it
@@ -145,13 +145,13 @@ def in_turn(projects: Projects, shown: dict[str, Any]) -> list[tuple[str, Projec
 
 
 def _events(
-    project: Project, services: Services, instance: dg.DagsterInstance, shown: dict[str, Any], told: Sequence[str]
+    project: Project, services: Services, instance: dg.DagsterInstance, shown: dict[str, Any], step: Step | None
 ) -> Iterator[dg.AssetMaterialization]:
     """Yields what Dagster does not show yet of the rollout that began last; remembers it in the cursor."""
-    model = project.spec.name
+    model, told = project.spec.name, step.said if step is not None else ()
     kept = services.store.rollouts.find_last(model)
     if kept is not None and shown.get(model) != _state(kept):
-        yield rollout_materialization(kept, services)
+        yield rollout_materialization(kept, services, step.judged if step is not None else None)
         shown[model] = _state(kept)
     row = _find_shown_move(services, model, kept.rollout if kept is not None else None, instance)
     if row is None or shown.get(f"{model} production") == row.epoch:
@@ -197,10 +197,16 @@ def _state(kept: KeptRollout) -> list[Any]:
     ]
 
 
-def rollout_materialization(kept: KeptRollout, services: Services) -> dg.AssetMaterialization:
-    """Returns what the asset shows of a rollout as it stands."""
+def rollout_materialization(kept: KeptRollout, services: Services, judged: Evidence | None) -> dg.AssetMaterialization:
+    """Returns what the asset shows of a rollout as it stands.
+
+    Args:
+        kept: The rollout.
+        services: Where the evidence is kept.
+        judged: What the judge looked at last, shown where there is nothing of the present stage yet; None for nothing.
+    """
     rollout = kept.rollout
-    evidence = services.rollouts.evidence(rollout)
+    evidence = services.rollouts.evidence(rollout) or judged
     looked = evidence.found if evidence is not None else ()
     head = services.store.head(rollout.model)
     weights = {
@@ -221,6 +227,7 @@ def rollout_materialization(kept: KeptRollout, services: Services) -> dg.AssetMa
             "actor": rollout.actor,
             "request": rollout.rollout_id,
             **numbers({**weights, **_figures(looked)}),
+            **({"judged_stage": evidence.planned.stage + 1} if evidence is not None else {}),
             **_gates(looked),
             **_plot(evidence),
         },

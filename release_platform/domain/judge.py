@@ -45,6 +45,7 @@ STALE_MINUTES = 3
 """So many minutes without a window of both arms, up to now, and nothing passes."""
 MOST_HOLES = 0.1
 """Largest share of the stage's minutes without a window of both arms with which a gate may pass."""
+ONLY_USUAL = "the minutes so far only show what is usual; the next ones are judged by it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +181,8 @@ def assess(gate: LiveGateSpec, measured: Measured, planned: Plan) -> Assessment:
     if n_more == 0:
         reason = f"{said}, not worse than the {gate.accepted:.4g} accepted"
         return _assessment(gate, Verdict.PASSED, reason, difference, evidence, 0)
+    if tables.shape[-1] == 4 and np.count_nonzero(tables[..., 2].sum(axis=0)) == 1:
+        return _assessment(gate, Verdict.INCONCLUSIVE, f"{said}; {ONLY_USUAL}", difference, evidence, n_more)
     what = "pairs" if tables.shape[-1] == 2 else "requests"
     reason = f"{said}; about {n_more:,} more {what} to see whether it is worse by {gate.accepted:.4g}"
     return _assessment(gate, Verdict.INCONCLUSIVE, reason, difference, evidence, n_more)
@@ -188,7 +191,7 @@ def assess(gate: LiveGateSpec, measured: Measured, planned: Plan) -> Assessment:
 def _nothing(gate: LiveGateSpec, measured: Measured) -> str:
     of_past = gate.metric is LiveMetric.PREDICTIONS or (gate.metric is LiveMetric.LATENCY and gate.limit is None)
     if of_past and measured.n and len(measured.whole) == 1:
-        return "the stage's first minute only shows what is usual; the next ones are judged by it"
+        return ONLY_USUAL
     return "an arm has nothing to be measured"
 
 

@@ -5,7 +5,7 @@ is over all of it but the times: the same rows and the same two versions give th
 when the report is judged, so a change of them needs no second replay.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from math import ceil
@@ -144,8 +144,9 @@ def judge_replay(replay: Replay, limits: ReplaySpec) -> tuple[GateResult, ...]:
     if replay.n_answered < limits.minimum_rows:
         few = (
             f"version {replay.stable.version} answered {replay.n_answered:,} recorded row(s), "
-            f"{limits.minimum_rows:,} are needed: let the servers record more (SERVING_SAMPLE_SHARE), or look "
-            f"further back with `{_command(replay)} --since {2 * _days(replay)}d`"
+            f"{limits.minimum_rows:,} are needed: let the servers record more (SERVING_SAMPLE_SHARE, and an API key of "
+            f"scope admin: the last tick of `recordings_sensor` says what is missing), or look further back with "
+            f"`{_command(replay)} --since {2 * _days(replay)}d`"
         )
     ratio = f"the candidate's {JUDGED_QUANTILE} by that of Production"
     return (
@@ -166,11 +167,17 @@ def next_step(gate: GateResult, replay: Replay) -> str:
     )
 
 
-def said_of(gate: GateResult, replay: Replay) -> str:
-    """Returns what a gate found and what a person does next, where the rows, slices and times are not shown."""
-    after = next_step(gate, replay)
-    shown = f": `{_command(replay)}` shows {_SHOWN[gate.gate]}; {after}" if after else ""
-    return f"{gate.gate} {gate.verdict}: {gate.reason}{shown}"
+def said_of(gates: Iterable[GateResult], replay: Replay) -> tuple[str, ...]:
+    """Returns what gates found and what a person does next, where the rows, slices and times are not shown.
+
+    What several of them found alike, as that there are too few rows, is said once.
+    """
+    found: dict[str, list[str]] = {}
+    for gate in gates:
+        after = next_step(gate, replay)
+        shown = f": `{_command(replay)}` shows {_SHOWN[gate.gate]}; {after}" if after else ""
+        found.setdefault(f"{gate.verdict}: {gate.reason}{shown}", []).append(gate.gate)
+    return tuple(f"{', '.join(names)} {said}" for said, names in found.items())
 
 
 def unmet_replay(
@@ -198,7 +205,7 @@ def unmet_replay(
             f"it was replayed beside version {replay.stable.version}, but Production is version {production} now: "
             f"{again}",
         )
-    return tuple(said_of(one, replay) for one in judge_replay(replay, limits) if not one.passed)
+    return said_of((one for one in judge_replay(replay, limits) if not one.passed), replay)
 
 
 def _command(replay: Replay) -> str:

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from release_platform.cli.app import app
 from release_platform.domain.ledger import genesis
 from tests.fakes.server import until
-from tests.integration.homes import BIN, Command, environment_of, free_port, release_in, warm_release
+from tests.integration.homes import BIN, ROOT, Command, environment_of, free_port, release_in, warm_release
 
 MODEL = "breast_cancer"
 COMMANDS = sorted(str(command.name) for command in app.registered_commands)
@@ -74,6 +74,23 @@ def test_the_demo_shows_each_stage_and_ends_with_what_where_who_and_why(demo: tu
 def test_the_demo_leaves_no_process_behind(demo: tuple[Path, str]) -> None:
     home, _ = demo
     assert [process for process in psutil.process_iter() if _belongs_to(process, home)] == []
+
+
+def test_the_demo_of_a_model_that_demands_a_canary_begins_it_and_says_how_it_goes_on(
+    release: Command, tmp_path: Path
+) -> None:
+    example = (ROOT / "release_platform" / "examples" / MODEL / "defs.yaml").read_text()
+    (tmp_path / "models" / "biopsies").mkdir(parents=True)
+    written = example.replace(f"name: {MODEL}", "name: biopsies", 1) + "  rollout: {strategy: canary}\n"
+    (tmp_path / "models" / "biopsies" / "defs.yaml").write_text(written)
+    home = tmp_path / "home"
+    for words in (("run", "biopsies"), ("promote", "biopsies", "--reason", "first")):
+        assert release(home, *words).exit_code == 0
+    done = release(home, "demo", "biopsies", "--port", str(free_port()))
+    assert done.exit_code == 0, done.err
+    assert "2 (beside version 1 in Production: running in stage 1 of 4, canary 5 %)" in done.out
+    assert "golden rows of version 1 equal to the last bit" in done.out
+    assert "release rollout status biopsies --watch" in done.out
 
 
 def _belongs_to(process: psutil.Process, home: Path) -> bool:

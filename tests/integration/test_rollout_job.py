@@ -130,9 +130,12 @@ def test_a_good_version_goes_its_way_in_dagster(home: Home, daemon: Daemon) -> N
     daemon.tick()
     head = home.services.store.head(MODEL)
     assert (head.production, head.canary) == ("2", None)
-    begun, *_, last = daemon.shown()
+    begun, last = daemon.shown()
     assert values(begun) | {"canary_weight": 0.2, "state": "running", "stage": 1} == values(begun)
     assert values(last) | {"canary_weight": 0.0, "state": "completed", "version": "2"} == values(last)
+    assert values(last) | {"stage": 2, "judged_stage": 1, "errors_difference": 0.0} == values(last)
+    assert values(last)["gates"].records[0].data["verdict"] == "passed"
+    assert values(last)["plot"].startswith("![arms](data:image/png;base64,")
     moved = values(daemon.shown("production_version")[-1])
     assert (moved["version"], moved["epoch"], moved["request"]) == ("2", head.epoch, "second")
     assert len(daemon.shown("production_version")) == 2

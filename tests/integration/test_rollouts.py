@@ -18,6 +18,7 @@ from release_platform.domain.lifecycle import Share
 from release_platform.domain.policy import RequestState
 from release_platform.domain.rollout import Order, Rollout, RolloutState
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, Strategy
+from release_platform.project import Project
 from release_platform.standing import rollout_status
 from tests.fakes.clock import FakeClock
 from tests.fakes.packages import build_linear_classifier
@@ -217,6 +218,42 @@ def test_a_paused_rollout_goes_no_further_until_it_is_resumed(world: World) -> N
     assert world.stage_now == (RolloutState.RUNNING, 1)
 
 
+def overdue(world: World) -> str | None:
+    said: str | None = rollout_status(world.rollouts, Project(spec=world.spec, folder=world.home))["overdue"]
+    return said
+
+
+def test_a_rollout_that_nobody_looks_at_is_told_but_none_that_waits_for_something_else(world: World) -> None:
+    world.ask("2")
+    world.pass_minutes(4)
+    assert overdue(world) is None
+    world.clock.pass_s(134)
+    assert overdue(world) is None
+    world.clock.pass_s(1)
+    due = START + timedelta(minutes=4, seconds=15)
+    assert str(overdue(world)).startswith(f"nobody has looked at it since {due.isoformat()}: a Dagster daemon must run")
+    freeze = FreezeWindow(from_=START.isoformat(), until=(START + timedelta(days=1)).isoformat(), reason="year end")
+    world.spec = replace(world.spec, policy=replace(world.spec.policy, freeze=(freeze,)))
+    assert overdue(world) is None
+
+
+def test_one_that_bakes_is_told_when_it_should_have_been_completed_and_none_that_is_paused(world: World) -> None:
+    world.ask("2")
+    world.order(Order.PROMOTE)
+    world.clock.pass_s(239)
+    assert overdue(world) is None
+    world.clock.pass_s(1)
+    assert overdue(world) is not None
+    world.order(Order.PAUSE)
+    assert overdue(world) is None
+    world.order(Order.RESUME)
+    world.clock.pass_s(300)
+    assert overdue(world) is not None
+    world.step()
+    assert world.stage_now[0] is RolloutState.COMPLETED
+    assert overdue(world) is None
+
+
 def test_a_paused_rollout_is_aborted_by_a_failed_gate_all_the_same(world: World) -> None:
     world.ask("2")
     world.order(Order.PAUSE)
@@ -236,7 +273,7 @@ def test_the_row_of_an_abort_names_what_it_was_decided_on(world: World) -> None:
     assert (gate["gate"], gate["verdict"]) == ("errors", "failed")
     assert gate["counts"][0][0] == [200, 120, 900, 0]
     assert world.store.assessments.find("sha256:none") is None
-    shown = rollout_status(world.rollouts, MODEL)
+    shown = rollout_status(world.rollouts, Project(spec=SPEC, folder=world.home))
     assert (shown["holes"], shown["assessment"]) == ({}, {"digest": row.evidence, **kept})
 
 

@@ -13,6 +13,7 @@ from release_platform.domain.flips import flip_report
 from release_platform.domain.gates import Verdict
 from release_platform.domain.judge import (
     MOST_HOLES,
+    ONLY_USUAL,
     SETTLE_S,
     STALE_MINUTES,
     Assessment,
@@ -294,12 +295,13 @@ def test_replicas_are_added_up() -> None:
     assert judged(one + other, minutes=60)[0].n == sum(candidate.requests for candidate, _ in one + other)
 
 
-def test_the_first_minute_is_said_to_show_what_is_usual_where_a_gate_judges_by_the_past() -> None:
-    _, found = judged(stream(1, GOOD), minutes=1)
-    said = {name: one.result.reason for name, one in found.items()}
-    assert all("what is usual; the next ones are judged by it" in said[name] for name in ("latency", "predictions"))
-    assert not any("usual" in said[name] for name in said.keys() - {"latency", "predictions"})
-    assert not any("usual" in one.result.reason for one in judged(stream(1, GOOD), minutes=2)[1].values())
+def test_minutes_that_only_show_what_is_usual_are_said_to_however_bad_they_are() -> None:
+    found = [judged(stream(2, BAD["errors"]), minutes=minutes)[1] for minutes in (1, 2, 3)]
+    said = [{name for name, one in at.items() if ONLY_USUAL in one.result.reason} for at in found]
+    assert said == [BAD.keys(), {"latency", "predictions"}, set()]
+    errors = found[0]["errors"].result
+    assert errors.verdict is Verdict.INCONCLUSIVE
+    assert errors.reason.endswith(f" stable: {errors.value:+.4g}; {ONLY_USUAL}")
 
 
 def test_a_minute_is_judged_once_it_has_settled() -> None:
