@@ -92,7 +92,10 @@ def test_a_promotion_waits_for_a_replay_over_enough_rows(world: World) -> None:
         promote(world)
     record(world, 99)
     replays(world).run(MODEL)
-    with pytest.raises(Refused, match="refused, replay_flips, .*latency inconclusive: version 1 answered 99 recorded row"):
+    with pytest.raises(
+        Refused,
+        match="replay_flips, replay_slice_flips, replay_latency inconclusive: version 1 answered 99 recorded row",
+    ):
         promote(world)
     record(world, 1, days_ago=2)
     assert {gate.verdict for gate in judge_replay(replays(world).run(MODEL), LIMITS)} == {Verdict.PASSED}
