@@ -5,7 +5,7 @@ After that, all that must hold in the new state is brought about. Whoever is kil
 second, leaves a state from which the next step does all of it again; what is done already is left as it is.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,22 +13,10 @@ from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.rollout_store import KeptRollout
 from release_platform.domain.asked_rollout import NOTHING_ASKED, AskedRollout, find_laxer, plan_of
 from release_platform.domain.assessed import of_abort
-from release_platform.domain.coverage import Holes
 from release_platform.domain.errors import IntegrityError, NotFound, Refused
 from release_platform.domain.freeze import find_freeze
 from release_platform.domain.gates import Verdict
-from release_platform.domain.judge import (
-    SETTLE_S,
-    Assessment,
-    Measured,
-    Plan,
-    assess_all,
-    look,
-    measure,
-    plan,
-    settled_minute,
-    verdict_of,
-)
+from release_platform.domain.judge import SETTLE_S, Assessment, Evidence, Plan, plan, settled_minute
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.policy import PromotionRequest, RequestState
 from release_platform.domain.ports import Clock, Servers
@@ -36,7 +24,6 @@ from release_platform.domain.rollback import Taken
 from release_platform.domain.rollout import AUTOMATIC, Order, Ordered, Rollout, RolloutState, Ticked, advance, begin
 from release_platform.domain.spec import ModelSpec, PolicySpec
 from release_platform.domain.strategy import RolloutSpec, StageKind, Strategy
-from release_platform.domain.windows import Window
 from release_platform.effects import Effects, find_other_move
 from release_platform.live_traffic import RECENT, LiveTraffic, Round
 from release_platform.releases import Releases, Tell, check_words, keep_quiet
@@ -61,7 +48,7 @@ class Step:
 
     before: Rollout
     after: Rollout
-    judged: "Evidence | None" = None
+    judged: Evidence | None = None
     said: tuple[str, ...] = ()
     settled: bool = False
 
@@ -74,45 +61,6 @@ class Step:
     def moved(self) -> bool:
         """Whether stage or state are others than before."""
         return (self.before.stage, self.before.state) != (self.after.stage, self.after.state)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """What there is to judge of a stage: what is asked, and the windows and holes up to a minute, that one included."""
-
-    planned: Plan
-    windows: tuple[Window, ...]
-    holes: Holes
-    until: int
-
-    @property
-    def measured(self) -> Measured:
-        """What each gate counts in it."""
-        return measure(self.planned, self.windows, until=self.until, holes=self.holes)
-
-    @property
-    def found(self) -> tuple[Assessment, ...]:
-        """What each gate finds in it."""
-        return assess_all(self.planned, self.measured)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns all that each gate counted, minute by minute, and what it found, as a JSON value."""
-        measured = self.measured
-        return {
-            "first_minute": self.planned.first_minute,
-            "last_minute": self.until,
-            "holes": {str(minute): list(urls) for minute, urls in self.holes.items()},
-            "whole": list(measured.whole),
-            "gates": [
-                {
-                    **asdict(one.result),
-                    "worse": one.worse,
-                    "fine": one.fine,
-                    "counts": measured.tables[one.result.gate].tolist(),
-                }
-                for one in assess_all(self.planned, measured)
-            ],
-        }
 
 
 class Rollouts:
@@ -309,7 +257,7 @@ class Rollouts:
         if after.state is not RolloutState.ABORTED or before.ended:
             return after
         there = self.evidence(after)
-        judged, verdict = (None, None) if there is None else (there.to_json(), verdict_of(there.found))
+        judged, verdict = (None, None) if there is None else (there.to_json(), there.verdict)
         value = of_abort(after, judged, verdict, taken)
         return replace(after, assessment=self._store.assessments.record(after.model, value))
 
@@ -351,13 +299,9 @@ class Rollouts:
         planned = plan(rollout)
         if planned is not None and settled_minute(now) > max(rollout.judged, planned.first_minute - 1):
             there = self._evidence(planned, settled_minute(now))
-            found = look(rollout, there.windows, at=now, holes=there.holes)
-            assert found is not None
-            assessed, _ = found
-            if (
-                not frozen or assessed.verdict is Verdict.FAILED
-            ):  # in a freeze nothing goes further, and no time runs out
-                rollout, _ = advance(rollout, assessed)
+            # in a freeze nothing goes further, and no time runs out
+            if not frozen or there.verdict is Verdict.FAILED:
+                rollout, _ = advance(rollout, there.event(now))
         if not frozen:
             rollout, _ = advance(rollout, Ticked(stage=rollout.stage, at=now))
         return rollout, there

@@ -32,7 +32,7 @@ from benchmarks.judging.streams import (
     without,
 )
 from release_platform.domain.gates import Verdict
-from release_platform.domain.judge import SETTLE_S, Plan, evidence_over_time, look, measure, plan
+from release_platform.domain.judge import SETTLE_S, Evidence, Plan, evidence_over_time, measure, plan, settled_minute
 from release_platform.domain.rollout import Rollout, begin
 from release_platform.domain.sequential import FINE_AT, Counts, growth_if_fine
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, StepSpec, Strategy
@@ -297,6 +297,7 @@ def holes(n: int, *, seed: int = 4_000_000) -> dict[str, int]:
 
 def _passes(windows: list[Window]) -> bool:
     at = START + timedelta(minutes=SHORT.minutes, seconds=SETTLE_S)
-    looked = look(rollout_of(GATES), windows, at=at, holes={})
-    assert looked is not None
-    return looked[0].verdict is Verdict.PASSED
+    planned = plan(rollout_of(GATES))
+    assert planned is not None
+    evidence = Evidence(planned=planned, windows=tuple(windows), until=settled_minute(at), holes={})
+    return evidence.verdict is Verdict.PASSED

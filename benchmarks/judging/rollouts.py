@@ -1,7 +1,7 @@
 """Seeded streams through a whole rollout: its plan, the judge's look at each minute's windows, and `advance`.
 
-Nothing here decides: each minute is judged by `judge.look` when it has settled, as the rollout job does it, and what
-becomes of the rollout, and of the candidate's traffic, is what `rollout.advance` says. Only the windows are made up.
+Nothing here decides: each minute is judged by `judge.Evidence` when it has settled, as the rollout job does it, and
+what becomes of the rollout, and of the candidate's traffic, is what `rollout.advance` says. Only the windows are made up.
 A candidate stays for the whole hour, so that it is looked at sixty times, and whoever has not passed then is taken back
 by the clock.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.judging.experiments import CASES, GATES, PAIRED, SHORT, Case, at_most, holed
 from benchmarks.judging.streams import START, START_MINUTE, Pair, Traffic, Version, stream
 from release_platform.domain.gates import Verdict
-from release_platform.domain.judge import SETTLE_S, look
+from release_platform.domain.judge import SETTLE_S, Evidence, plan, settled_minute
 from release_platform.domain.rollout import Effect, Rollout, RolloutState, Ticked, advance, begin
 from release_platform.domain.rollout import Traffic as Routed
 from release_platform.domain.strategy import LiveGateSpec, RolloutSpec, ShadowSpec, StageKind, StepSpec, Strategy
@@ -62,11 +62,12 @@ def fly(rollout: Rollout, windows: Sequence[Window], *, looks: Iterable[int]) ->
     failed = False
     for minute in looks:
         at = START + timedelta(minutes=minute + 1, seconds=SETTLE_S)
-        known = [window for window in windows if window.key.minute <= START_MINUTE + minute]
-        looked = look(rollout, known, at=at, holes={})
-        assert looked is not None
-        rollout, effects = advance(rollout, looked[0])
-        failed = failed or looked[0].verdict is Verdict.FAILED
+        known = tuple(window for window in windows if window.key.minute <= START_MINUTE + minute)
+        planned = plan(rollout)
+        assert planned is not None
+        evidence = Evidence(planned=planned, windows=known, until=settled_minute(at), holes={})
+        rollout, effects = advance(rollout, evidence.event(at))
+        failed = failed or evidence.verdict is Verdict.FAILED
         if rollout.ended or rollout.present.kind is StageKind.FULL:
             return _landed(rollout, effects, failed=failed, minutes=minute + 1)
     most = rollout.present.maximum_s

@@ -29,13 +29,13 @@ from release_platform.defs.promotion import (
 )
 from release_platform.defs.resources import Platform
 from release_platform.domain.errors import ReleaseError, Unavailable
-from release_platform.domain.judge import Assessment
+from release_platform.domain.judge import Assessment, Evidence
 from release_platform.domain.ledger import ROLLBACK_ID, LedgerRow, moves_production, request_of, standing
 from release_platform.domain.rollback import POLICY
 from release_platform.domain.rollout import Rollout, order_named
 from release_platform.pipeline.rollout_plot import as_markdown, draw_arms
 from release_platform.project import Project
-from release_platform.rollouts import Evidence, Step
+from release_platform.rollouts import Step
 from release_platform.services import Services
 
 ASSET = "rollout"

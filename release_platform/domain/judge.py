@@ -1,4 +1,4 @@
-"""Judges a candidate on live traffic against the stable version in the same minutes: plan, measure, assess, schedule.
+"""Judges a candidate on live traffic against the stable version in the same minutes: plan, measure, assess.
 
 Every live metric is a share of bad requests, and every gate one rule: the candidate's share is at most the margin above
 the stable version's. Two e-processes (see `sequential`) collect evidence against each side of it:
@@ -24,9 +24,11 @@ What is usual is taken from earlier windows of the stage; its first window is no
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from math import ceil, exp, log
+from typing import Any
 
 import numpy as np
 
@@ -215,41 +217,66 @@ def _fine_over_time(gate: LiveGateSpec, tables: Counts) -> Floats:
     return np.maximum(last, 0.0)
 
 
-def assess_all(planned: Plan, measured: Measured) -> tuple[Assessment, ...]:
-    """Returns what each gate found, in order."""
-    return tuple(assess(gate, measured, planned) for gate in planned.gates)
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What there is to judge of a stage, and what it comes to. It is measured and judged once, when it is asked for.
 
+    Attributes:
+        planned: What is asked.
+        windows: The windows of the stage; others are left out.
+        until: The last minute, that one included.
+        holes: The minutes of which not all was handed in.
+    """
 
-def schedule(
-    planned: Plan, measured: Measured, assessments: Sequence[Assessment], *, minute: int, at: datetime
-) -> Assessed:
-    """Returns the event for `rollout.advance`: failed when a blocking gate failed, passed when all of them passed."""
-    waiting = [a.result for a in assessments if a.result.blocking and not a.result.passed]
-    deciding = [result for result in waiting if result.verdict is Verdict.FAILED] or waiting
-    verdict = verdict_of(assessments)
-    reason = "; ".join(f"{result.gate}: {result.reason}" for result in deciding) or "every blocking gate passed"
-    return Assessed(stage=planned.stage, minute=minute, verdict=verdict, n=measured.n, reason=reason, at=at)
+    planned: Plan
+    windows: tuple[Window, ...]
+    until: int
+    holes: Holes
 
+    @cached_property
+    def measured(self) -> Measured:
+        """What each gate counts."""
+        return measure(self.planned, self.windows, until=self.until, holes=self.holes)
 
-def verdict_of(assessments: Sequence[Assessment]) -> Verdict:
-    """Returns what the blocking gates found together: failed where one did, passed where all of them did."""
-    blocking = [a.result for a in assessments if a.result.blocking]
-    failed = any(result.verdict is Verdict.FAILED for result in blocking)
-    waiting = [result for result in blocking if not result.passed]
-    passed = bool(blocking) and not waiting
-    return Verdict.FAILED if failed else Verdict.PASSED if passed else Verdict.INCONCLUSIVE
+    @cached_property
+    def found(self) -> tuple[Assessment, ...]:
+        """What each gate finds, in order."""
+        return tuple(assess(gate, self.measured, self.planned) for gate in self.planned.gates)
 
+    @property
+    def verdict(self) -> Verdict:
+        """What the blocking gates found together: failed where one did, passed where all of them did."""
+        blocking = [one.result for one in self.found if one.result.blocking]
+        failed = any(result.verdict is Verdict.FAILED for result in blocking)
+        passed = bool(blocking) and all(result.passed for result in blocking)
+        return Verdict.FAILED if failed else Verdict.PASSED if passed else Verdict.INCONCLUSIVE
 
-def look(
-    rollout: Rollout, windows: Iterable[Window], *, at: datetime, holes: Holes
-) -> tuple[Assessed, tuple[Assessment, ...]] | None:
-    """Returns the event of one look at a moment, and what each gate found; None when there is nothing to judge."""
-    planned, minute = plan(rollout), settled_minute(at)
-    if planned is None:
-        return None
-    measured = measure(planned, windows, until=minute, holes=holes)
-    found = assess_all(planned, measured)
-    return schedule(planned, measured, found, minute=minute, at=at), found
+    def event(self, at: datetime) -> Assessed:
+        """Returns the event for `rollout.advance`, with the reasons of the gates that decide."""
+        waiting = [one.result for one in self.found if one.result.blocking and not one.result.passed]
+        deciding = [result for result in waiting if result.verdict is Verdict.FAILED] or waiting
+        reason = "; ".join(f"{result.gate}: {result.reason}" for result in deciding) or "every blocking gate passed"
+        return Assessed(
+            stage=self.planned.stage, minute=self.until, verdict=self.verdict, n=self.measured.n, reason=reason, at=at
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all that each gate counted, minute by minute, and what it found, as a JSON value."""
+        return {
+            "first_minute": self.planned.first_minute,
+            "last_minute": self.until,
+            "holes": {str(minute): list(urls) for minute, urls in self.holes.items()},
+            "whole": list(self.measured.whole),
+            "gates": [
+                {
+                    **asdict(one.result),
+                    "worse": one.worse,
+                    "fine": one.fine,
+                    "counts": self.measured.tables[one.result.gate].tolist(),
+                }
+                for one in self.found
+            ],
+        }
 
 
 def _missing(gate: LiveGateSpec, period: range, arms: Sequence[Arms], holes: Holes) -> str:

@@ -1,7 +1,7 @@
 """The judge: what passes, what fails, what waits, and that nothing passes on what is missing."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ from release_platform.domain.judge import (
     SETTLE_S,
     STALE_MINUTES,
     Assessment,
+    Evidence,
     evidence_over_time,
-    look,
     measure,
     plan,
     settled_minute,
@@ -57,10 +57,14 @@ def judged(
     """Returns what one look sees right after so many minutes have settled; by default after all."""
     minutes = len(pairs) if minutes is None else minutes
     at = START + timedelta(minutes=minutes, seconds=SETTLE_S)
-    looked = look(rollout or rollout_of(), (window for pair in pairs for window in pair), at=at, holes=holes or {})
-    assert looked is not None
-    event, found = looked
-    return event, {assessment.result.gate: assessment for assessment in found}
+    evidence = evidence_of(rollout or rollout_of(), [window for pair in pairs for window in pair], at, holes or {})
+    return evidence.event(at), {assessment.result.gate: assessment for assessment in evidence.found}
+
+
+def evidence_of(rollout: Rollout, windows: list[Window], at: datetime, holes: Holes) -> Evidence:
+    planned = plan(rollout)
+    assert planned is not None
+    return Evidence(planned=planned, windows=tuple(windows), until=settled_minute(at), holes=holes)
 
 
 BAD = {
@@ -171,9 +175,9 @@ def holed(pairs: list[Pair], *, arm: int, minutes: set[int]) -> list[Window]:
 
 
 def verdict_of(windows: list[Window], *, minutes: int = 60) -> tuple[Verdict, str]:
-    looked = look(rollout_of(), windows, at=START + timedelta(minutes=minutes, seconds=SETTLE_S), holes={})
-    assert looked is not None
-    return looked[0].verdict, looked[0].reason
+    at = START + timedelta(minutes=minutes, seconds=SETTLE_S)
+    event = evidence_of(rollout_of(), windows, at, {}).event(at)
+    return event.verdict, event.reason
 
 
 def test_no_windows_never_pass() -> None:
@@ -321,9 +325,9 @@ def test_the_levels_of_all_blocking_gates_and_stages_add_up_to_the_stated_one() 
 
 def test_full_traffic_has_no_control_and_is_not_judged() -> None:
     rollout = rollout_of(RolloutSpec())
-    assert look(rollout, [], at=START + timedelta(hours=1), holes={}) is None
+    assert plan(rollout) is None
     aborted, _ = advance(rollout_of(), Ordered(order=Order.ABORT, actor="ada", reason="why", at=START))
-    assert look(aborted, [], at=START + timedelta(hours=1), holes={}) is None
+    assert plan(aborted) is None
 
 
 def test_a_shadow_is_judged_by_errors_predictions_labels_and_disagreement() -> None:
@@ -371,10 +375,10 @@ def test_without_a_verdict_a_rollout_is_aborted_at_its_maximum_time() -> None:
     rollout = rollout_of(replace(SPEC, canary=(step,)))
     windows = [without(w, "latency") for pair in stream(72, GOOD) for w in pair]
     for minutes in range(1, 40):
-        looked = look(rollout, windows, at=START + timedelta(minutes=minutes, seconds=SETTLE_S), holes={})
-        if looked is None:
+        if rollout.ended:
             break
-        rollout, _ = advance(rollout, looked[0])
+        at = START + timedelta(minutes=minutes, seconds=SETTLE_S)
+        rollout, _ = advance(rollout, evidence_of(rollout, windows, at, {}).event(at))
         assert rollout.present.share == 0.25
     assert rollout.state is RolloutState.ABORTED
 
