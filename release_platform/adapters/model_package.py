@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from release_platform.adapters.onnx_file import check_onnx
 from release_platform.adapters.package_files import read_checked
-from release_platform.adapters.row_order import FEWEST_ROWS, row_order
+from release_platform.adapters.row_order import row_order
 from release_platform.adapters.skops_archive import load_skops
 from release_platform.adapters.strict_json import read_json
 from release_platform.adapters.trees import check_widths
@@ -265,13 +265,9 @@ class OnnxEngine:
         return self.predict(dict(zip(self._numbers, features.T, strict=True)))
 
     def _run(self, feeds: Mapping[str, Column]) -> npt.NDArray[np.float64]:
-        if self._order is None or len(feeds[MATRIX]) < FEWEST_ROWS:
+        if self._order is None:
             return self._compute(feeds)
-        order = self._order.of(feeds[MATRIX])
-        computed = self._compute({MATRIX: feeds[MATRIX].take(order, axis=0)})
-        answers = np.empty_like(computed)
-        answers[order] = computed
-        return answers
+        return self._order.through(feeds[MATRIX], lambda rows: self._compute({MATRIX: rows}))
 
     def _compute(self, feeds: Mapping[str, Column]) -> npt.NDArray[np.float64]:
         (raw,) = self._session.run([self._output], feeds)

@@ -6,13 +6,14 @@ that the runtime, which builds it by recursion, runs out of stack. Every column 
 paid for in bytes. The features are what a Reshape to [-1, width] gives, so that no row is narrower.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from release_platform.adapters.protobuf import fields, fields_and_indices, text
+from release_platform.adapters.protobuf import fields, fields_and_indices, messages, text
 
 MAXIMUM_DEPTH = 1_000
 MAXIMUM_NODES = 2_000_000
@@ -42,13 +43,12 @@ def check_trees(graph: memoryview) -> None:
     Raises:
         ValueError: It holds such a node.
     """
-    parts = list(fields(graph))
-    nodes = [list(fields(value)) for number, value in parts if number == 1 and isinstance(value, memoryview)]
+    nodes = [list(fields(node)) for node in messages(graph, 1)]
     n_nodes = 0
     for node in nodes:
         if texts(node, 4) == ["TreeEnsemble"]:
             found = attributes_of(node)
-            width = _width(node, nodes, [value for number, value in parts if number == 5])
+            width = _width(node, nodes, messages(graph, 5))
             _check(found, width)
             n_nodes += len(found["nodes_featureids"])
     _require(n_nodes <= MAXIMUM_NODES, f"they have more than {MAXIMUM_NODES:,} nodes")
@@ -68,6 +68,19 @@ def attributes_of(node: list[Any]) -> dict[str, Any]:
             found[name] = content
     _require(found.keys() == _KINDS.keys(), f"their attributes are {', '.join(sorted(found))}")
     return found
+
+
+def levels(found: Mapping[str, Any]) -> Iterator[npt.NDArray[np.int64]]:
+    """Yields the nodes of one depth after another, each of shape (n,), the roots first.
+
+    Args:
+        found: The attributes, in which no way leads in circles.
+    """
+    level = found["tree_roots"]
+    while len(level):
+        yield level
+        ways = [(found[f"nodes_{way}nodeids"][level], found[f"nodes_{way}leafs"][level]) for way in ("true", "false")]
+        level = np.concatenate([to[is_leaf == 0] for to, is_leaf in ways])
 
 
 def _attribute(message: Any) -> tuple[str, Any]:
@@ -98,7 +111,7 @@ def _tensor(message: memoryview) -> npt.NDArray[Any]:
     return np.frombuffer(raw, dtype=_DTYPES[kind])
 
 
-def _width(node: list[Any], nodes: list[list[Any]], initializers: list[Any]) -> int:
+def _width(node: list[Any], nodes: list[list[Any]], initializers: list[memoryview]) -> int:
     """Returns how many features each row has that the node is given, for sure."""
     given = texts(node, 1)
     makers = [maker for maker in nodes if set(texts(maker, 2)) & set(given)]
@@ -134,29 +147,18 @@ def _check(found: Mapping[str, Any], width: int) -> None:
 def _check_paths(found: Mapping[str, Any], n_nodes: int, n_leaves: int) -> None:
     below: list[Any] = [found["tree_roots"]]
     leaves: list[Any] = []
-    children = np.full((n_nodes, 2), -1)
-    for side, way in enumerate(("true", "false")):
+    for way in ("true", "false"):
         to, is_leaf = found[f"nodes_{way}nodeids"], found[f"nodes_{way}leafs"]
         _require(bool(np.all(is_leaf <= 1)), "a child is neither node nor leaf")
         inner = is_leaf == 0
         _require(bool(np.all(to[inner] > np.flatnonzero(inner))), "they lead in circles")
-        children[inner, side] = to[inner]
         below.append(to[inner])
         leaves.append(to[~inner])
     for places, n in ((np.concatenate(below), n_nodes), (np.concatenate(leaves), n_leaves)):
         _require(bool(np.all(places < n)), "they lead outside of themselves")
         _require(bool(np.all(np.bincount(places, minlength=n) == 1)), "a node or leaf hangs nowhere, or twice")
-    _check_depth(found["tree_roots"], children)
-
-
-def _check_depth(roots: Any, children: Any) -> None:
-    level = roots
-    for _ in range(MAXIMUM_DEPTH):
-        level = children[level].ravel()
-        level = level[level >= 0]
-        if not len(level):
-            return
-    raise ValueError(f"of the trees: one is more than {MAXIMUM_DEPTH:,} splits deep")
+    deep = next(islice(levels(found), MAXIMUM_DEPTH, None), None)
+    _require(deep is None, f"one is more than {MAXIMUM_DEPTH:,} splits deep")
 
 
 def _once(found: list[Any]) -> dict[int, Any]:

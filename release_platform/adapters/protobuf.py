@@ -44,6 +44,15 @@ def text(value: int | memoryview) -> str:
     return bytes(value).decode()
 
 
+def messages(data: memoryview, number: int) -> list[memoryview]:
+    """Returns the messages below one of these field numbers, in order.
+
+    Raises:
+        ValueError: It is no message.
+    """
+    return [value for found, value in fields(data) if found == number and isinstance(value, memoryview)]
+
+
 def fields_and_indices(data: memoryview, number: int) -> tuple[list[Field], npt.NDArray[np.int64]]:
     """Returns the fields of a message, but those of one number, 1 to 15, as an array: indices, which may be many.
 

@@ -6,15 +6,18 @@ bits of a code, and rows are sorted by the place of their code in Gray's reflect
 1953), in which neighbours differ in one bit, then by the feature that is asked for most. No answer depends on it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from release_platform.adapters.onnx_trees import attributes_of, texts
-from release_platform.adapters.protobuf import fields
+from release_platform.adapters.onnx_trees import attributes_of, levels, texts
+from release_platform.adapters.protobuf import fields, messages
+
+Compute = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
 FEWEST_ROWS = 256
 """Fewer are not worth the order: it takes 0.1 us a row and 20 us."""
@@ -39,7 +42,17 @@ class RowOrder:
     thresholds: npt.NDArray[np.float64]
     most_asked: int
 
-    def of(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    def through(self, rows: npt.NDArray[np.float64], compute: Compute) -> npt.NDArray[np.float64]:
+        """Returns what `compute` does of the rows, shape (n_rows, n_features). It is given many in this order."""
+        if len(rows) < FEWEST_ROWS:
+            return compute(rows)
+        places = self.places(rows)
+        computed = compute(rows.take(places, axis=0))
+        answers = np.empty_like(computed)
+        answers[places] = computed
+        return answers
+
+    def places(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
         """Returns the places of the rows, shape (n_rows,), in the order in which they are to be computed."""
         bits = rows.take(self.features, axis=1) <= self.thresholds
         code = np.packbits(bits.ravel()).view(">u2").astype(np.uint16)
@@ -59,8 +72,8 @@ def row_order(data: bytes, matrix: str) -> RowOrder | None:
         None where the trees are few or are not given the rows as they are, and where something is computed whose last
         bit depends on the place of a row, as BLAS and Softmax do.
     """
-    (graph,) = _messages(memoryview(data), 7)
-    nodes = [list(fields(node)) for node in _messages(graph, 1)]
+    (graph,) = messages(memoryview(data), 7)
+    nodes = [list(fields(node)) for node in messages(graph, 1)]
     operators = [texts(node, 4)[0] for node in nodes]
     if operators.count("TreeEnsemble") != 1 or not _SAME_ANYWHERE.issuperset(operators):
         return None
@@ -69,21 +82,16 @@ def row_order(data: bytes, matrix: str) -> RowOrder | None:
     given = texts(nodes[trees], 1)[0]
     while given in makers and operators[makers[given]] in _SAME_VALUES:
         given = texts(nodes[makers[given]], 1)[0]
-    found = attributes_of(nodes[trees])
-    return _of_trees(found) if given == matrix and len(found["nodes_splits"]) >= _FEWEST_SPLITS else None
+    return _of_trees(attributes_of(nodes[trees])) if given == matrix else None
 
 
 def _of_trees(found: Mapping[str, Any]) -> RowOrder | None:
-    """Takes it that each split sends half of its rows either way. None where fewer than 16 splits differ."""
-    level, nodes, weights = found["tree_roots"], [], []
-    for depth in range(_N_LEVELS):
-        nodes.append(level)
-        weights.append(np.full(len(level), 0.5**depth))
-        below = [
-            found[f"nodes_{way}nodeids"][level][found[f"nodes_{way}leafs"][level] == 0] for way in ("true", "false")
-        ]
-        level = np.concatenate(below)
-    node, weight = np.concatenate(nodes), np.concatenate(weights)
+    """Takes it that each split sends half of its rows either way. None where they are few, or fewer than 16 differ."""
+    if len(found["nodes_splits"]) < _FEWEST_SPLITS:
+        return None
+    upper = list(islice(levels(found), _N_LEVELS))
+    node = np.concatenate(upper)
+    weight = np.repeat(0.5 ** np.arange(len(upper)), [len(level) for level in upper])
     feature, threshold = found["nodes_featureids"][node], found["nodes_splits"][node]
     splits, place = np.unique(np.column_stack([feature, threshold]), axis=0, return_inverse=True)
     best = splits[np.argsort(-np.bincount(place.ravel(), weight), kind="stable")[:_N_SPLITS]]
@@ -94,7 +102,3 @@ def _of_trees(found: Mapping[str, Any]) -> RowOrder | None:
         thresholds=np.ascontiguousarray(best[:, 1]),
         most_asked=int(np.bincount(feature, weight).argmax()),
     )
-
-
-def _messages(message: memoryview, wanted: int) -> list[memoryview]:
-    return [value for number, value in fields(message) if number == wanted and isinstance(value, memoryview)]

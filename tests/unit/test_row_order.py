@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.ensemble import (
     GradientBoostingRegressor,
@@ -20,7 +19,7 @@ from release_platform.adapters.model_package import MATRIX
 from release_platform.adapters.row_order import FEWEST_ROWS, row_order
 from release_platform.domain.features import ColumnType
 from release_platform.pipeline.onnx_graph import to_onnx
-from tests.unit.test_onnx_trees import NAMES, asked, engine, expected, rows, target
+from tests.unit.test_onnx_trees import NAMES, Numbers, asked, engine, expected, rows, target
 
 LARGE = {
     "boosted": (HistGradientBoostingClassifier(random_state=0), 2, True),
@@ -55,7 +54,7 @@ def test_rows_that_answer_the_first_splits_alike_follow_one_another() -> None:
     order = row_order(graph_of(BOOSTED), MATRIX)
     assert order is not None
     matrix = rows(2, 5_000, missing=True).to_numpy()
-    places = order.of(matrix)
+    places = order.places(matrix)
     assert np.array_equal(np.sort(places), np.arange(len(matrix)))
     answers = matrix[places][:, order.features] <= order.thresholds
     n_kinds = len(np.unique(answers, axis=0))
@@ -68,7 +67,8 @@ def test_rows_that_answer_the_first_splits_alike_follow_one_another() -> None:
 def test_the_splits_of_most_rows_are_near_the_roots() -> None:
     order = row_order(graph_of(BOOSTED), MATRIX)
     assert order is not None
-    roots = {(int(nodes["feature_idx"][0]), float(nodes["num_threshold"][0])) for nodes in _trees(BOOSTED)}
+    trees = [predictor.nodes for stage in BOOSTED._predictors for predictor in stage]
+    roots = {(int(nodes["feature_idx"][0]), float(nodes["num_threshold"][0])) for nodes in trees}
     assert set(list(zip(order.features.tolist(), order.thresholds.tolist(), strict=True))[:4]) <= roots
 
 
@@ -95,17 +95,17 @@ def test_the_function_of_three_classes_depends_on_the_place_of_a_row() -> None:
     assert row_order(to_onnx(model, dict.fromkeys(NAMES, ColumnType.NUMBER)), MATRIX) is None
 
 
-def test_few_rows_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    frame = rows(1, FEWEST_ROWS, missing=False)
-    served = engine(BOOSTED.fit(frame, target(frame, 2, 1)), frame)
-    given: list[pd.DataFrame] = []
-    compute = served._compute
-    monkeypatch.setattr(served, "_compute", lambda feeds: given.append(feeds[MATRIX]) or compute(feeds))
-    asked(served, frame.iloc[:-1])
-    asked(served, frame)
-    assert np.array_equal(given[0], frame.iloc[:-1])
-    assert not np.array_equal(given[1], frame)
+def test_few_rows_keep_their_order() -> None:
+    order = row_order(graph_of(BOOSTED), MATRIX)
+    assert order is not None
+    given: list[Numbers] = []
 
+    def compute(matrix: Numbers) -> Numbers:
+        given.append(matrix)
+        return matrix[:, 0]
 
-def _trees(model: Any) -> list[Any]:
-    return [predictor.nodes for stage in model._predictors for predictor in stage]
+    matrix = rows(1, FEWEST_ROWS, missing=False).to_numpy()
+    for some in (matrix[:-1], matrix):
+        assert np.array_equal(order.through(some, compute), some[:, 0])
+    assert np.array_equal(given[0], matrix[:-1])
+    assert not np.array_equal(given[1], matrix)
