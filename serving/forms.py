@@ -288,5 +288,5 @@ def _misnamed(given: Mapping[str, Any], names: Sequence[str], row: int | None, *
         detail = f"{where} is '{extra[0]:.100}', which the model does not take; {hint}"
         return InvalidInput(detail, field=extra[0], row=row, missing=missing)
     listed = ", ".join(f"'{name}'" for name in missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-    detail = f"{where} is no {listed}; send null for a missing value"
+    detail = f"{where} is no {listed}; send every input, null where one may be missing"
     return InvalidInput(detail, field=missing[0], row=row, missing=missing)
