@@ -19,6 +19,7 @@ from release_platform.definitions import definitions_of
 from release_platform.defs.audit import Audit, audit_check, audit_model, look
 from release_platform.defs.resources import Platform
 from release_platform.defs.rollout import build_rollout_sensor
+from release_platform.domain.ledger import ROLLBACK_ID
 from release_platform.domain.selftest import Selftest, Twin, TwinResult
 from release_platform.domain.spec import Selftest as Demand
 from release_platform.gating.selftest import binding_of
@@ -177,7 +178,7 @@ def test_a_rollback_without_a_run_is_shown_once_by_the_sensor_and_others_by_thei
         return [(event.metadata["epoch"].value, event.metadata["version"].value) for event in result.asset_events]
 
     assert shown() == []
-    home.services.releases.rollback(MODEL, to="1", actor="ada", reason="errors", request_id="rollback-0123456789")
+    home.services.releases.rollback(MODEL, to="1", actor="ada", reason="errors", request_id=f"{ROLLBACK_ID}0123456789")
     (unshown,) = look(home.services, home.instance, MODEL).findings
     assert unshown.problem == "Dagster does not show the move to version 1, epoch 8"
     assert shown() == [(8, "1")]
