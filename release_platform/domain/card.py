@@ -1,5 +1,6 @@
 """A model card: what is recorded of a version, in the order in which people ask (Mitchell et al. 2019)."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,6 @@ from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.lifecycle import Head
 from release_platform.domain.lineage import Lineage
 from release_platform.domain.policy import Approval, PromotionRequest
-
-_RANGES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +45,14 @@ class ModelCard:
     @property
     def limits(self) -> tuple[str, ...]:
         """What the model must not be trusted with: what its team says, and what was measured or not measured."""
-        return (*self.spec.get("limitations", ()), *self._ranges(), *self._thin_slices(), *self.report.notes)
+        return (*self.spec.get("limitations", ()), *self._thin_slices(), *self.report.notes)
 
-    def _ranges(self) -> tuple[str, ...]:
+    @property
+    def ranges(self) -> dict[str, str]:
+        """What the data that it was trained on held, by column, where its contract says so; the target is left out."""
         target = self.spec.get("target", {}).get("column")
         columns = self.spec.get("contract", {}).get("columns", {})
-        said = [f"{name}: {found}" for name, of in columns.items() if name != target and (found := _range(of))]
-        left_out = len(said) - _RANGES
-        return (*said[:_RANGES], *([f"{left_out} more column(s) are held to a range"] if left_out > 0 else []))
+        return {name: found for name, of in columns.items() if name != target and (found := _range(of))}
 
     def _thin_slices(self) -> tuple[str, ...]:
         least = {gate["slice"]: gate["minimum_rows"] for gate in self.spec.get("gates", ()) if gate.get("slice")}
@@ -80,19 +79,19 @@ def card_states(
         requests: All requests of the model.
         approvals: All approvals of these.
     """
-    moves = [(row.hash, moved_versions(row)) for row in rows]
-    return {version: _state(version, moves, requests, approvals) for version in versions}
+    moves = defaultdict[str, list[str]](list)
+    for row in rows:
+        for version in moved_versions(row):
+            moves[version].append(row.hash)
+    return {version: _state(version, moves[version], requests, approvals) for version in versions}
 
 
 def _state(
-    version: str,
-    moves: Sequence[tuple[str, frozenset[str]]],
-    requests: Sequence[PromotionRequest],
-    approvals: Sequence[Approval],
+    version: str, moves: Sequence[str], requests: Sequence[PromotionRequest], approvals: Sequence[Approval]
 ) -> str:
     asked = {one.request_id: [one.state.value, one.outcome] for one in requests if one.version == version}
     approved = [[one.request_id, one.actor, one.binding, one.reason] for one in approvals if one.request_id in asked]
-    return digest_of([[of for of, moved in moves if version in moved], asked, approved])
+    return digest_of([moves, asked, approved])
 
 
 def moved_versions(row: LedgerRow) -> frozenset[str]:
@@ -105,9 +104,9 @@ def moved_versions(row: LedgerRow) -> frozenset[str]:
 def _range(rules: Mapping[str, Any]) -> str:
     lower, upper, allowed = rules.get("minimum"), rules.get("maximum"), rules.get("allowed")
     if allowed:
-        return f"the data it was trained on held {', '.join(map(str, allowed))} only"
+        return f"{', '.join(map(str, allowed))} only"
     if lower is None and upper is None:
         return ""
     ends = [f"{'no less than' if upper is None else ''} {lower:g}".strip()] if lower is not None else []
     ends += [f"{'no more than' if lower is None else 'to'} {upper:g}"] if upper is not None else []
-    return f"the data it was trained on held {' '.join(ends)}"
+    return " ".join(ends)

@@ -91,7 +91,10 @@ def _model(card: ModelCard) -> dict[str, Any]:
             "quantitativeAnalysis": {"performanceMetrics": list(_performance(card))},
             "considerations": {
                 "useCases": [str(spec["intended_use"])] if spec.get("intended_use") else [],
-                "technicalLimitations": list(card.limits),
+                "technicalLimitations": [
+                    *card.limits,
+                    *(f"{name}: the data it was trained on held {found}" for name, found in card.ranges.items()),
+                ],
             },
         },
     }

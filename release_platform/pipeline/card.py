@@ -61,6 +61,7 @@ def _sections(card: ModelCard) -> Iterator[Section]:
     yield Section(title="What it is", pairs=tuple(_identity(card)))
     yield Section(title="Intended use and limits", lines=tuple(_use(card)))
     yield _data(card)
+    yield from _ranges(card)
     yield _metrics(card)
     yield from _slices(card)
     yield _gates(card)
@@ -102,6 +103,13 @@ def _data(card: ModelCard) -> Section:
     ]
     rows = [(key, f"{data.n_rows:,}", data.digest) for key, data in sorted(found.data.items())]
     return Section(title="Data", pairs=tuple(pairs), columns=("snapshot", "rows", "fingerprint"), rows=tuple(rows))
+
+
+def _ranges(card: ModelCard) -> Iterator[Section]:
+    if card.ranges:
+        line = "Other values are none that it was trained on, so nothing is known of its answers to them."
+        columns = ("column", "the data it was trained on held")
+        yield Section(title="Ranges of the data", lines=(line,), columns=columns, rows=tuple(card.ranges.items()))
 
 
 def _split(spec: Mapping[str, Any]) -> str:
