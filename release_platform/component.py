@@ -10,7 +10,7 @@ from release_platform.defs.audit import build_audit_check
 from release_platform.defs.data import build_features, build_raw_data, build_raw_data_check
 from release_platform.defs.drill import build_drill_check
 from release_platform.defs.evaluation import build_evaluation_report, build_gates
-from release_platform.defs.monitoring import build_drift_job, build_drift_report, build_drift_schedule
+from release_platform.defs.monitoring import build_drift_automation, build_drift_report
 from release_platform.defs.naming import MODEL_TAG, STAGES, asset_key
 from release_platform.defs.promotion import build_production_version, build_registry_check
 from release_platform.defs.readiness import build_ready_check
@@ -128,12 +128,8 @@ def build_model(project: Project) -> dg.Definitions:
             build_selftest_check(project),
             build_replay_check(project),
         ],
-        jobs=[
-            release,
-            build_scoring_job(project),
-            build_drift_job(project),
-        ],
-        schedules=[build_drift_schedule(project)],
+        jobs=[release, build_scoring_job(project)],
+        sensors=[build_drift_automation(project)],
         resources={f"mlflow_{name}": build_fluent_tracking(name, Settings().tracking_uri)},
         metadata={f"{PROJECT_METADATA}/{name}": dg.MetadataValue.path(str(project.folder / "defs.yaml"))},
     )

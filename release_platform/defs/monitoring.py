@@ -1,9 +1,9 @@
 """drift_report: recorded requests against what the Production version was trained on, day by day.
 
-A run over partitions looks at their days, one without looks at each finished day since the last report. The evidence
-goes on from day to day: each materialization keeps it with the last day that it saw, and the next one takes up that of
-the last day before its own, where it is of the same version and promise. So the budget holds however often the asset is
-materialized, and a day that is reported again, from the same rows, says the same.
+Each day is a partition, and a run is over the days that it is asked for. The evidence goes on from day to day: the
+materialization of a day keeps it, and the next one takes up that of the last day before its own, where it is of the
+same version and promise. So the budget holds however often the asset is materialized, and a day that is reported again,
+from the same rows, says the same.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,7 +25,7 @@ from release_platform.defs.resources import Platform
 from release_platform.domain.alarms import Budget, Detector
 from release_platform.domain.distances import Difference
 from release_platform.domain.drift import WindowDrift
-from release_platform.domain.errors import NotFound
+from release_platform.domain.errors import NotFound, Refused
 from release_platform.domain.history import HISTORY_DAYS, MOST_APART, DayShape
 from release_platform.domain.json_form import exactly
 from release_platform.domain.multivariate import ClassifierTest
@@ -47,7 +47,14 @@ STATE = "drift_state"
 DAILY = "23 2 * * *"
 """In UTC: more than the hour later for which servers keep samples."""
 MOST_DAYS = 31
-"""Days that a run without partitions looks at, at most: the newest."""
+"""Days that are looked back at, at most: for those that were never reported, and for labels that came."""
+DUE = (
+    dg.AutomationCondition.cron_tick_passed(DAILY).with_label(f"it is {DAILY} (cron, UTC)")
+    & dg.AutomationCondition.missing().with_label("the day was never reported")
+    & dg.AutomationCondition.in_latest_time_window(timedelta(days=MOST_DAYS)).with_label(f"of the last {MOST_DAYS}")
+    & ~dg.AutomationCondition.in_progress()
+    & ~dg.AutomationCondition.any_deps_missing().with_label("nothing was ever in Production")
+).with_label("each morning, the finished days that were never reported")
 RECENT = 1000
 """Materializations in which the evidence of the days before is looked for."""
 _CAME = "came"
@@ -158,11 +165,12 @@ def build_drift_report(project: Project) -> dg.AssetsDefinition:
         deps=[asset_key(name, "production_version")],
         partitions_def=dg.DailyPartitionsDefinition(start_date=project.spec.drift.first_day, timezone="UTC"),
         backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=DUE,
         check_specs=[
             dg.AssetCheckSpec(
                 CHECK,
                 asset=asset_key(name, STAGE),
-                description="No day since the last report drifted. Without a recorded row it does not pass.",
+                description="No day of the report drifted. Without a recorded row it does not pass.",
             )
         ],
         **described,
@@ -171,66 +179,44 @@ def build_drift_report(project: Project) -> dg.AssetsDefinition:
     @decorator
     def drift_report(context: dg.AssetExecutionContext, config: DriftForm, platform: Platform) -> dg.MaterializeResult:  # type: ignore[type-arg] # Dagster takes a result with checks only as it is
         services, now = platform.services, datetime.now(UTC)
-        chosen = _chosen(context)
         with NamedFailures():
+            chosen = _chosen(context)
             services.settings.check()
             budget = project.spec.drift.promise(budget=config.false_alarms_per_month, smallest=config.smallest)
             version = load_version(services, project)
             states = _states(context.instance, name)
             margin = project.spec.drift.quality_margin
-            report, state = monitor(services, version, budget, states, now=now, chosen=chosen, margin=margin)
+            report = monitor(services, version, budget, states, chosen, now=now, margin=margin)
             page = _keep(services, project, report, now.date())
             run_url = f"{services.settings.dagster_url}/runs/{context.run.run_id}"
             asked = project.spec.drift.on_alarm
             for day in drift_days(report, on_alarm=asked, page=page, run_url=run_url, at=now):
                 services.store.drift.record(day)
         of_days = {window.begins.date(): _day_metadata(report, window, page) for window in report.windows}
-        if chosen is None:
-            for found in dated(context.asset_key, of_days):
-                context.log_event(found)
-            metadata = {**_metadata(report, state, page), "reference": version.made_anew or "kept with the version"}
-            return dg.MaterializeResult(metadata=metadata, check_results=[_checked(report)])
-        for wanted in chosen:
-            context.add_asset_metadata(of_days.get(wanted, _NO_ROWS), context.asset_key, wanted.isoformat())
+        for day in chosen:
+            context.add_asset_metadata(of_days.get(day, _NO_ROWS), context.asset_key, day.isoformat())
+        reference = {"reference": version.made_anew or "kept with the version"}
+        context.add_asset_metadata(_altogether(report) | reference, context.asset_key, chosen[-1].isoformat())
         return dg.MaterializeResult(check_results=[_checked(report)])
 
     return drift_report
 
 
-def _chosen(context: dg.AssetExecutionContext) -> list[date] | None:
-    """Returns the days that a run is over; None for those since the last report."""
-    if context.has_partition_key or context.has_partition_key_range:
-        return [date.fromisoformat(key) for key in context.partition_keys]
-    return None
+def _chosen(context: dg.AssetExecutionContext) -> list[date]:
+    """Returns the days that a run is over, in order."""
+    if not (context.has_partition_key or context.has_partition_key_range):
+        raise Refused("a drift report is of days, and the run names none", remedy="choose days under Materialize")
+    return [date.fromisoformat(key) for key in context.partition_keys]
 
 
-def dated(key: dg.AssetKey, of_days: Mapping[date, dict[str, Any]]) -> list[dg.AssetMaterialization]:
-    """Returns a materialization for each day, so that Dagster shows which days were reported."""
-    return [
-        dg.AssetMaterialization(asset_key=key, partition=day.isoformat(), metadata=of)
-        for day, of in sorted(of_days.items())
-    ]
-
-
-def build_drift_job(project: Project) -> Any:
-    """Returns the job that makes a model's drift report; it holds up no release of the model."""
+def build_drift_automation(project: Project) -> dg.AutomationConditionSensorDefinition:
+    """Returns what makes the report of each day once it is over and recorded, see `DUE`; off until switched on."""
     name = project.spec.name
-    return dg.define_asset_job(
-        f"drift_{name}",
-        selection=dg.AssetSelection.assets(asset_key(name, STAGE)),
-        description=f"Compare the recorded requests of {name} with what its Production version was trained on.",
-    )
-
-
-def build_drift_schedule(project: Project) -> dg.ScheduleDefinition:
-    """Returns the schedule that makes the report once a day, when the day before is recorded; off until switched on."""
-    name = project.spec.name
-    return dg.ScheduleDefinition(
-        name=f"drift_{name}_daily",
-        job_name=f"drift_{name}",
-        cron_schedule=DAILY,
-        description=f"The drift report of {name}, of each finished day.",
-        default_status=dg.DefaultScheduleStatus.STOPPED,
+    return dg.AutomationConditionSensorDefinition(
+        f"drift_{name}_daily",
+        target=dg.AssetSelection.assets(asset_key(name, STAGE)),
+        description=f"Each morning at 02:23 UTC the drift report of {name}, of the finished days that have none.",
+        default_status=dg.DefaultSensorStatus.STOPPED,
     )
 
 
@@ -239,36 +225,30 @@ def monitor(
     version: MonitoredVersion,
     budget: Budget,
     states: Sequence[object],
+    chosen: Sequence[date],
     *,
     now: datetime,
-    chosen: Sequence[date] | None = None,
     margin: float = QUALITY_MARGIN,
-) -> tuple[DriftReport, dict[str, Any]]:
-    """Returns what finished days show, and what the next report goes on from.
+) -> DriftReport:
+    """Returns what finished days show.
 
     Args:
         services: Where the recorded requests are.
         version: The version in Production.
         budget: What is promised.
         states: What reports left, the newest first. Those of another version or promise count for nothing.
+        chosen: The days, in order.
         now: The time; its day is not finished.
-        chosen: The days, in order; None: those after the last that was reported.
         margin: By which share of the rows answers may be wrong more often than on held-out rows.
 
     Raises:
         Unavailable: The storage does not answer.
     """
     names, model = version.known.reference.watched, version.package.model
-    detector, last = _continued(states, version.version, budget, names, before=chosen[0] if chosen else None)
     recorded = {*services.recordings.days(model, version.version), *services.calls.days(model, version.version)}
-    days = [day for day in sorted(recorded) if day < now.date()]
-    if chosen is None:
-        first = max(last + timedelta(days=1), now.date() - timedelta(days=MOST_DAYS))
-        days = [day for day in days if day >= first]
-    else:
-        days = [day for day in days if day in chosen]
+    days = [day for day in chosen if day in recorded and day < now.date()]
     history, before = _history(services, version, days)
-    report = run(
+    return run(
         version.known,
         version.package,
         services.recordings.read(model, version.version, days),
@@ -276,14 +256,13 @@ def monitor(
         budget=budget,
         at=now,
         source=f"the recorded requests of {model}",
-        detector=detector,
+        detector=_continued(states, version.version, budget, names, before=chosen[0]),
         labelled=read_labelled(services, version, since=now.date() - timedelta(days=MOST_DAYS), until=now.date()),
         quality_margin=margin,
         history=history,
         before=before,
         calls=read_calls(services, version, days),
     )
-    return report, _state(report, report.detector, max(days, default=last))
 
 
 def read_calls(services: Services, version: MonitoredVersion, days: Collection[date]) -> dict[date, Calls]:
@@ -333,17 +312,15 @@ def _state(report: DriftReport, detector: Detector, last_day: date) -> dict[str,
     }
 
 
-def _continued(
-    states: Sequence[object], version: str, budget: Budget, names: list[str], *, before: date | None
-) -> tuple[Detector, date]:
-    """Returns the evidence of the last day that was reported, of this version and promise, and that day.
+def _continued(states: Sequence[object], version: str, budget: Budget, names: list[str], *, before: date) -> Detector:
+    """Returns the evidence of the last day that was reported, of this version and promise.
 
     Args:
         states: What reports left, the newest first: of a day that was reported again the newest holds.
         version: The version.
         budget: The promise.
         names: What is watched.
-        before: Only days before this one count; None for all.
+        before: Only days before this one count.
     """
     known = [
         exactly(state, "state", version=str, budget=(float, int), smallest=(float, int), last_day=str, detector=dict)
@@ -354,12 +331,11 @@ def _continued(
         for of in known
         if (of["version"], of["budget"], of["smallest"]) == (version, budget.per_month, budget.smallest)
         and of["detector"].get("evidence", {}).keys() == set(names)
-        and (before is None or of["last_day"] < before.isoformat())
+        and of["last_day"] < before.isoformat()
     ]
     if not mine:
-        return Detector.of(names, budget), date.min
-    last = max(mine, key=lambda of: of["last_day"])
-    return Detector.from_json(last["detector"], names, budget), date.fromisoformat(last["last_day"])
+        return Detector.of(names, budget)
+    return Detector.from_json(max(mine, key=lambda of: of["last_day"])["detector"], names, budget)
 
 
 def _states(instance: dg.DagsterInstance, model: str) -> list[object]:
@@ -406,35 +382,26 @@ def _day_metadata(report: DriftReport, window: WindowDrift, page: str) -> dict[s
     }
 
 
-def _tracked(rows: TrackedRows | None) -> dict[str, Any]:
+def _tracked(rows: TrackedRows | None, of: str = "") -> dict[str, Any]:
     """Returns what was expected of labelled rows, what came, and the error; nothing without labels."""
     if rows is None:
         return {}
-    found: dict[str, float | None] = {"labelled_rows": rows.n_rows}
+    found: dict[str, float | None] = {f"labelled_rows{of}": rows.n_rows}
     for quality, one in rows.qualities.items():
-        found[f"real_{quality.value}"] = one.real
-        found[f"expected_of_labelled_{quality.value}"] = one.estimate.value
-        found[f"estimate_error_{quality.value}"] = one.error
+        found[f"real_{quality.value}{of}"] = one.real
+        found[f"expected_of_labelled_{quality.value}{of}"] = one.estimate.value
+        found[f"estimate_error_{quality.value}{of}"] = one.error
     return dict(numbers(found))
 
 
-def _metadata(report: DriftReport, state: dict[str, Any], page: str) -> dict[str, Any]:
-    quality = {f"expected_{quality.value}": one.value for quality, one in report.quality.items()}
+def _altogether(report: DriftReport) -> dict[str, Any]:
+    """Returns what the last day of a report shows of all its days, besides what it shows of itself."""
     return {
-        "version": report.reference.version,
-        "dagster/row_count": report.n_rows,
         "days": len(report.windows),
-        "alarms": len(report.alarms),
-        "columns_that_drifted": ", ".join(report.columns) or "none",
-        "schema": "; ".join(report.schema) or "as it was",
-        "calibrated_on_days": report.calibrated_on,
-        **_calls(report.calls),
         "columns": dg.MetadataValue.md(markdown(report)),
-        "report": link(page) if page else "no rows, no report",
-        STATE: dg.MetadataValue.json(state),
-        **_tracked(report.labelled),
+        **numbers({f"expected_{quality.value}": one.value for quality, one in report.quality.items()}),
+        **_tracked(report.labelled, f"_{MOST_DAYS}_days"),
         **_real(report.real),
-        **numbers(_measures(report.altogether) | quality | _together(report.together)),
     }
 
 

@@ -6,9 +6,10 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from release_platform.component import build_model
 from release_platform.definitions import EXAMPLES, load_projects
@@ -102,12 +104,18 @@ class Home:
             tags=dict(tags or {}),
         )
 
-    def materialize(self, project: Project, *stages: str, checks: bool = True) -> dg.ExecuteInProcessResult:
-        """Materializes only these stages of a model."""
+    def materialize(
+        self, project: Project, *stages: str, checks: bool = True, days: Sequence[date] = ()
+    ) -> dg.ExecuteInProcessResult:
+        """Materializes only these stages of a model; of stages by day these days, which follow one another."""
         wanted = dg.AssetSelection.assets(*(asset_key(project.spec.name, stage) for stage in stages))
         job = dg.define_asset_job("chosen", wanted if checks else wanted.without_checks())
         location = dg.Definitions.merge(self.definitions(project), dg.Definitions(jobs=[job]))
-        return location.resolve_job_def("chosen").execute_in_process(instance=self.instance, raise_on_error=False)
+        ends = (days[0].isoformat(), days[-1].isoformat()) if days else ()
+        tags = dict(zip((ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG), ends, strict=False))
+        return location.resolve_job_def("chosen").execute_in_process(
+            instance=self.instance, raise_on_error=False, tags=tags
+        )
 
     def registrations(self, project: Project) -> tuple[Registration, ...]:
         """Returns all registered versions of a model, oldest first."""

@@ -1,6 +1,6 @@
 """Drift on a real platform: requests, the sensor that records them, the asset that goes on, its check, the command."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -10,11 +10,10 @@ import dagster as dg
 import httpx
 import pandas as pd
 import pytest
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from release_platform.adapters.api_keys import ApiKeyFile
 from release_platform.adapters.mlflow_registry import MlflowRegistry
-from release_platform.defs.monitoring import STAGE, STATE, build_drift_schedule
+from release_platform.defs.monitoring import STAGE, STATE
 from release_platform.defs.naming import asset_key
 from release_platform.defs.recordings import build_recordings_sensor
 from release_platform.defs.resources import Platform
@@ -125,11 +124,36 @@ def rows(seed: int, *, times: float = 1.0) -> pd.DataFrame:
     return found.assign(**{GROWN: found[GROWN] * times})
 
 
-def materialize(home: Home) -> tuple[dg.AssetMaterialization, dg.AssetCheckEvaluation]:
-    done = home.materialize(MODEL, STAGE)
-    assert done.success, why(done)
-    (check,) = done.get_asset_check_evaluations()
-    return home.materialization(MODEL, STAGE), check
+class Report:
+    """What a run over some days shows: of each day, and its check."""
+
+    def __init__(self, home: Home, days: Sequence[date]) -> None:
+        done = home.materialize(MODEL, STAGE, days=days)
+        assert done.success, why(done)
+        (self.check,) = done.get_asset_check_evaluations()
+        made = [event.step_materialization_data.materialization for event in done.get_asset_materialization_events()]
+        self.days = {
+            date.fromisoformat(str(one.partition)): {name: value.value for name, value in one.metadata.items()}
+            for one in made
+        }
+        self.last = self.days[days[-1]]
+
+
+def due(home: Home, day: date) -> list[date]:
+    """Returns the days that are asked for on the morning of a day."""
+    begins = datetime.combine(day, time(2, 20), tzinfo=UTC)
+    of, cursor = dg.AssetSelection.assets(asset_key(NAME, STAGE)), None
+    for after_s in (0, 30, 300):  # nothing is asked for before it is time, or twice
+        found = dg.evaluate_automation_conditions(
+            home.definitions(MODEL),
+            instance=home.instance,
+            asset_selection=of,
+            evaluation_time=begins + timedelta(seconds=after_s),
+            cursor=cursor,
+        )
+        assert after_s == 300 or found.total_requested == 0
+        cursor = found.cursor
+    return sorted(date.fromisoformat(key) for key in found.get_requested_partitions(asset_key(NAME, STAGE)) if key)
 
 
 def test_the_sensor_keeps_each_request_once_and_says_what_it_did(live: Live) -> None:
@@ -152,69 +176,68 @@ def test_the_sensor_keeps_each_request_once_and_says_what_it_did(live: Live) -> 
 
 
 def test_the_report_goes_on_from_day_to_day_and_its_check_names_what_drifted(live: Live, release: Command) -> None:
-    home = live.home
-    made, check = materialize(home)
-    assert check.passed, check.description
-    assert made.metadata["dagster/row_count"].value == 1000 + LABELS
-    assert_tracked(home, made)
-    assert made.metadata["days"].value == 5
-    assert made.metadata[f"psi/{GROWN}"].value < 0.2
-    assert made.metadata[f"share/{GROWN}"].value < 0.2
-    assert made.metadata[f"missing/{GROWN}"].value == 0
-    assert f"unseen/{GROWN}" not in made.metadata
-    assert made.metadata["reference"].value == "kept with the version"
-    assert made.metadata["calibrated_on_days"].value == 0
+    home, yesterday = live.home, TODAY - timedelta(days=1)
+    assert due(home, yesterday) == [], "as far as Dagster knows nothing was ever in Production"
+    home.instance.report_runless_asset_event(dg.AssetMaterialization(asset_key(NAME, "production_version")))
+    asked = due(home, yesterday)
+    assert (asked[0], asked[-1], len(asked)) == (yesterday - timedelta(days=31), yesterday - timedelta(days=1), 31)
+    made = Report(home, asked)
+    assert made.check.passed, made.check.description
+    recorded = {day: of for day, of in made.days.items() if of["dagster/row_count"]}
+    assert [of["dagster/row_count"] for of in recorded.values()] == [200 + LABELS, 200, 200, 200, 200]
+    assert_tracked(home, made.last)
+    assert made.last["days"] == 5
+    assert made.last[f"psi/{GROWN}"] < 0.2
+    assert made.last[f"share/{GROWN}"] < 0.2
+    assert made.last[f"missing/{GROWN}"] == 0
+    assert f"unseen/{GROWN}" not in made.last
+    assert made.last["reference"] == "kept with the version"
+    assert made.last["calibrated_on_days"] == 0
     learned = [day.shape for day in home.services.store.drift.days(NAME, "1")]
     assert [shape.n_rows[GROWN] for shape in learned if shape is not None] == [200 + LABELS, 200, 200, 200, 200]
     assert [shape.apart is None for shape in learned if shape is not None] == [True, False, False, False, False]
-    assert page_of(home, made).startswith("<!DOCTYPE html>")
-
-    nothing, check = materialize(home)  # no day was finished meanwhile
-    assert not check.passed
-    assert "no rows" in str(check.description)
-    assert nothing.metadata[STATE].value == made.metadata[STATE].value
+    assert page_of(home, made.last).startswith("<!DOCTYPE html>")
+    assert due(home, yesterday) == [], "no day was finished meanwhile"
 
     live.serve_day(times=1.6)
     live.serve_day(times=1.6)  # today is not finished
-    made, check = materialize(home)
-    assert not check.passed
-    assert check.severity is dg.AssetCheckSeverity.WARN
-    assert GROWN in str(made.metadata["columns_that_drifted"].value)
-    assert made.metadata["days"].value == 1
+    assert due(home, TODAY) == [yesterday]
+    made = Report(home, [yesterday])
+    assert not made.check.passed
+    assert made.check.severity is dg.AssetCheckSeverity.WARN
+    assert GROWN in str(made.last["columns_that_drifted"])
+    assert made.last["days"] == 1
     shape = home.services.store.drift.days(NAME, "1")[-1].shape
     assert shape is not None
     assert shape.apart is not None, "the day before is read for it"
-    state = made.metadata[STATE].value
-    assert isinstance(state, dict)
-    assert state["last_day"] == (TODAY - timedelta(days=1)).isoformat()
+    state = made.last[STATE]
+    assert state["last_day"] == yesterday.isoformat()
     assert state["detector"]["n_windows"] == 6
-    assert_follows(home, release, str(made.metadata["report"].value))
+    assert_follows(home, release, made.last["report"])
 
 
-def page_of(home: Home, made: dg.AssetMaterialization) -> str:
+def page_of(home: Home, shown: Mapping[str, Any]) -> str:
     """Returns the page that a report links to: it is among the artefacts of the version's run."""
-    _, _, place = str(made.metadata["report"].value).partition("/runs/")
+    _, _, place = str(shown["report"]).partition("/runs/")
     run, _, path = place.partition("/artifactPath/")
     found = home.services.tracking.find_file(run, path)
     assert found is not None
     return found.decode()
 
 
-def assert_tracked(home: Home, made: dg.AssetMaterialization) -> None:
+def assert_tracked(home: Home, shown: Mapping[str, Any]) -> None:
     """The quality that was expected stands beside the one that labels showed."""
-    of = {name: value.value for name, value in made.metadata.items()}
-    assert of["labelled_rows"] == LABELS
-    real, expected, error = (of[f"{what}_roc_auc"] for what in ("real", "expected_of_labelled", "estimate_error"))
-    assert isinstance(real, float)
-    assert isinstance(expected, float)
+    names = [f"{what}_roc_auc_31_days" for what in ("real", "expected_of_labelled", "estimate_error")]
+    real, expected, error = (shown[name] for name in names)
+    assert shown["labelled_rows_31_days"] == LABELS
     assert real > 0.9
     assert error == pytest.approx(expected - real)
-    assert "Expected and real quality" in page_of(home, made)
+    assert 0.9 < shown["expected_roc_auc"] <= 1
+    assert "Expected and real quality" in page_of(home, shown)
 
 
 def assert_follows(home: Home, release: Command, page: str) -> None:
     """The alarm is told once, with its columns and its report, and holds promotions until it is lifted."""
-    materialize(home)  # nothing new
     (posted,) = home.services.store.outbox.find(MessageState.WAITING)
     told = posted.message.details
     assert posted.message.kind is MessageKind.DRIFT_ALARM
@@ -232,33 +255,17 @@ def assert_follows(home: Home, release: Command, page: str) -> None:
     assert "lifted by ada: known" in release(home.folder, "status", NAME).out
 
 
-def backfill(home: Home, first: date, last: date) -> dict[date, dict[str, Any]]:
-    """Reports some days as a backfill does, and returns what the partition of each shows."""
-    keys = [first.isoformat(), last.isoformat()]
-    job, of = home.definitions(MODEL).resolve_job_def(f"drift_{NAME}"), asset_key(NAME, STAGE)
-    tags = dict(zip((ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG), keys, strict=True))
-    done = job.execute_in_process(instance=home.instance, tags=tags, raise_on_error=False)
-    assert done.success, why(done)
-    made = [event.step_materialization_data.materialization for event in done.get_asset_materialization_events()]
-    assert {one.asset_key for one in made} == {of}
-    return {
-        date.fromisoformat(str(one.partition)): {name: value.value for name, value in one.metadata.items()}
-        for one in made
-    }
-
-
 def test_days_are_partitions_that_can_be_reported_again(home: Home) -> None:
-    of, store = asset_key(NAME, STAGE), home.services.store
+    store = home.services.store
     days = [TODAY - timedelta(days=ago) for ago in range(6, 0, -1)]
-    assert home.instance.get_materialized_partitions(of) == {day.isoformat() for day in days}
     before, told = store.drift.days(NAME, "1"), store.outbox.find(MessageState.WAITING)
     state = home.materialization(MODEL, STAGE).metadata[STATE].value
 
-    (last,) = backfill(home, days[-1], days[-1]).values()
+    last = Report(home, days[-1:]).last
     assert last[STATE] == state, "the same rows after the same days say the same"
     assert GROWN in last["columns_that_drifted"]
     assert last[f"psi/{GROWN}"] > 0.2
-    early = backfill(home, days[0] - timedelta(days=1), days[1])
+    early = Report(home, [days[0] - timedelta(days=1), *days[:2]]).days
     assert early[days[0] - timedelta(days=1)] == {"dagster/row_count": 0}
     assert [early[day][STATE]["detector"]["n_windows"] for day in days[:2]] == [1, 2]
     assert early[days[0]]["labelled_rows"] == LABELS
@@ -267,8 +274,8 @@ def test_days_are_partitions_that_can_be_reported_again(home: Home) -> None:
         (day.day, day.columns, day.lift) for day in before
     ]
     assert store.outbox.find(MessageState.WAITING) == told, "nothing is told again"
-    _, check = materialize(home)
-    assert "no rows" in str(check.description), "what comes next goes on from the last day, not from what was made last"
+    again = Report(home, days[-1:]).last
+    assert again[STATE] == state, "what comes next goes on from the day before, not from what was made last"
 
 
 def test_the_reference_is_kept_with_the_version_and_needs_no_training_data(home: Home) -> None:
@@ -357,8 +364,13 @@ def test_without_rows_it_says_what_to_do(home: Home, release: Command, tmp_path:
     assert release(home.folder, "drift", NAME, "--since", "soon").exit_code == 2
 
 
-def test_the_schedule_is_off_until_somebody_switches_it_on(home: Home) -> None:
-    schedule = build_drift_schedule(MODEL)
+def test_nothing_makes_the_report_until_somebody_switches_it_on(home: Home) -> None:
+    sensor = home.definitions(MODEL).resolve_sensor_def(f"drift_{NAME}_daily")
 
-    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
-    assert home.definitions(MODEL).resolve_job_def(schedule.job_name).name == f"drift_{NAME}"
+    assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+
+
+def test_a_run_without_days_says_what_to_do(home: Home) -> None:
+    done = home.materialize(MODEL, STAGE)
+    assert not done.success
+    assert "choose days under Materialize" in why(done)

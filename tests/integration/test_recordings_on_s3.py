@@ -115,7 +115,7 @@ def test_what_is_recorded_in_the_bucket_is_in_the_report_of_the_asset_and_of_the
         home.services.labels.add(NAME, "1", DAYS[1], labels, name="1200-a")
         refused = Calls(answered=MINUTES, refused=1, faults={(GONE, Reason.MISSING): 1})
         home.services.calls.add(NAME, "1", DAYS[2], table_of(refused), name="1200-a")
-        report = home.materialize(MODEL, "drift_report")
+        report = home.materialize(MODEL, "drift_report", days=DAYS)
         assert report.success, why(report)
         shown = home.materialization(MODEL, "drift_report").metadata
         said = release_in(home.folder, "drift", NAME, "--json", RELEASE_SNAPSHOTS=f"s3://{BUCKET}/snapshots")
@@ -126,6 +126,8 @@ def test_what_is_recorded_in_the_bucket_is_in_the_report_of_the_asset_and_of_the
     assert said.json["with_labels"][0]["rows"] == LABELS
     assert said.json["real_quality"]["n_rows"] == LABELS
     assert said.json["calls"]["refused"] == 1
-    assert shown["dagster/row_count"].value == said.json["rows"] == len(DAYS) * MINUTES * ROWS
+    assert shown["days"].value == len(DAYS)
+    assert shown["dagster/row_count"].value == MINUTES * ROWS
+    assert said.json["rows"] == len(DAYS) * MINUTES * ROWS
     assert [key for key in bucket.keys("snapshots/") if key.split("/")[0] not in {"recordings", "labels", "calls"}]
     assert not (home.folder / "recordings").exists()
