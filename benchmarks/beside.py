@@ -1,8 +1,11 @@
 """What stands beside the answers, and what it costs them: a shadow version, and the recording of requests.
 
 Two servers run at the same time, one without the thing and one with it. They are measured in turns (A B, B A, ...), at
-16 connections with single rows. Each round starts both anew. The ratios of the pairs count: their median, and how they
-are spread. A promise is not judged where the pairs are too few or disagree too much, as they do on a busy machine.
+16 connections with single rows. The ratios of the pairs count: their median, and how they are spread. A promise is not
+judged where the pairs are too few or disagree too much, as they do on a busy machine.
+
+Each pair starts both anew, since no two processes are equally fast: where their memory lies makes 5 % of difference, so
+several pairs of the same two would agree on what only these two have.
 
 A shadow: both serve the same fitted model, and one has a version beside it that is mirrored at share 1.0, put there by
 a real rollout. The promise is that p99 stays within 5 %. The shadow answers after the client has its answer, in a
@@ -93,9 +96,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--only", choices=THINGS, help="only that; default: both")
     parser.add_argument("--models", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS), help="default: all")
-    parser.add_argument("--rounds", type=int, default=3, help="how often both are started; default: %(default)s")
-    parser.add_argument("--pairs", type=int, default=6, help="pairs in a round; default: %(default)s")
-    parser.add_argument("--seconds", type=int, default=5, help="seconds of load in a turn; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=18, help="how often both are started; default: %(default)s")
+    parser.add_argument("--pairs", type=int, default=1, help="pairs in a round; default: %(default)s")
+    parser.add_argument("--seconds", type=int, default=3, help="seconds of load in a turn; default: %(default)s")
     parser.add_argument(
         "--quick", action="store_true", help="one round of two pairs of one second: shows that all works"
     )
@@ -148,12 +151,13 @@ def _shadow(turns: Turns, own: Server, served: Served, shadowed: str, rounds: in
     having = Side(server=variant(own, "shadowed", {}, {}), served=same, cores=cores)
     for number in range(rounds):
         print(f"round {number + 1}, {served.name}: without and with a shadow ...", flush=True)
-        with turns.started(without, having, swapped=number % 2 == 1) as (alone, beside):
+        swapped = number % 2 == 1
+        with turns.started(without, having, swapped=swapped) as (alone, beside):
             wait_for_shadow(beside)
             before = asked_of(beside)
-            found.paced += turns.measure(alone, beside, PAUSE_MS)
+            found.paced += turns.measure(alone, beside, PAUSE_MS, swapped=swapped)
             between = asked_of(beside)
-            found.full += turns.measure(alone, beside)
+            found.full += turns.measure(alone, beside, swapped=swapped)
             found.asked.append(between.since(before))
             found.asked_full.append(asked_of(beside).since(between))
 
@@ -169,8 +173,9 @@ def _recording(turns: Turns, own: Server, served: Served, rounds: int, found: Fo
     having = Side(server=variant(own, "recording", recording, headers), served=served, cores=cores)
     for number in range(rounds):
         print(f"round {number + 1}, {served.name}: without and with recording ...", flush=True)
-        with turns.started(without, having, swapped=number % 2 == 1) as (silent, records):
-            found.recorded += turns.measure(silent, records)
+        swapped = number % 2 == 1
+        with turns.started(without, having, swapped=swapped) as (silent, records):
+            found.recorded += turns.measure(silent, records, swapped=swapped)
             if number == rounds - 1:
                 print("  waiting for the minute to be over ...", flush=True)
                 found.fetched = fetch_samples(records, key)

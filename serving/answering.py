@@ -227,7 +227,6 @@ class Answering:
         answer, counted = (nan, nan) if call.predictions is None else first_answer(call.predictions)
         self._put_down((loaded, arm, call.begun, perf_counter(), call.error, answer, counted, call.number))
         if self._samples.is_on and call.ask is not None and call.predictions is not None:
-            self._samples.calls.answered(loaded)
             self._samples.offer(loaded, arm, call.ask.inputs, call.predictions, call.number)
         if call.body is not None and arm is _STABLE:
             self._mirror(call, loaded.model, call.body)

@@ -126,6 +126,7 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
         share=settings.sample_share,
         replica=observations.replica,
         minute=lambda: observations.minute,
+        windows=observations.windows_after,
         origin=lambda: observations.origin,
         metrics=metrics,
     )

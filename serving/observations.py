@@ -247,10 +247,14 @@ class Observations:
                 tally.pair((EVERY_SLICE, *self._slices.counted(arm.model, one.slices)), one.flip)
         self._metrics.routed(arm.model, arm.version, arm.route, n_answered=len(answered), errors=errors)
 
+    def windows_after(self, minute: int) -> list[Window]:
+        """Returns the windows of closed minutes after one."""
+        self.count()
+        return [window for window in self._closed if window.key.minute > minute]
+
     def closed_after(self, minute: int) -> dict[str, Any]:
         """Returns, as a JSON value, the windows of closed minutes after one, and which minute was closed last."""
-        self.count()
-        found = [window for window in self._closed if window.key.minute > minute]
+        found = self.windows_after(minute)
         self._fetched = max(self._fetched, *(window.key.minute for window in found)) if found else self._fetched
         return {
             "replica": self.replica,

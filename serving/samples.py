@@ -19,7 +19,7 @@ import orjson
 
 from release_platform.domain.features import MISSING, Column, ColumnType, FeaturePlan, Inputs, n_rows_of
 from release_platform.domain.prediction import Predictions
-from release_platform.domain.windows import Route
+from release_platform.domain.windows import Route, Window
 from serving.metrics import Metrics
 from serving.models import LoadedModel
 from serving.observations import KEPT_MINUTES
@@ -88,6 +88,7 @@ class Samples:
         share: The share of the predictions that is in it, 0 to 1.
         replica: The name of this process.
         minute: Returns the present minute.
+        windows: Returns the windows of the minutes after one that are closed.
         origin: Returns what the ids of its predictions begin with; None: the name of the process.
         metrics: What is told of what was left out, or dropped before anybody fetched it.
         most_rows: Most rows that are kept, and most labels.
@@ -95,7 +96,7 @@ class Samples:
 
     Attributes:
         is_on: Whether anything can be in it.
-        calls: How many calls came, and were refused; counted while it is on.
+        calls: How many calls were refused; counted while it is on.
     """
 
     def __init__(
@@ -104,13 +105,14 @@ class Samples:
         share: float,
         replica: str,
         minute: Callable[[], int],
+        windows: Callable[[int], Iterable[Window]],
         metrics: Metrics,
         origin: Callable[[], str] | None = None,
         most_rows: int = MOST_ROWS,
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self.is_on = share > 0
-        self.calls = CallCounts(minute)
+        self.calls = CallCounts(minute, windows)
         self._below = below_of(share)
         self._replica = replica
         self._origin = origin or (lambda: replica)

@@ -88,11 +88,11 @@ class Turns:
             time.sleep(SETTLE_S)
             yield (other, one) if swapped else (one, other)
 
-    def measure(self, without: Started, having: Started, pause_ms: int = 0) -> list[Pair]:
+    def measure(self, without: Started, having: Started, pause_ms: int = 0, *, swapped: bool) -> list[Pair]:
         """Returns pairs, measured as A B, B A, A B and so on, so that a drift of the machine is on neither side."""
         pairs = []
         for number in range(self.n_pairs):
-            if number % 2 == 0:
+            if number % 2 == swapped:
                 before = self._drive(without, pause_ms)
                 pairs.append(Pair(without=before, having=self._drive(having, pause_ms)))
             else:

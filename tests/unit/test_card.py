@@ -93,7 +93,15 @@ class TestCard:
     def test_it_has_a_part_for_each_thing_that_is_recorded(self) -> None:
         text = card_markdown(CARD)
         for title in (
-            *("What it is", "Intended use and limits", "Data", "Ranges of the data", "Metrics", "Slices of region", "Gates at registration"),
+            *(
+                "What it is",
+                "Intended use and limits",
+                "Data",
+                "Ranges of the data",
+                "Metrics",
+                "Slices of region",
+                "Gates at registration",
+            ),
             *("Compared with", "Code and surroundings", "Moves", "Requests and approvals"),
         ):
             assert f"## {title}\n" in text

@@ -13,6 +13,7 @@ from release_platform.domain.alarms import Budget, Detector
 from release_platform.domain.drift import Rows, WindowDrift, watch_all
 from release_platform.domain.reference import REFUSED_CALLS, Reference, of_numbers
 from release_platform.domain.refusals import OTHER, Calls, CallsOfMinute, Reason, added
+from release_platform.domain.windows import Route, Window, WindowKey
 from serving.errors import InvalidInput, MalformedBody
 from serving.observations import KEPT_MINUTES
 from serving.refusals import faults_of
@@ -44,15 +45,18 @@ class TestFaults:
         assert faults_of(MalformedBody("no JSON"), INPUTS) == {(OTHER, Reason.BODY)}
 
 
+def window(minute, requests, route=Route.STABLE, **counts):
+    return Window(key=WindowKey(model="typed", version="1", route=route, minute=minute), requests=requests, **counts)
+
+
 class TestCounting:
     def test_a_minute_is_told_when_it_is_over_and_for_an_hour(self, loaded):
         minutes = Minutes()
-        for _ in range(3):
-            minutes.kept.calls.answered(loaded)
+        minutes.windows = [window(100, 2), window(100, 2, Route.CANARY, errors={"timeout": 1}), window(101, 1)]
+        minutes.windows += [window(100, 9, Route.SHADOW), window(101, 0, Route.CANARY)]
         minutes.kept.calls.refused(loaded, InvalidInput("", field="x", missing=["x"]))
         assert calls_told(minutes) == []
         minutes.now += 1
-        minutes.kept.calls.answered(loaded)
         told = calls_told(minutes)
         assert told == [
             {

@@ -53,7 +53,19 @@ class Minutes:
     def __init__(self, share=1.0, **settings):
         self.now = 100
         self.metrics = Metrics(Live())
-        self.kept = Samples(share=share, replica="r", minute=lambda: self.now, metrics=self.metrics, **settings)
+        self.windows = []
+        self.kept = Samples(
+            share=share,
+            replica="r",
+            minute=lambda: self.now,
+            windows=lambda after: [one for one in self.windows if after < one.key.minute in self.closed],
+            metrics=self.metrics,
+            **settings,
+        )
+
+    @property
+    def closed(self):
+        return range(self.now - KEPT_MINUTES, self.now)
 
     def page(self, after=-1):
         return self.kept.closed_after(after)

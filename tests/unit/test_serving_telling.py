@@ -36,6 +36,7 @@ class Server:
             replica=self.seen.replica,
             origin=lambda: self.seen.origin,
             minute=lambda: self.seen.minute,
+            windows=self.seen.windows_after,
             metrics=self.metrics,
         )
         self.desk = Desk(
