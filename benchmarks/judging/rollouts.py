@@ -1,7 +1,8 @@
 """Seeded streams through a whole rollout: its plan, the judge's look at each minute's windows, and `advance`.
 
 Nothing here decides: each minute is judged by `judge.Evidence` when it has settled, as the rollout job does it, and
-what becomes of the rollout, and of the candidate's traffic, is what `rollout.advance` says. Only the windows are made up.
+what becomes of the rollout, and of the candidate's traffic, is what `rollout.advance` says. Only the windows are made
+up.
 A candidate stays for the whole hour, so that it is looked at sixty times, and whoever has not passed then is taken back
 by the clock.
 """

@@ -189,7 +189,7 @@ def test_sampled_rows_are_told_to_who_has_a_key_for_it_and_give_the_same_answer_
         ask_amiss(client)
         client.get(
             "/v1/windows"
-        )  # counts what came so far, in its minute: the clock that leaps is not the one of requests
+        )  # counts what came so far in its minute, before the clock leaps
         clock.pass_s(60)
         (replica,) = client.get("/admin/samples").json()["replicas"]
         (calls,) = replica["calls"]
