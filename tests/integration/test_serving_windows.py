@@ -187,9 +187,7 @@ def test_sampled_rows_are_told_to_who_has_a_key_for_it_and_give_the_same_answer_
         answer = ask(client, QUICK)
         assert ask(client, QUICK, path="versions/1/predict").is_success  # it was not routed
         ask_amiss(client)
-        client.get(
-            "/v1/windows"
-        )  # counts what came so far in its minute, before the clock leaps
+        client.get("/v1/windows")  # counts what came so far in its minute, before the clock leaps
         clock.pass_s(60)
         (replica,) = client.get("/admin/samples").json()["replicas"]
         (calls,) = replica["calls"]
