@@ -190,8 +190,8 @@ def build_drift_report(project: Project) -> dg.AssetsDefinition:
             page = _keep(services, project, report, now.date())
             run_url = f"{services.settings.dagster_url}/runs/{context.run.run_id}"
             asked = project.spec.drift.on_alarm
-            for day in drift_days(report, on_alarm=asked, page=page, run_url=run_url, at=now):
-                services.store.drift.record(day)
+            for found in drift_days(report, on_alarm=asked, page=page, run_url=run_url, at=now):
+                services.store.drift.record(found)
         of_days = {window.begins.date(): _day_metadata(report, window, page) for window in report.windows}
         for day in chosen:
             context.add_asset_metadata(of_days.get(day, _NO_ROWS), context.asset_key, day.isoformat())
