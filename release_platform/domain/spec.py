@@ -223,7 +223,7 @@ class SplitSpec:
             instant never fall on both sides) or `group` (rows with equal `column` stay together).
         column: The column for `time` and `group`.
         test_share: Share of held-out rows, above 0 and below 1.
-        allow_duplicates: Whether exact copies of training rows may be among the held-out rows; else they stay together.
+        allow_duplicates: Whether exact copies of training rows may be among the held-out rows.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT

@@ -1,9 +1,4 @@
-"""Chooses the held-out rows of a model, seeded: at random, by time, or by group.
-
-What is chosen at random goes by the hash of the row or group, and so stays on its side when data is added or comes in
-another order, but for the few at the border. The version in Production is held against a candidate on the candidate's
-held-out rows: if these had been its training rows, it would know their answers.
-"""
+"""Chooses the held-out rows of a model, seeded: at random, by time, or by group."""
 
 from typing import Any, assert_never
 
@@ -17,7 +12,6 @@ from release_platform.domain.metrics import Task
 from release_platform.domain.spec import ModelSpec, SplitStrategy
 
 Mask = npt.NDArray[np.bool_]
-Hashes = npt.NDArray[np.uint64]
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -36,10 +30,7 @@ def held_out_rows(frame: pd.DataFrame, target: Column, spec: ModelSpec) -> Mask:
     match spec.split.strategy:
         case SplitStrategy.RANDOM:
             strata = np.zeros(len(target), dtype=np.int64) if spec.task is Task.REGRESSION else pd.factorize(target)[0]
-            places = _row_hashes(frame)
-            if spec.split.allow_duplicates:  # each copy is an observation of its own
-                places ^= _mixed(np.asarray(pd.Series(places).groupby(places).cumcount(), dtype=np.uint64))
-            held_out = _random(strata, _mixed(places, seed), share)
+            held_out = _random(strata, share, seed)
             if not spec.split.allow_duplicates:
                 _require_no_copies(frame, held_out, spec)
         case SplitStrategy.TIME:  # copies share their instant, so they cannot be on both sides
@@ -51,18 +42,14 @@ def held_out_rows(frame: pd.DataFrame, target: Column, spec: ModelSpec) -> Mask:
     return held_out
 
 
-def _random(strata: npt.NDArray[np.int64], places: Hashes, share: float) -> Mask:
-    """Holds out the share of each stratum; one row at least of each stratum stays for training.
-
-    That is to the nearest row, or to the nearest end of rows with equal places, so that copies stay on one side.
-    """
+def _random(strata: npt.NDArray[np.int64], share: float, seed: int) -> Mask:
+    """Holds out the share of each stratum, to the nearest row; one row at least of each stratum stays for training."""
+    generator = np.random.default_rng(seed)
     held_out = np.zeros(len(strata), dtype=bool)
-    by_stratum = np.lexsort((places, strata))
+    order = generator.permutation(len(strata))
+    by_stratum = order[np.argsort(strata[order], kind="stable")]
     for rows in np.split(by_stratum, np.cumsum(np.bincount(strata))[:-1]):
-        n, ends = min(round(share * len(rows)), len(rows) - 1), np.flatnonzero(np.diff(places[rows])) + 1
-        if len(ends) and n:
-            n = int(ends[np.abs(ends - n).argmin()])
-        held_out[rows[:n]] = True
+        held_out[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
     return held_out
 
 
@@ -110,7 +97,7 @@ def _groups(groups: "pd.Series[Any]", share: float, spec: ModelSpec) -> Mask:
             f"{spec.name}: all rows are of one group of '{spec.split.column}'",
             remedy="name another column in `split.column`, or split at random",
         )
-    order = np.argsort(_mixed(_codes(pd.Series(names)), spec.seed), kind="stable")
+    order = np.random.default_rng(spec.seed).permutation(len(names))
     sizes = np.cumsum(np.bincount(codes)[order])[:-1]
     chosen = order[: int(np.abs(sizes - share * len(codes)).argmin()) + 1]
     return np.isin(codes, chosen)
@@ -132,13 +119,8 @@ def _require_no_copies(frame: pd.DataFrame, held_out: Mask, spec: ModelSpec) -> 
             )
 
 
-def _mixed(hashes: Hashes, seed: int = 0) -> Hashes:
-    mixed: Hashes = pd.util.hash_array(hashes ^ pd.util.hash_array(np.array([seed], dtype=np.uint64)))
-    return mixed
-
-
-def _row_hashes(frame: pd.DataFrame) -> Hashes:
-    """Returns one 64-bit hash for each row; equal rows have equal hashes, in whatever data they stand."""
+def _row_hashes(frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
+    """Returns one 64-bit hash for each row; equal rows have equal hashes."""
     hashes = np.zeros(len(frame), dtype=np.uint64)
     for name in frame.columns:
         hashes = (hashes ^ _codes(frame[name])) * _MIX
@@ -146,10 +128,9 @@ def _row_hashes(frame: pd.DataFrame) -> Hashes:
     return hashes
 
 
-def _codes(series: "pd.Series[Any]") -> Hashes:
+def _codes(series: "pd.Series[Any]") -> npt.NDArray[np.uint64]:
     if isinstance(series.dtype, pd.StringDtype):
-        texts: Hashes = pd.util.hash_array(series.to_numpy(dtype=object, na_value=np.nan))
-        return texts
+        return pd.factorize(series)[0].view(np.uint64)
     if series.dtype.kind == "M":
         return series.to_numpy().view(np.uint64)
     numbers = series.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0  # -0.0 becomes 0.0

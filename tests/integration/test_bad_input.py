@@ -106,7 +106,7 @@ BAD_DATA: dict[str, tuple[Callable[[], bytes], dict[str, Any], tuple[str, ...]]]
     "constant target": (lambda: text(customers().assign(calls=1.0)), REGRESSION, ("calls", "constant")),
     "wrong dtype": (lambda: with_value(6, "age", "old"), {}, ("row 7", "column 'age'", "old")),
     "copies across the split": (
-        lambda: text(customers().assign(age=30.0, calls=5.0, plan="basic")),
+        lambda: text(pd.concat([customers(), customers()])),
         {},
         ("exact copies of training rows", "allow_duplicates"),
     ),

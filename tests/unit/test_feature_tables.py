@@ -193,27 +193,6 @@ class TestSplit:
         assert held_out.sum() == N_ROWS // 4
         assert set(groups[held_out]).isdisjoint(groups[~held_out])
 
-    @pytest.mark.parametrize(
-        ("split", "most"),
-        [
-            pytest.param(SplitSpec(), 0.02, id="random"),
-            pytest.param(SplitSpec(allow_duplicates=True), 0.02, id="copies"),
-            pytest.param(SplitSpec(strategy=SplitStrategy.GROUP, column="town"), 0.04, id="group"),
-        ],
-    )
-    def test_what_is_held_out_stays_so_when_data_comes_to_it_in_another_order(
-        self, split: SplitSpec, most: float
-    ) -> None:
-        rng, n_rows = np.random.default_rng(4), 4_400
-        known = {"x": rng.normal(size=n_rows), "town": [f"t{at}" for at in rng.integers(0, 440, n_rows)]}
-        frame = raw(of := spec(split=split, features=("x",)), n_rows, **known, y=rng.choice(["no", "yes"], n_rows))
-        sides = [
-            build_feature_table(of_rows, of)[HELD_OUT].to_numpy(dtype=bool)[np.argsort(of_rows["id"])]
-            for of_rows in (frame.head(4_000), frame.sample(frac=1, random_state=1).reset_index(drop=True))
-        ]
-        assert np.mean(sides[0] != sides[1][:4_000]) < most
-        assert 0.22 < sides[0].mean() < 0.28
-
 
 class TestCopies:
     COPIED: dict[str, Any] = {"id": 1, "x": 1.0, "n": 1, "flag": None, "town": None, "at": pd.Timestamp("2020-01-01")}  # noqa: RUF012
@@ -223,11 +202,6 @@ class TestCopies:
     def test_copies_across_the_split_are_counted(self) -> None:
         with pytest.raises(DataError, match=r"50 held-out row\(s\) are exact copies of training rows, first row \d+"):
             built(spec(), **self.COPIED, y=self.LABELS)
-
-    def test_copies_stay_together_and_so_may_be_there(self) -> None:
-        pairs = {name: np.repeat(np.arange(N_ROWS // 2), 2) for name in ("id", "x", "n")}
-        held_out = built(spec(features=("x",)), **self.COPIED | pairs, y=np.repeat(["no", "yes"], 100))[HELD_OUT]
-        assert (held_out[::2].to_numpy() == held_out[1::2].to_numpy()).all()
 
     def test_copies_may_be_allowed(self) -> None:
         built(spec(features=("x",), split=SplitSpec(allow_duplicates=True)), **self.COPIED, y=self.LABELS)
