@@ -112,14 +112,14 @@ DEFECTS = (
     Defect(
         name="in a freeze a rollout goes further",
         file=_ROLLOUTS,
-        old="not frozen or assessed.verdict is Verdict.FAILED",
-        new="not frozen or assessed.verdict is not Verdict.INCONCLUSIVE",
+        old="not frozen or there.verdict is Verdict.FAILED",
+        new="not frozen or there.verdict is not Verdict.INCONCLUSIVE",
         tests=(f"{_OF_ROLLOUTS}test_in_a_freeze_a_rollout_goes_no_further_and_still_falls_back",),
     ),
     Defect(
         name="in a freeze a bad version keeps its traffic",
         file=_ROLLOUTS,
-        old="not frozen or assessed.verdict is Verdict.FAILED",
+        old="not frozen or there.verdict is Verdict.FAILED",
         new="not frozen",
         tests=(f"{_OF_ROLLOUTS}test_in_a_freeze_a_rollout_goes_no_further_and_still_falls_back",),
     ),

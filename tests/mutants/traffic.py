@@ -56,15 +56,15 @@ DEFECTS = (
     Defect(
         name="one gate that passed is enough",
         file=_JUDGE,
-        old="passed = bool(blocking) and not waiting",
-        new="passed = len(waiting) < len(blocking)",
+        old="passed = bool(blocking) and all(result.passed for result in blocking)",
+        new="passed = any(result.passed for result in blocking)",
         tests=(f"{_OF_JUDGE}test_a_blocking_metric_that_is_not_measured_never_passes",),
     ),
     Defect(
         name="an advisory gate aborts a rollout",
         file=_JUDGE,
-        old="blocking = [a.result for a in assessments if a.result.blocking]",
-        new="blocking = [a.result for a in assessments]",
+        old="blocking = [one.result for one in self.found if one.result.blocking]",
+        new="blocking = [one.result for one in self.found]",
         tests=(f"{_OF_JUDGE}test_an_advisory_gate_is_measured_and_never_decides",),
     ),
     Defect(
