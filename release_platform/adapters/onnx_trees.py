@@ -43,12 +43,12 @@ def check_trees(graph: memoryview) -> None:
     Raises:
         ValueError: It holds such a node.
     """
-    nodes = [list(fields(node)) for node in messages(graph, 1)]
+    nodes, initializers = [list(fields(node)) for node in messages(graph, 1)], messages(graph, 5)
     n_nodes = 0
     for node in nodes:
         if texts(node, 4) == ["TreeEnsemble"]:
             found = attributes_of(node)
-            width = _width(node, nodes, messages(graph, 5))
+            width = _width(node, nodes, initializers)
             _check(found, width)
             n_nodes += len(found["nodes_featureids"])
     _require(n_nodes <= MAXIMUM_NODES, f"they have more than {MAXIMUM_NODES:,} nodes")
