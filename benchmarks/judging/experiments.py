@@ -13,7 +13,7 @@ most often done (naive); and Kayenta's rule after every window.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from math import ceil, log
 
 import numpy as np
@@ -31,6 +31,7 @@ from benchmarks.judging.streams import (
     stream,
     without,
 )
+from release_platform.domain.coverage import Holes
 from release_platform.domain.gates import Verdict
 from release_platform.domain.judge import SETTLE_S, Evidence, Plan, evidence_over_time, measure, plan, settled_minute
 from release_platform.domain.rollout import Rollout, begin
@@ -111,6 +112,13 @@ def rollout_of(gates: tuple[LiveGateSpec, ...], *, shadow: bool = False) -> Roll
     strategy = Strategy.SHADOW if shadow else Strategy.CANARY
     spec = RolloutSpec(strategy=strategy, canary=(StepSpec(weight=0.25, minimum_s=60),), gates=gates)
     return begin(rollout_id="r", model="churn", candidate="2", stable="1", plan=spec, at=START)[0]
+
+
+def evidence_of(rollout: Rollout, windows: Iterable[Window], *, at: datetime, holes: Holes | None = None) -> Evidence:
+    """Returns what there is to judge of a rollout's present stage, which is not full traffic, at a moment."""
+    planned = plan(rollout)
+    assert planned is not None
+    return Evidence(planned=planned, windows=tuple(windows), until=settled_minute(at), holes=holes or {})
 
 
 def seen(seed: int, version: Version, gates: Iterable[str], *, others: bool = True) -> dict[str, Seen]:
@@ -297,7 +305,4 @@ def holes(n: int, *, seed: int = 4_000_000) -> dict[str, int]:
 
 def _passes(windows: list[Window]) -> bool:
     at = START + timedelta(minutes=SHORT.minutes, seconds=SETTLE_S)
-    planned = plan(rollout_of(GATES))
-    assert planned is not None
-    evidence = Evidence(planned=planned, windows=tuple(windows), until=settled_minute(at), holes={})
-    return evidence.verdict is Verdict.PASSED
+    return evidence_of(rollout_of(GATES), windows, at=at).verdict is Verdict.PASSED

@@ -2,9 +2,8 @@
 
 Nothing here decides: each minute is judged by `judge.Evidence` when it has settled, as the rollout job does it, and
 what becomes of the rollout, and of the candidate's traffic, is what `rollout.advance` says. Only the windows are made
-up.
-A candidate stays for the whole hour, so that it is looked at sixty times, and whoever has not passed then is taken back
-by the clock.
+up. A candidate stays for the whole hour, so that it is looked at sixty times, and whoever has not passed then is taken
+back by the clock.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,10 +13,10 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.judging.experiments import CASES, GATES, PAIRED, SHORT, Case, at_most, holed
+from benchmarks.judging.experiments import CASES, GATES, PAIRED, SHORT, Case, at_most, evidence_of, holed
 from benchmarks.judging.streams import START, START_MINUTE, Pair, Traffic, Version, stream
 from release_platform.domain.gates import Verdict
-from release_platform.domain.judge import SETTLE_S, Evidence, plan, settled_minute
+from release_platform.domain.judge import SETTLE_S
 from release_platform.domain.rollout import Effect, Rollout, RolloutState, Ticked, advance, begin
 from release_platform.domain.rollout import Traffic as Routed
 from release_platform.domain.strategy import LiveGateSpec, RolloutSpec, ShadowSpec, StageKind, StepSpec, Strategy
@@ -63,10 +62,8 @@ def fly(rollout: Rollout, windows: Sequence[Window], *, looks: Iterable[int]) ->
     failed = False
     for minute in looks:
         at = START + timedelta(minutes=minute + 1, seconds=SETTLE_S)
-        known = tuple(window for window in windows if window.key.minute <= START_MINUTE + minute)
-        planned = plan(rollout)
-        assert planned is not None
-        evidence = Evidence(planned=planned, windows=known, until=settled_minute(at), holes={})
+        known = [window for window in windows if window.key.minute <= START_MINUTE + minute]
+        evidence = evidence_of(rollout, known, at=at)
         rollout, effects = advance(rollout, evidence.event(at))
         failed = failed or evidence.verdict is Verdict.FAILED
         if rollout.ended or rollout.present.kind is StageKind.FULL:

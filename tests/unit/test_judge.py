@@ -1,11 +1,12 @@
 """The judge: what passes, what fails, what waits, and that nothing passes on what is missing."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import pytest
 
+from benchmarks.judging.experiments import evidence_of
 from benchmarks.judging.late_labels import ALIKE, WORSE, late_stream
 from benchmarks.judging.streams import BOUGHT, START, START_MINUTE, Pair, Traffic, Version, stream, without
 from release_platform.domain.coverage import Holes
@@ -17,7 +18,6 @@ from release_platform.domain.judge import (
     SETTLE_S,
     STALE_MINUTES,
     Assessment,
-    Evidence,
     evidence_over_time,
     measure,
     plan,
@@ -57,14 +57,9 @@ def judged(
     """Returns what one look sees right after so many minutes have settled; by default after all."""
     minutes = len(pairs) if minutes is None else minutes
     at = START + timedelta(minutes=minutes, seconds=SETTLE_S)
-    evidence = evidence_of(rollout or rollout_of(), [window for pair in pairs for window in pair], at, holes or {})
+    windows = (window for pair in pairs for window in pair)
+    evidence = evidence_of(rollout or rollout_of(), windows, at=at, holes=holes)
     return evidence.event(at), {assessment.result.gate: assessment for assessment in evidence.found}
-
-
-def evidence_of(rollout: Rollout, windows: list[Window], at: datetime, holes: Holes) -> Evidence:
-    planned = plan(rollout)
-    assert planned is not None
-    return Evidence(planned=planned, windows=tuple(windows), until=settled_minute(at), holes=holes)
 
 
 BAD = {
@@ -176,7 +171,7 @@ def holed(pairs: list[Pair], *, arm: int, minutes: set[int]) -> list[Window]:
 
 def verdict_of(windows: list[Window], *, minutes: int = 60) -> tuple[Verdict, str]:
     at = START + timedelta(minutes=minutes, seconds=SETTLE_S)
-    event = evidence_of(rollout_of(), windows, at, {}).event(at)
+    event = evidence_of(rollout_of(), windows, at=at).event(at)
     return event.verdict, event.reason
 
 
@@ -378,7 +373,7 @@ def test_without_a_verdict_a_rollout_is_aborted_at_its_maximum_time() -> None:
         if rollout.ended:
             break
         at = START + timedelta(minutes=minutes, seconds=SETTLE_S)
-        rollout, _ = advance(rollout, evidence_of(rollout, windows, at, {}).event(at))
+        rollout, _ = advance(rollout, evidence_of(rollout, windows, at=at).event(at))
         assert rollout.present.share == 0.25
     assert rollout.state is RolloutState.ABORTED
 
