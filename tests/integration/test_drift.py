@@ -258,6 +258,8 @@ def assert_follows(home: Home, release: Command, page: str) -> None:
 def test_days_are_partitions_that_can_be_reported_again(home: Home) -> None:
     store = home.services.store
     days = [TODAY - timedelta(days=ago) for ago in range(6, 0, -1)]
+    reported = {(TODAY - timedelta(days=ago)).isoformat() for ago in range(32, 0, -1)}
+    assert home.instance.get_materialized_partitions(asset_key(NAME, STAGE)) == reported
     before, told = store.drift.days(NAME, "1"), store.outbox.find(MessageState.WAITING)
     state = home.materialization(MODEL, STAGE).metadata[STATE].value
 
