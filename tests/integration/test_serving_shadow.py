@@ -56,6 +56,9 @@ class Served:
             self.registry.set_alias(model, "canary", None)
         until(lambda: all(weight_of(self.client, model) == 1.0 for model in MODELS))
         until(lambda: all("canary" not in routes_of(self.client, model) for model in MODELS))
+        n_slow = n_asked(self.client, SLOW)
+        self.post(SLOW, [{"bmi": 0.1, "bp": 0.1}])  # its turn comes after all that wait yet
+        until(lambda: n_asked(self.client, SLOW) > n_slow, within_s=300)
         self.windows()
         self.clock.pass_s(60)
         self.n_before = {model: n_asked(self.client, model) for model in MODELS}
