@@ -174,7 +174,7 @@ class ContractSpec:
     Attributes:
         columns: The contract of each column, by name.
         minimum_rows: Fewest rows that make sense.
-        unique_together: Columns whose values together identify a row.
+        unique_together: Columns whose values together identify a row; a random split goes by them.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT

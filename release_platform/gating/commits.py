@@ -142,9 +142,10 @@ def _project_at(project: Project, folder: Path, ref: str) -> Project:
 
 
 def _contract_of(then: ModelSpec, now: ModelSpec) -> ContractSpec:
-    """Returns the columns of then; for those that there are still, the rules of now: the data is that of now."""
-    columns = {name: now.contract.columns.get(name, rules) for name, rules in then.contract.columns.items()}
-    return replace(now.contract, columns=columns, unique_together=())
+    """Returns the columns of then, with the rules and the key of now: the data is that of now, and its split."""
+    rules = now.contract.columns
+    columns = {name: rules.get(name, those) for name, those in then.contract.columns.items()}
+    return replace(now.contract, columns=columns | {name: rules[name] for name in now.contract.unique_together})
 
 
 def _with_its_data(then: ModelSpec, now: ModelSpec) -> ModelSpec:

@@ -1,4 +1,10 @@
-"""Chooses the held-out rows of a model, seeded: at random, by time, or by group."""
+"""Chooses the held-out rows of a model, seeded: at random, by time, or by group.
+
+A row keeps its side when others are added: what decides is the row's identity alone, but for the few at the border. The
+version in Production is held against a candidate on the candidate's held-out rows; were those drawn anew from more
+data, it would have been trained on most of them. A row's identity is its key (`contract.unique_together`), else its
+position; that of a group its value.
+"""
 
 from typing import Any, assert_never
 
@@ -12,6 +18,7 @@ from release_platform.domain.metrics import Task
 from release_platform.domain.spec import ModelSpec, SplitStrategy
 
 Mask = npt.NDArray[np.bool_]
+Hashes = npt.NDArray[np.uint64]
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -30,7 +37,7 @@ def held_out_rows(frame: pd.DataFrame, target: Column, spec: ModelSpec) -> Mask:
     match spec.split.strategy:
         case SplitStrategy.RANDOM:
             strata = np.zeros(len(target), dtype=np.int64) if spec.task is Task.REGRESSION else pd.factorize(target)[0]
-            held_out = _random(strata, share, seed)
+            held_out = _random(strata, _drawn(_identities(frame, spec), seed), share)
             if not spec.split.allow_duplicates:
                 _require_no_copies(frame, held_out, spec)
         case SplitStrategy.TIME:  # copies share their instant, so they cannot be on both sides
@@ -42,15 +49,24 @@ def held_out_rows(frame: pd.DataFrame, target: Column, spec: ModelSpec) -> Mask:
     return held_out
 
 
-def _random(strata: npt.NDArray[np.int64], share: float, seed: int) -> Mask:
-    """Holds out the share of each stratum, to the nearest row; one row at least of each stratum stays for training."""
-    generator = np.random.default_rng(seed)
+def _random(strata: npt.NDArray[np.int64], places: Hashes, share: float) -> Mask:
+    """Holds out the first of each stratum, to the nearest row; one row at least of each stratum stays for training."""
     held_out = np.zeros(len(strata), dtype=bool)
-    order = generator.permutation(len(strata))
-    by_stratum = order[np.argsort(strata[order], kind="stable")]
+    by_stratum = np.lexsort((places, strata))
     for rows in np.split(by_stratum, np.cumsum(np.bincount(strata))[:-1]):
         held_out[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
     return held_out
+
+
+def _identities(frame: pd.DataFrame, spec: ModelSpec) -> Hashes:
+    key = list(spec.contract.unique_together)
+    return _row_hashes(frame[key]) if key else np.arange(len(frame), dtype=np.uint64)
+
+
+def _drawn(identities: Hashes, seed: int) -> Hashes:
+    """Returns a seeded random number for each identity, whatever others there are."""
+    drawn: Hashes = pd.util.hash_array(identities ^ pd.util.hash_array(np.array([seed], dtype=np.uint64)))
+    return drawn
 
 
 def _require_present(frame: pd.DataFrame, spec: ModelSpec) -> "pd.Series[Any]":
@@ -97,7 +113,7 @@ def _groups(groups: "pd.Series[Any]", share: float, spec: ModelSpec) -> Mask:
             f"{spec.name}: all rows are of one group of '{spec.split.column}'",
             remedy="name another column in `split.column`, or split at random",
         )
-    order = np.random.default_rng(spec.seed).permutation(len(names))
+    order = np.argsort(_drawn(_codes(pd.Series(names)), spec.seed), kind="stable")
     sizes = np.cumsum(np.bincount(codes)[order])[:-1]
     chosen = order[: int(np.abs(sizes - share * len(codes)).argmin()) + 1]
     return np.isin(codes, chosen)
@@ -119,8 +135,8 @@ def _require_no_copies(frame: pd.DataFrame, held_out: Mask, spec: ModelSpec) -> 
             )
 
 
-def _row_hashes(frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
-    """Returns one 64-bit hash for each row; equal rows have equal hashes."""
+def _row_hashes(frame: pd.DataFrame) -> Hashes:
+    """Returns one 64-bit hash for each row; equal rows have equal hashes, in whatever data they stand."""
     hashes = np.zeros(len(frame), dtype=np.uint64)
     for name in frame.columns:
         hashes = (hashes ^ _codes(frame[name])) * _MIX
@@ -128,9 +144,10 @@ def _row_hashes(frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
     return hashes
 
 
-def _codes(series: "pd.Series[Any]") -> npt.NDArray[np.uint64]:
+def _codes(series: "pd.Series[Any]") -> Hashes:
     if isinstance(series.dtype, pd.StringDtype):
-        return pd.factorize(series)[0].view(np.uint64)
+        texts: Hashes = pd.util.hash_array(series.to_numpy(dtype=object, na_value=np.nan))
+        return texts
     if series.dtype.kind == "M":
         return series.to_numpy().view(np.uint64)
     numbers = series.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0  # -0.0 becomes 0.0

@@ -177,7 +177,7 @@ class TestRun:
         assert report.together.p_value < 0.001
 
     def test_what_only_all_columns_together_show_is_told_by_day(self, known, package):
-        frame = orders(3, 7, first="2026-03-01")
+        frame = orders(3, 14, first="2026-03-01")
         frame["age"] = frame["age"].sort_values().to_numpy()[frame["amount"].argsort().argsort()]  # the same ages
         report = report_of(known, package, recorded(frame))
         days = drift_days(report, on_alarm=(), page="p", run_url="r", at=NOW)

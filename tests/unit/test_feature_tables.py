@@ -1,5 +1,6 @@
 """The feature table: as serving computes features, with labels, a split without leaks, and refusals."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,42 @@ class TestSplit:
         held_out = built(of, id=groups)[HELD_OUT].to_numpy(dtype=bool)
         assert held_out.sum() == N_ROWS // 4
         assert set(groups[held_out]).isdisjoint(groups[~held_out])
+
+    @pytest.mark.parametrize(
+        ("split", "key", "is_ordered"),
+        [
+            pytest.param(SplitSpec(), (), True, id="random, by position"),
+            pytest.param(SplitSpec(), ("id", "town"), False, id="random, by key"),
+            pytest.param(SplitSpec(strategy=SplitStrategy.GROUP, column="town"), (), False, id="group"),
+        ],
+    )
+    @pytest.mark.parametrize("seed", [0, 7])
+    def test_rows_keep_their_side_when_others_come_to_them(
+        self, split: SplitSpec, key: tuple[str, ...], is_ordered: bool, seed: int
+    ) -> None:
+        rng, n_rows, n_known = np.random.default_rng(4), 4_400, 4_000
+        of = spec(
+            split=split,
+            features=("x",),
+            seed=seed,
+            contract=replace(spec().contract, unique_together=key),
+        )
+        columns = {"x": rng.normal(size=n_rows), "town": [f"t{at}" for at in rng.integers(0, 440, n_rows)]}
+        more = raw(of, n_rows, **columns, y=rng.choice(["no", "yes"], n_rows))
+        known = more.head(n_known)
+        if not is_ordered:
+            more = more.sample(frac=1, random_state=1).reset_index(drop=True)
+        before, after = (
+            build_feature_table(rows, of)[HELD_OUT].to_numpy(dtype=bool)[np.argsort(rows["id"])]
+            for rows in (known, more)
+        )
+        was_trained_on = after[:n_known] & ~before
+        assert was_trained_on.sum() < 0.05 * after.sum()  # drawn anew it would be three quarters
+        assert 0.22 < before.mean() < 0.28
+
+    def test_another_seed_holds_out_other_rows(self) -> None:
+        one, other = (built(spec(features=("x",), seed=seed))[HELD_OUT].to_numpy(dtype=bool) for seed in (0, 1))
+        assert 0.1 < (one & other).sum() / one.sum() < 0.5
 
 
 class TestCopies:
