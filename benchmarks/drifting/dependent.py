@@ -1,7 +1,8 @@
 """Stationary days whose rows are not independent: false alarms before and after the days teach, and what is then found.
 
 A request carries many alike rows, or weekends are other days; nothing ever drifts. Each history begins without
-a recorded day. The training data has no time, so it teaches nothing of days.
+a recorded day. The training data has no time, so it teaches nothing of days. After two months another version answers,
+which was trained anew on as many days.
 """
 
 from collections.abc import Callable, Mapping
@@ -72,7 +73,7 @@ SLOPE = 0.02
 
 
 def dependent(traffic: Traffic, *, histories: int, seed: int) -> dict[str, Any]:
-    """Returns alarms in the first days, the rest of the first month and the second one, and the delays of shifts.
+    """Returns alarms of both months, and of the next version's first days, and the delays of shifts.
 
     Args:
         traffic: How rows come.
@@ -89,7 +90,7 @@ def dependent(traffic: Traffic, *, histories: int, seed: int) -> dict[str, Any]:
         for name, day in named.items():
             by_shift[name].append(day)
     every = np.array(found)
-    later = int(every[:, MONTH:].sum())
+    later = int(every[:, MONTH : 2 * MONTH].sum())
     return {
         "said": traffic.said,
         "histories": histories,
@@ -97,6 +98,7 @@ def dependent(traffic: Traffic, *, histories: int, seed: int) -> dict[str, Any]:
         "first": float(every[:, :FIRST].sum(axis=1).mean()),
         "rest": float(every[:, FIRST:MONTH].sum(axis=1).mean()),
         "second_month": later / histories,
+        "next_version": float(every[:, 2 * MONTH :].sum(axis=1).mean()),
         "at_most": float(chi2.isf(0.05, 2 * later + 2)) / 2 / histories,
         "delays": {name: _ends(days) for name, days in by_shift.items()},
     }
@@ -105,13 +107,18 @@ def dependent(traffic: Traffic, *, histories: int, seed: int) -> dict[str, Any]:
 def _history(
     traffic: Traffic, seed: list[int], *, learns: bool = True, classifies: bool = False
 ) -> tuple[list[bool], dict[str, float]]:
-    """Returns on which of the days of two months something alarmed, and when each shift was named after the first."""
+    """Returns on which of the days of two months, and the next version's first ones, something alarmed.
+
+    And when each shift was named that comes after the first month.
+    """
     days = _Days.begun(traffic, seed, learns=learns, classifies=classifies)
     alarms = [bool(days.next(0.0)) for _ in range(MONTH)]
     if not learns:
         return alarms, {}
     kept = {name: deepcopy(days) for name in _MOVED} if not classifies else {}
     alarms += [bool(days.next(0.0)) for _ in range(MONTH)]
+    days.release_another()
+    alarms += [bool(days.next(0.0)) for _ in range(FIRST)]
     return alarms, {name: _first_named(of, _MOVED[name]) for name, of in kept.items()}
 
 
@@ -143,7 +150,7 @@ class _Days:
     @staticmethod
     def begun(traffic: Traffic, seed: list[int], *, learns: bool, classifies: bool) -> "_Days":
         rng = np.random.default_rng(seed)
-        known = _known(traffic, rng, classifies=classifies)
+        known = _known(traffic, rng, "1", classifies=classifies)
         detector = Detector.of(known.reference.watched, Budget(per_month=1.0))
         return _Days(
             traffic=traffic,
@@ -154,6 +161,12 @@ class _Days:
             classifies=classifies,
             shapes=[],
         )
+
+    def release_another(self) -> None:
+        """Lets another version answer from now on."""
+        self.known = _known(self.traffic, self.rng, "2", classifies=self.classifies)
+        self.detector = Detector.of(self.known.reference.watched, self.detector.budget)
+        self.before = None
 
     def next(self, shift: float) -> tuple[str, ...]:
         """Returns what alarms on the next day, whose first column is higher."""
@@ -179,15 +192,15 @@ class _Days:
         return shown.alarm.columns if shown.alarm else ()
 
 
-def _known(traffic: Traffic, rng: np.random.Generator, *, classifies: bool) -> Known:
+def _known(traffic: Traffic, rng: np.random.Generator, version: str, *, classifies: bool) -> Known:
     rows = rng.permutation(np.concatenate([traffic.day(rng, number) for number in range(_REFERENCE_DAYS)]))
     every = dict(zip(_NAMES, rows.T, strict=True))
     columns = {name: summarised(values) for name, values in every.items()}
     blocks = tuple(np.array_split(np.arange(len(rows)), _BLOCKS))
-    classifier, together = learned(pd.DataFrame(every), blocks if classifies else (), named="m 1")
+    classifier, together = learned(pd.DataFrame(every), blocks if classifies else (), named=f"m {version}")
     past: list[Mapping[str, Floats]] = [{name: values[block] for name, values in every.items()} for block in blocks]
     floors = with_floors(columns, past) | {DOMAIN_CLASSIFIER: together}
-    reference = Reference(model="m", version="1", columns=columns, outputs={}, floors=floors, n_windows=_BLOCKS)
+    reference = Reference(model="m", version=version, columns=columns, outputs={}, floors=floors, n_windows=_BLOCKS)
     return Known(reference=reference, classifier=classifier, calibration=None)
 
 

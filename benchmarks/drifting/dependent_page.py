@@ -13,10 +13,9 @@ def table(figures: Sequence[Mapping[str, Any]]) -> str:
     shifts = list(figures[0]["delays"])
     head = (
         "| rows | independent rows assumed, 30 days | days 1-14 | days 15-30 | days 31-60 | at most (95 %) | "
-        + " | ".join(f"+ {name}" for name in shifts)
-        + " |"
+        "next version, days 1-14 | " + " | ".join(f"+ {name}" for name in shifts) + " |"
     )
-    return "\n".join((head, "|---" * (6 + len(shifts)) + "|", *map(_line, figures)))
+    return "\n".join((head, "|---" * (7 + len(shifts)) + "|", *map(_line, figures)))
 
 
 def write(figures: Sequence[Mapping[str, Any]], docs: Path) -> None:
@@ -29,7 +28,7 @@ def write(figures: Sequence[Mapping[str, Any]], docs: Path) -> None:
 
 
 def _line(one: Mapping[str, Any]) -> str:
-    alarms = [one[name] for name in ("independent", "first", "rest", "second_month", "at_most")]
+    alarms = [one[name] for name in ("independent", "first", "rest", "second_month", "at_most", "next_version")]
     cells = [one["said"], *(f"{n:.2f}" if n < 1 else f"{n:.1f}" for n in alarms), *map(_days, one["delays"].values())]
     return f"| {' | '.join(cells)} |"
 

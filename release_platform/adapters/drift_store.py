@@ -47,10 +47,10 @@ class DriftStore:
         with self._transactions.read() as connection:
             return tuple(_day_from(row) for row in connection.execute(query).mappings())
 
-    def days_before(self, model: str, version: str, day: date, *, most: int) -> tuple[DriftDay, ...]:
-        """Returns the last so many days of a version that were reported and lie before a day, in their order."""
-        query = _days.select().where(_days.c.model == model, _days.c.version == version)
-        query = query.where(_days.c.day < day.isoformat()).order_by(_days.c.day.desc()).limit(most)
+    def days_before(self, model: str, day: date, *, most: int) -> tuple[DriftDay, ...]:
+        """Returns the last so many days of a model that were reported and lie before a day, in their order."""
+        query = _days.select().where(_days.c.model == model, _days.c.day < day.isoformat())
+        query = query.order_by(_days.c.day.desc(), _days.c.version.desc()).limit(most)
         with self._transactions.read() as connection:
             found = [_day_from(row) for row in connection.execute(query).mappings()]
         return tuple(reversed(found))

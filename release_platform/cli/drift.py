@@ -84,7 +84,7 @@ def drift(
         begins, source = now - (since or timedelta(days=project.spec.drift.since_days)), "the recorded requests"
         frame = read_recordings(services, version, since=begins, until=now)
         labelled = read_labelled(services, version, since=begins.date(), until=now.date() + timedelta(days=1))
-        history = read_history(services, version, begins.date())
+        history = read_history(services, model, begins.date())
         calls = read_calls(
             services, version, [(begins + timedelta(days=n)).date() for n in range((now - begins).days + 2)]
         )

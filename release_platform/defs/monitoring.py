@@ -280,26 +280,28 @@ def read_calls(services: Services, version: MonitoredVersion, days: Collection[d
     return {day: calls for day, calls in found.items() if calls.n_calls}
 
 
-def read_history(services: Services, version: MonitoredVersion, day: date) -> tuple[DayShape, ...]:
-    """Returns what the reported days of a version teach that lie before a day, in their order.
+def read_history(services: Services, model: str, day: date) -> tuple[DayShape, ...]:
+    """Returns what the reported days of a model teach that lie before a day, in their order.
 
     Raises:
         Unavailable: The database does not answer.
     """
-    known = services.store.drift.days_before(version.package.model, version.version, day, most=HISTORY_DAYS)
+    known = services.store.drift.days_before(model, day, most=HISTORY_DAYS)
     return tuple(one.shape for one in known if one.shape is not None)
 
 
 def _history(
     services: Services, version: MonitoredVersion, days: Sequence[date]
 ) -> tuple[tuple[DayShape, ...], pd.DataFrame | None]:
-    """Returns what the days before some days teach, and the rows of the last of them; nothing for no days."""
+    """Returns what the days before some days teach, and the last one's rows of the version; nothing for no days."""
     if not days:
         return (), None
-    history, model = read_history(services, version, days[0]), version.package.model
-    if not history or days[0] - history[-1].day > timedelta(days=MOST_APART):
+    model = version.package.model
+    history = read_history(services, model, days[0])
+    last = next((one.day for one in reversed(history) if one.version == version.version), None)
+    if last is None or days[0] - last > timedelta(days=MOST_APART):
         return history, None
-    return history, services.recordings.read(model, version.version, [history[-1].day])
+    return history, services.recordings.read(model, version.version, [last])
 
 
 def _state(report: DriftReport, detector: Detector, last_day: date) -> dict[str, Any]:

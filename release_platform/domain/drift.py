@@ -228,6 +228,7 @@ def _shape(
     if not n_rows:
         return None
     return DayShape(
+        version=reference.version,
         day=rows.begins.date(),
         n_rows=n_rows,
         shares=shares,

@@ -136,7 +136,7 @@ class DriftDay:
                 "columns": tuple(of["columns"]),
                 "schema": tuple(of["schema"]),
                 "on_alarm": tuple(OnAlarm(what) for what in of["on_alarm"]),
-                "shape": DayShape.from_json(of["shape"]) if shape else None,
+                "shape": DayShape.from_json(of["shape"], of["version"]) if shape else None,
             },
             lift=lift,
         )

@@ -15,6 +15,9 @@ not; and days that alarmed count for nothing besides, in what they alarmed about
 
 Of a week that is not alike, each weekday has a floor of its own: how far it lies from the seven days around it, in most
 of the weeks. That, too, stays the same when all days move.
+
+How days come is a matter of who asks, not of the version that answers. So a new version learns from the days of those
+before it, of which each day is held against days of the same version only: shares are of that version's reference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,6 +66,7 @@ class DayShape:
     """What is kept of a recorded day to learn from.
 
     Attributes:
+        version: The version that answered.
         day: The day.
         n_rows: By column, how many rows it had.
         shares: By column, the shares of rows at the points of its reference; see `shape_of`.
@@ -70,6 +74,7 @@ class DayShape:
         left_out: What alarmed on a day when something was known; it teaches nothing.
     """
 
+    version: str
     day: date
     n_rows: Mapping[str, int] = field(default_factory=dict)
     shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -77,16 +82,17 @@ class DayShape:
     left_out: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as a JSON value."""
+        """Returns it as a JSON value, without the version."""
         apart = None if self.apart is None else [getattr(self.apart, name) for name in _APART]
         shares = {name: [self.n_rows[name], *of] for name, of in self.shares.items()}
         return {"day": self.day.isoformat(), "shares": shares, "apart": apart, "left_out": sorted(self.left_out)}
 
     @staticmethod
-    def from_json(value: object) -> "DayShape":
-        """Returns what `to_json` wrote; raises ValueError when it is none."""
+    def from_json(value: object, version: str) -> "DayShape":
+        """Returns what `to_json` wrote of a day of a version; raises ValueError when it is none."""
         of = exactly(value, "shape of a day", day=str, shares=dict, apart=(list, type(None)), left_out=list)
         return DayShape(
+            version=version,
             day=date.fromisoformat(of["day"]),
             n_rows={name: int(one[0]) for name, one in of["shares"].items()},
             shares={name: tuple(map(float, one[1:])) for name, one in of["shares"].items()},
@@ -170,7 +176,7 @@ def learned_history(days: Sequence[DayShape], summaries: Mapping[str, Summary], 
     """Returns what recorded days teach; nothing from fewer than `MINIMUM_DAYS`.
 
     Args:
-        days: The days of one version, in order; the last `HISTORY_DAYS` are looked at.
+        days: The days of a model, of whatever versions, in order; the last `HISTORY_DAYS` are looked at.
         summaries: The reference's summaries, by column.
         floors: What the training data's own windows taught, by column: what these explain is not counted again.
     """
@@ -197,8 +203,9 @@ def learned_history(days: Sequence[DayShape], summaries: Mapping[str, Summary], 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Column:
-    """A column over the days: numbers of days since some day, shape (n,), rows (n,), shares (n, points)."""
+    """A column over the days: versions, days as ordinals and rows, each of shape (n,); shares, shape (n, points)."""
 
+    versions: npt.NDArray[np.str_]
     days: npt.NDArray[np.int64]
     n_rows: Floats
     shares: Floats
@@ -209,6 +216,7 @@ class _Column:
         n_points = len(there[-1].shares[name]) if there else 0
         there = [one for one in there if len(one.shares[name]) == n_points]
         return _Column(
+            versions=np.array([one.version for one in there], dtype=np.str_),
             days=np.array([one.day.toordinal() for one in there], dtype=np.int64),
             n_rows=np.array([one.n_rows[name] for one in there], dtype=np.float64),
             shares=np.array([one.shares[name] for one in there], dtype=np.float64).reshape(len(there), n_points),
@@ -264,20 +272,26 @@ class _Column:
     def _pairs(self, lag: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         if lag == 1:
             first = np.flatnonzero(np.diff(self.days) <= MOST_APART)
-            return first, first + 1
-        after = np.searchsorted(self.days, self.days + lag)
-        there = after < len(self.days)
-        there[there] = self.days[after[there]] == self.days[there] + lag
-        return np.flatnonzero(there), after[there]
+            second = first + 1
+        else:
+            after = np.searchsorted(self.days, self.days + lag)
+            there = after < len(self.days)
+            there[there] = self.days[after[there]] == self.days[there] + lag
+            first, second = np.flatnonzero(there), after[there]
+        same = self.versions[first] == self.versions[second]
+        return first[same], second[same]
 
     def _beside_week(self) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """Returns each day's shares less those of the seven days around it, and whether these are all there."""
+        """Returns each day's shares less those of its version's seven days around it, and whether all are there."""
         off, whole = np.zeros_like(self.shares), np.zeros(len(self.days), dtype=np.bool_)
-        for place, day in enumerate(self.days):
-            begins = max(min(day - 3, self.days[-1] - 6), self.days[0])
-            around = (self.days >= begins) & (self.days < begins + 7)
-            whole[place] = around.sum() == 7
-            off[place] = self.shares[place] - self.shares[around].mean(axis=0)
+        for version in np.unique(self.versions):
+            (mine,) = np.nonzero(self.versions == version)
+            days = self.days[mine]
+            for place in mine:
+                begins = max(min(self.days[place] - 3, days[-1] - 6), days[0])
+                around = mine[(days >= begins) & (days < begins + 7)]
+                whole[place] = len(around) == 7
+                off[place] = self.shares[place] - self.shares[around].mean(axis=0)
         return off, whole
 
 

@@ -82,7 +82,7 @@ class DriftReport:
     def calibrated(self) -> str:
         """The same in a sentence."""
         if self.calibrated_on:
-            return f"calibrated on: {self.calibrated_on} recorded days of this version"
+            return f"calibrated on: {self.calibrated_on} recorded days of this model"
         return f"calibrated on: 0 days; rows are taken to be independent until {MINIMUM_DAYS} days are recorded"
 
     @property

@@ -57,11 +57,12 @@ def test_the_last_day_of_a_version_counts_whatever_was_reported_last(store: Rele
 
 
 def test_what_later_days_learn_from_is_kept_with_each_day(store: ReleaseStore) -> None:
-    shape = DayShape(day=date(2026, 3, 2), n_rows={"age": 1200}, shares={"age": (0.0, 0.25)})
-    for of in (on(1), replace(on(2), shape=shape), on(3), on(4), replace(on(2), version="4")):
+    shape = DayShape(version="3", day=date(2026, 3, 2), n_rows={"age": 1200}, shares={"age": (0.0, 0.25)})
+    taught, later = replace(on(2), shape=shape), replace(on(3), version="4")
+    for of in (on(1), taught, later, on(4), replace(on(2), model="other")):
         store.drift.record(of)
-    assert store.drift.days_before("m", "3", date(2026, 3, 4), most=2) == (replace(on(2), shape=shape), on(3))
-    assert store.drift.days_before("m", "3", date(2026, 3, 1), most=2) == ()
+    assert store.drift.days_before("m", date(2026, 3, 4), most=2) == (taught, later)
+    assert store.drift.days_before("m", date(2026, 3, 1), most=2) == ()
 
 
 def test_who_lifts_an_alarm_first_stays_and_a_new_report_of_the_day_changes_nothing_of_it(store: ReleaseStore) -> None:

@@ -70,7 +70,8 @@ def test_it_is_read_as_it_was_written() -> None:
     again = DriftDay.from_json(json.loads(json.dumps(DRIFTED.to_json())), LIFT)
     assert again == replace(DRIFTED, lift=LIFT)
     assert "shape" not in DRIFTED.to_json(), "days of before are as they were"
-    taught = replace(DRIFTED, shape=DayShape(day=DRIFTED.day, n_rows={"age": 9}, shares={"age": (0.5,)}))
+    shape = DayShape(version=DRIFTED.version, day=DRIFTED.day, n_rows={"age": 9}, shares={"age": (0.5,)})
+    taught = replace(DRIFTED, shape=shape)
     assert DriftDay.from_json(json.loads(json.dumps(taught.to_json()))) == taught
     with pytest.raises(ValueError, match="format"):
         DriftDay.from_json({**DRIFTED.to_json(), "format": 2})

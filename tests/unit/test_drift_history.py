@@ -24,6 +24,7 @@ from release_platform.domain.reference import Reference, of_numbers, of_texts, s
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC)  # a Monday
 N_ROWS = 1000
+NAMED = ("x", "y", "z")
 NAMES = np.array(["a", "b", "c", "d"], dtype=object)
 
 
@@ -55,13 +56,26 @@ def watched(n_days: int, *, seed: int = 1, learns: bool = True, moved=lambda _: 
     return shown
 
 
+def after_another(n_days: int, seed: int = 1, **traffic) -> list[WindowDrift]:
+    """The first days of a version that has another reference, after so many of the one before it."""
+    before = [one.shape for one in watched(n_days, seed=seed, **traffic)]
+    rng = np.random.default_rng([seed, 2])
+    rows = [day(rng, number, shift=0.3, **traffic) for number in range(63)]
+    columns = {name: summarised(np.concatenate([one.columns[name] for one in rows])) for name in NAMED}
+    reference = Reference(model="m", version="2", columns=columns, outputs={}, floors={})
+    days = [day(rng, n_days + number, shift=0.3, **traffic) for number in range(14)]
+    return list(watch_all(reference, Detector.of(list(columns), Budget()), days, days=before)[1])
+
+
 def alarms(shown: list[WindowDrift], name: str | None = None) -> list[int]:
     return [n for n, one in enumerate(shown) if one.alarm and (name is None or name in one.alarm.columns)]
 
 
 def shapes(shares: list[float], *, n_rows: int = N_ROWS) -> list[DayShape]:
     return [
-        DayShape(day=date(2026, 1, 5) + timedelta(days=n), n_rows={"x": n_rows}, shares={"x": (0.0, share)})
+        DayShape(
+            version="1", day=date(2026, 1, 5) + timedelta(days=n), n_rows={"x": n_rows}, shares={"x": (0.0, share)}
+        )
         for n, share in enumerate(shares)
     ]
 
@@ -80,6 +94,13 @@ class TestQuiet:
         assert [one.history.n_days for one in learned[9:12]] == [0, 10, 11]
         assert alarms(learned[:9]) == alarms(iid[:9])
         assert alarms(learned[21:]) == []
+
+    @pytest.mark.parametrize(
+        "traffic", [{"alike": 100}, {"weekend": 0.6}, {"alike": 100, "weekend": 0.6}], ids=["alike", "weekends", "both"]
+    )
+    def test_a_new_version_knows_it_from_the_days_of_the_one_before(self, traffic):
+        assert alarms(after_another(35, **traffic)) == []
+        assert len(alarms(after_another(0, **traffic))) > 2
 
     def test_independent_rows_are_taken_as_they_are(self):
         history = watched(40)[-1].history
@@ -164,6 +185,14 @@ class TestLearned:
         assert learned_history(shapes(list(step)), X, {}).effects == {}
         assert learned_history(shapes(list(step)), X, {}).weekdays == {}
 
+    def test_days_of_different_versions_are_not_held_against_one_another(self):
+        rng, levels = np.random.default_rng(5), (0.2, 0.8)
+        shares = [rng.binomial(N_ROWS, levels[n // 2 % 2]) / N_ROWS for n in range(40)]
+        turns = [replace(one, version=str(n // 2 % 2)) for n, one in enumerate(shapes(shares))]
+
+        assert learned_history(shapes(shares), X, {}).effects["x"] > 100
+        assert learned_history(turns, X, {}) == History(n_days=40)
+
     def test_the_effect_is_no_smaller_than_it_is_in_19_of_20_histories(self):
         rng, n, effect = np.random.default_rng(4), 400, 9.0
         shares = np.clip(rng.normal(0.5, np.sqrt(0.25 * effect / N_ROWS), size=(n, 30)), 0, 1)
@@ -223,7 +252,7 @@ class TestShape:
         (one,) = shapes([0.25])
         told = replace(one, apart=ClassifierTest(auc=0.6, p_value=0.1, n_judged=10, n_reference=20))
 
-        assert DayShape.from_json(json.loads(json.dumps(told.to_json()))) == told
-        assert DayShape.from_json(one.to_json()) == one
+        assert DayShape.from_json(json.loads(json.dumps(told.to_json())), "1") == told
+        assert DayShape.from_json(one.to_json(), "1") == one
         with pytest.raises(ValueError, match="left_out"):
-            DayShape.from_json({"day": "2026-01-05"})
+            DayShape.from_json({"day": "2026-01-05"}, "1")

@@ -199,7 +199,7 @@ class TestRun:
         assert [window.history.n_days for window in first.windows[8:]] == [0, 0, 10, 11]
         assert report.windows[0].shape.apart.n_judged > 50
         assert (alone.windows[0].shape.apart, alone.calibrated_on) == (None, 0)
-        assert report.calibrated == "calibrated on: 12 recorded days of this version"
+        assert report.calibrated == "calibrated on: 12 recorded days of this model"
         assert report.calibrated in render_drift(report)
         assert report.to_json()["calibrated_on"] == 12
         assert "calibrated on: 0 days; rows are taken to be independent until 10 days are recorded" in render_drift(
