@@ -1,23 +1,23 @@
 """What stands beside the answers, and what it costs them: a shadow version, and the recording of requests.
 
-Two servers run at the same time, one without the thing and one with it. They are measured in turns (A B, B A, ...), at
-16 connections with single rows. The ratios of the pairs count: their median, and how they are spread. A promise is not
-judged where the pairs are too few or disagree too much, as they do on a busy machine.
+Each is measured without the thing and with it, in turns (A B, B A, ...), at 16 connections with single rows. The ratios
+of the pairs count: their median, and how they are spread. A promise is not judged where the pairs are too few or
+disagree too much, as they do on a busy machine.
 
-Each pair starts both anew, since no two processes are equally fast: where their memory lies makes 5 % of difference, so
-several pairs of the same two would agree on what only these two have.
+A shadow: one server has two models, which are the same fitted one. One of them has a version beside it that is mirrored
+at share 1.0, put there by a real rollout. So the process that answers is the same in both turns. The promise is that
+p99 stays within 5 %. The shadow answers after the client has its answer, in a process of its own that Linux runs only
+where nothing else wants to run (SCHED_IDLE). So it takes no time from an answer, but is asked little where every core
+is busy. p99 is judged at a moderate load, and only if the shadow was asked 99 % of the requests: each connection rests
+25 to 75 ms between an answer and the next request, which is about 320 requests a second. Without rests the load fills
+the machine: those figures are shown, and nothing is promised of them. The server and its shadow run on two cores; `wrk`
+runs on a third, or on one of theirs where there is none.
 
-A shadow: both serve the same fitted model, and one has a version beside it that is mirrored at share 1.0, put there by
-a real rollout. The promise is that p99 stays within 5 %. The shadow answers after the client has its answer, in a
-process of its own that Linux runs only where nothing else wants to run (SCHED_IDLE). So it takes no time from an
-answer, but is asked little where every core is busy. p99 is judged at a moderate load, and only if the shadow was asked
-99 % of the requests: each connection rests 25 to 75 ms between an answer and the next request, which is about 320
-requests a second. Without rests the load fills the machine: those figures are shown, and nothing is promised of them. A
-server and its shadow run on two cores; `wrk` runs on a third, or on one of theirs where there is none.
-
-Recording: both ask for API keys, and one has SERVING_SAMPLE_SHARE=0.01, as docs/drift.md says. The promise is that at
-most 5 % of the throughput are lost. At the end the samples are fetched, as a collector would each minute. Each server
-runs on the same one core, `wrk` on another.
+Recording: two servers run at the same time and ask for API keys; one has SERVING_SAMPLE_SHARE=0.01, as docs/drift.md
+says. The promise is that at most 5 % of the throughput are lost. At the end the samples are fetched, as a collector
+would each minute. Both servers run on the same one core, `wrk` on another. Each pair starts them anew, since no two
+processes are equally fast: where their memory lies makes 5 % of difference, so several pairs of the same two would
+agree on what only these two have.
 """
 
 import argparse
@@ -96,12 +96,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--only", choices=THINGS, help="only that; default: both")
     parser.add_argument("--models", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS), help="default: all")
-    parser.add_argument("--rounds", type=int, default=18, help="how often both are started; default: %(default)s")
-    parser.add_argument("--pairs", type=int, default=1, help="pairs in a round; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=18, help="how often servers are started; default: %(default)s")
+    parser.add_argument("--pairs", type=int, default=4, help="pairs of a start, with a shadow; default: %(default)s")
     parser.add_argument("--seconds", type=int, default=3, help="seconds of load in a turn; default: %(default)s")
-    parser.add_argument(
-        "--quick", action="store_true", help="one round of two pairs of one second: shows that all works"
-    )
+    parser.add_argument("--quick", action="store_true", help="one start, two pairs of one second: shows that all works")
     parser.add_argument("--no-pin", action="store_true", help="leave it to the kernel which core runs what")
     parser.add_argument("--home", type=Path, help="keep the trained models in this folder, and use them again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
@@ -122,7 +120,7 @@ def main() -> int:
         shadowed = {name: shadow(home, name) for name in options.models if options.only != "recording"}
         if cores.load:
             os.sched_setaffinity(0, cores.load)
-        turns = Turns(bench=Bench(place=place, cores=cores, seconds=options.seconds), n_pairs=options.pairs)
+        turns = Turns(bench=Bench(place=place, cores=cores, seconds=options.seconds))
         with registry(home, place / "registry.log", cores) as tracking_uri:
             own = ours(tracking_uri, home, place / "cache")
             found: dict[str, Found] = {}
@@ -130,7 +128,7 @@ def main() -> int:
                 served, of = fetch(home, name, place / "models" / name), found.setdefault(name, Found())
                 try:
                     if options.only != "recording":
-                        _shadow(turns, own, served, shadowed[name], options.rounds, of)
+                        _shadow(turns, own, served, shadowed[name], options, of)
                     if options.only != "shadow":
                         _recording(turns, own, served, options.rounds, of)
                 except NoAnswer as error:
@@ -143,19 +141,20 @@ def main() -> int:
     return 1 if options.check and n_broken else 0
 
 
-def _shadow(turns: Turns, own: Server, served: Served, shadowed: str, rounds: int, found: Found) -> None:
-    """Measures a model without a shadow and the same model with one."""
-    cores = turns.bench.cores.workers
-    without = Side(server=variant(own, "alone", {}, {}), served=served, cores=cores)
-    same = dataclasses.replace(served, name=shadowed)
-    having = Side(server=variant(own, "shadowed", {}, {}), served=same, cores=cores)
-    for number in range(rounds):
+def _shadow(
+    turns: Turns, own: Server, served: Served, shadowed: str, options: argparse.Namespace, found: Found
+) -> None:
+    """Measures a model without a shadow and the same model with one, in one server."""
+    both = variant(own, "shadowed", {"SERVING_MODELS": f"{served.name},{shadowed}"}, {})
+    without = Side(server=both, served=served, cores=turns.bench.cores.workers)
+    having = dataclasses.replace(without, served=dataclasses.replace(served, name=shadowed))
+    for number in range(options.rounds):
         print(f"round {number + 1}, {served.name}: without and with a shadow ...", flush=True)
         swapped = number % 2 == 1
-        with turns.started(without, having, swapped=swapped) as (alone, beside):
+        with turns.started_together(without, having) as (alone, beside):
             wait_for_shadow(beside)
             before = asked_of(beside)
-            found.paced += turns.measure(alone, beside, PAUSE_MS, swapped=swapped)
+            found.paced += turns.measure(alone, beside, n_pairs=options.pairs, pause_ms=PAUSE_MS, swapped=swapped)
             between = asked_of(beside)
             found.full += turns.measure(alone, beside, swapped=swapped)
             found.asked.append(between.since(before))

@@ -1,4 +1,4 @@
-"""Measures two servers in turns that both run all the time: without a thing, and with it."""
+"""Measures in turns what runs all the time: without a thing, and with it."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from benchmarks.load.forms import Body, Form, Forms, Table
 from benchmarks.load.measuring import SETTLE_S, Bench
 from benchmarks.load.models import Served
 from benchmarks.load.pairs import Pair
-from benchmarks.load.process import NoAnswer, post
+from benchmarks.load.process import NoAnswer, Running, post
 from benchmarks.load.servers import Server
 from benchmarks.load.wrk import Load
 from release_platform.cli.processes import free_port
@@ -40,6 +40,7 @@ class Started:
 
     side: Side
     port: int
+    running: Running
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +71,9 @@ class Turns:
 
     Attributes:
         bench: Drives them.
-        n_pairs: How many pairs are measured in a round.
     """
 
     bench: Bench
-    n_pairs: int
 
     @contextmanager
     def started(self, without: Side, having: Side, *, swapped: bool) -> Iterator[tuple[Started, Started]]:
@@ -88,10 +87,25 @@ class Turns:
             time.sleep(SETTLE_S)
             yield (other, one) if swapped else (one, other)
 
-    def measure(self, without: Started, having: Started, pause_ms: int = 0, *, swapped: bool) -> list[Pair]:
+    @contextmanager
+    def started_together(self, without: Side, having: Side) -> Iterator[tuple[Started, Started]]:
+        """Starts the one server of both, and yields them when it gave a right answer of both models.
+
+        Raises:
+            NoAnswer: It does not.
+        """
+        with self._start(without) as one:
+            other = Started(side=having, port=one.port, running=one.running)
+            self.bench.first_answer_s(one.running, having.server, having.served, one.port)
+            time.sleep(SETTLE_S)
+            yield one, other
+
+    def measure(
+        self, without: Started, having: Started, *, n_pairs: int = 1, pause_ms: int = 0, swapped: bool
+    ) -> list[Pair]:
         """Returns pairs, measured as A B, B A, A B and so on, so that a drift of the machine is on neither side."""
         pairs = []
-        for number in range(self.n_pairs):
+        for number in range(n_pairs):
             if number % 2 == swapped:
                 before = self._drive(without, pause_ms)
                 pairs.append(Pair(without=before, having=self._drive(having, pause_ms)))
@@ -105,7 +119,7 @@ class Turns:
         port = free_port()
         with self.bench.start(side.server, side.served, port, side.cores) as running:
             self.bench.first_answer_s(running, side.server, side.served, port)
-            yield Started(side=side, port=port)
+            yield Started(side=side, port=port, running=running)
 
     def _drive(self, started: Started, pause_ms: int) -> Load:
         side, load = started.side, self.bench.cores.load
