@@ -14,11 +14,11 @@ import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.trust import Proof
@@ -59,8 +59,7 @@ class Copy:
     manifest: Manifest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mirrored:
+class Mirrored(NamedTuple):
     """A request as the shadow is asked it.
 
     Attributes:
@@ -118,7 +117,7 @@ class Mirror:
         if asked.beside is None:
             return alone
         flip = find_flip(asked.beside, said(loaded.package.task, predictions))
-        return replace(alone, is_pair=True, flip=flip, slices=slices_of(loaded.package.plan, inputs))
+        return alone._replace(is_pair=True, flip=flip, slices=slices_of(loaded.package.plan, inputs))
 
     def version(self, copy: Copy) -> LoadedModel:
         """Returns a version, loaded if it was not yet.
@@ -157,12 +156,14 @@ def answer(mirror: Mirror) -> int:
     os.dup2(2, 1)  # whatever a library prints belongs into the log
     answers.write(LENGTH.pack(0))  # ready
     answers.flush()
-    with ThreadPoolExecutor(1, initializer=_yield_to_all) as thread:
+    with ThreadPoolExecutor(1) as loading:
+        loading.submit(os.getpid).result()  # its thread is there before this one stands back, and so does not
+        _yield_to_all()
         while (frame := read_frame(sys.stdin.buffer)) is not None:
             asked = pickle.loads(frame)  # noqa: S301 - from the server that started it
             for copy in {id(one.copy): one.copy for one in asked}.values():
-                mirror.version(copy)
-            made = pickle.dumps(thread.submit(mirror.reflect_some, asked).result())
+                loading.submit(mirror.version, copy).result()
+            made = pickle.dumps(mirror.reflect_some(asked))
             answers.write(LENGTH.pack(len(made)) + made)
             answers.flush()
     return 0
@@ -172,7 +173,7 @@ def _yield_to_all() -> None:
     """Has the system run this thread only where nothing else wants to, and stop it as soon as something does.
 
     Niceness alone does not: Linux lets a thread of any niceness end its slice, a few milliseconds, before who wakes up
-    gets its core. Only what answers stands back so far: to load a version might take minutes then.
+    gets its core. All but what loads a version stands back so far: that might take minutes then.
     """
     if hasattr(os, "SCHED_IDLE"):
         with suppress(OSError):

@@ -14,11 +14,10 @@ another one that handed over all that it had counted.
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from math import nan
 from secrets import token_hex
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,8 +58,7 @@ is an error; the number of the prediction among those of this process.
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reflection:
+class Reflection(NamedTuple):
     """What a shadow made of a request.
 
     Attributes:

@@ -125,6 +125,7 @@ class Shadows:
             while True:
                 await self._gathered()
                 batch = self._next()
+                await asyncio.sleep(0)  # here and below: requests that came meanwhile are answered first
                 try:
                     n_done = await self._ask(batch) if batch else 0
                 except Exception:  # noqa: BLE001 - no shadow may take the server down
@@ -221,6 +222,9 @@ class Shadows:
                 return 1
             ms = (asyncio.get_running_loop().time() - begun) * 1000
             reflections = [Reflection(number=asked.number, ms=ms, error="process_died")]
+        await asyncio.sleep(0)
+        self._observations.count()
+        await asyncio.sleep(0)
         self._count(batch, reflections)
         return len(reflections)
 

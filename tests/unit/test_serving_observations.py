@@ -1,6 +1,5 @@
 """Windows hold every routed request once, in minutes that are closed once."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from math import nan
 from types import SimpleNamespace
@@ -121,7 +120,7 @@ def reflected(*reflections):
 
 def test_a_pair_is_counted_in_each_of_its_slices_with_what_became_what():
     pair = Reflection(number=1, ms=2.0, answer=1.0, counted=0.75, is_pair=True)
-    window = reflected(replace(pair, flip="yes -> no", slices=("plan=pro",)), pair)
+    window = reflected(pair._replace(flip="yes -> no", slices=("plan=pro",)), pair)
     assert window.pairs == {EVERY_SLICE: 2, "plan=pro": 1}
     assert window.flips == {EVERY_SLICE: {"yes -> no": 1}, "plan=pro": {"yes -> no": 1}}
 
