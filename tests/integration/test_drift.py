@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -354,6 +355,22 @@ def test_the_command_shows_recorded_requests_to_people(home: Home, release: Comm
     assert "rows of" in done.out
     assert "calibrated on: 0 days; rows are taken to be independent until 10 days are recorded" in done.out
     assert "expected roc_auc, without labels" in done.out
+
+
+def test_the_days_of_the_version_before_teach_those_of_the_next(home: Home, release: Command) -> None:
+    store = home.services.store.drift
+    one = store.days(NAME, "1")[0]
+    assert one.shape is not None
+    for days in range(8, 20):
+        day = TODAY - timedelta(days=days)
+        store.record(replace(one, version="0", day=day, shape=replace(one.shape, version="0", day=day)))
+    done = release(home.folder, "drift", NAME, "--since", "7d", "--json")
+
+    assert done.exit_code == 0, done.err
+    windows = [window["calibrated_on"] for window in done.json["windows"] if window["rows"]]
+    assert windows == [*range(12, 12 + len(windows))]
+    told = release(home.folder, "drift", NAME, "--since", "7d").out
+    assert f"calibrated on: {windows[-1]} recorded days of this model" in told
 
 
 def test_without_rows_it_says_what_to_do(home: Home, release: Command, tmp_path: Path) -> None:
