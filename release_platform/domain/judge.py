@@ -297,16 +297,26 @@ def _who(minutes: Collection[int], holes: Holes) -> str:
     return f": not all that {' and '.join(lacking)} counted was handed in" if lacking else ""
 
 
-def _difference(tables: Counts) -> tuple[float, str]:
-    """Returns the largest difference of shares over a gate's questions, and the sentence that says it."""
+def worst_question(tables: Counts) -> int:
+    """Returns which question shows the largest difference of shares; the first one of pairs, which ask one only.
+
+    Args:
+        tables: Shape (questions, windows, 4 or 2), as `sequential` takes them.
+    """
     total = tables.sum(axis=1)
     if tables.shape[-1] == 2:
-        n, k = total[0]
+        return 0
+    return int((total[:, 1] / np.maximum(total[:, 0], 1) - total[:, 3] / np.maximum(total[:, 2], 1)).argmax())
+
+
+def _difference(tables: Counts) -> tuple[float, str]:
+    """Returns the largest difference of shares over a gate's questions, and the sentence that says it."""
+    total = tables.sum(axis=1)[worst_question(tables)]
+    if tables.shape[-1] == 2:
+        n, k = total
         return float(k / n), f"{k / n:.4g} of {n:,} pairs differ"
-    shares_c, shares_s = total[:, 1] / np.maximum(total[:, 0], 1), total[:, 3] / np.maximum(total[:, 2], 1)
-    worst = int((shares_c - shares_s).argmax())
-    n_c, _, n_s, _ = total[worst]
-    c, s = float(shares_c[worst]), float(shares_s[worst])
+    n_c, k_c, n_s, k_s = total
+    c, s = float(k_c / max(n_c, 1)), float(k_s / max(n_s, 1))
     return c - s, f"{c:.4g} of {n_c:,} bad against {s:.4g} of {n_s:,} stable: {c - s:+.4g}"
 
 

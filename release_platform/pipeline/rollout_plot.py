@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from release_platform.domain.judge import Plan, arms_of
+from release_platform.domain.judge import Plan, arms_of, worst_question
 from release_platform.domain.live_metrics import Arms, tables_of
 from release_platform.domain.sequential import Counts
 from release_platform.domain.strategy import LiveGateSpec
@@ -57,7 +57,8 @@ def as_markdown(image: bytes) -> str:
 def _draw(gate: LiveGateSpec, arms: Sequence[Arms], since: int, axes: Axes) -> None:
     minutes = np.array([candidate.key.minute for candidate, _ in arms])
     minutes = minutes - minutes[0] + 1
-    counts = _worst(tables_of(gate, arms, since=since))
+    tables = tables_of(gate, arms, since=since)
+    counts = tables[worst_question(tables)]
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.set_ylabel(f"{gate.name}\nbad share", fontsize=8)
@@ -68,13 +69,6 @@ def _draw(gate: LiveGateSpec, arms: Sequence[Arms], since: int, axes: Axes) -> N
     else:
         axes.axhline(gate.accepted, color=_GREY, linestyle="--", linewidth=1, label="accepted")
     axes.set_ylim(bottom=-0.02 * max(1e-3, float(np.nanmax(candidate, initial=0.0))))
-
-
-def _worst(tables: Counts) -> Counts:
-    """Returns the counts of the question with the largest bad share of the candidate, shape (windows, 4 or 2)."""
-    total = tables.sum(axis=1)
-    worst: Counts = tables[int((total[:, 1] / np.maximum(total[:, 0], 1)).argmax())]
-    return worst
 
 
 def _share(n: Counts, bad: Counts) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

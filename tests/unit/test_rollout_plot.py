@@ -52,6 +52,22 @@ def test_each_gate_has_a_panel() -> None:
     assert image != draw_arms(of, windows(Route.CANARY, 5), until=FIRST + 9)
 
 
+def test_of_predictions_the_question_is_drawn_by_which_the_versions_differ_most() -> None:
+    def drawn(n_high: int) -> bytes | None:
+        pairs = [
+            (
+                window(Route.CANARY, minute, predictions={20: 100 - n_high, 80: n_high}),
+                window(Route.STABLE, minute, predictions={20: 80, 80: 20}),
+            )
+            for minute in range(5)
+        ]
+        every = [one for pair in pairs for one in pair]
+        return draw_arms(planned(Strategy.CANARY, LiveMetric.PREDICTIONS), every, until=FIRST + 9)
+
+    assert drawn(50) is not None
+    assert drawn(50) != drawn(70), "all rows of both are below the largest prediction, and that says nothing"
+
+
 def test_a_shadow_is_drawn_by_its_pairs() -> None:
     found = windows(Route.SHADOW, 3, pairs={EVERY_SLICE: 50}, flips={EVERY_SLICE: {"no -> yes": 5}})
     assert draw_arms(planned(Strategy.SHADOW, LiveMetric.DISAGREEMENT), found, until=FIRST + 9) is not None
