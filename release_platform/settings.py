@@ -99,6 +99,11 @@ class Settings(BaseSettings):
         """The addresses of all servers, each once."""
         return tuple(dict.fromkeys(url.strip().rstrip("/") for url in self.serving_url.split(",") if url.strip()))
 
+    def serving_url_with(self, own: str) -> str:
+        """Returns a server that is started here, and those that were named, as `serving_url` has them."""
+        named = self.serving_urls if "serving_url" in self.model_fields_set else ()
+        return ",".join(dict.fromkeys((own, *named)))
+
     @property
     def admin_key(self) -> str:
         """The API key by which live traffic is fetched from the servers; empty for none. It is not to be printed."""

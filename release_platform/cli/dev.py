@@ -117,7 +117,7 @@ def _start(processes: Processes, ports: dict[str, int], mlflow: list[str]) -> No
         **os.environ,
         "RELEASE_DAGSTER_URL": urls["dagster"],
         "RELEASE_MLFLOW_URL": urls["mlflow"],
-        "RELEASE_SERVING_URL": urls["serving"],
+        "RELEASE_SERVING_URL": settings.serving_url_with(urls["serving"]),
     }
     python = sys.executable
     logs = settings.root / "logs"  # its uvicorn puts the folder where it works first on the path, whatever is said

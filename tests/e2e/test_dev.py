@@ -49,7 +49,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     with log.open("wb") as file:
         process = subprocess.Popen(
             [str(BIN / "release"), "dev", *options],
-            env=environment_of(folder / "home"),
+            env=environment_of(folder / "home", RELEASE_SERVING_URL=""),
             cwd=folder,
             stdout=file,
             stderr=file,

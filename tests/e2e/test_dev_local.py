@@ -26,7 +26,7 @@ def running_dev(folder: Path) -> Iterator[Dev]:
     with log.open("wb") as file:
         process = subprocess.Popen(
             [str(BIN / "release"), "dev", *options],
-            env=environment_of(folder / "home", **LOCAL),
+            env=environment_of(folder / "home", RELEASE_SERVING_URL="", **LOCAL),
             cwd=folder,
             stdout=file,
             stderr=file,

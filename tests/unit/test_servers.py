@@ -169,3 +169,20 @@ def test_no_server_is_no_outcome() -> None:
 )
 def test_the_setting_names_several_servers_each_once(given: str, urls: tuple[str, ...]) -> None:
     assert Settings(serving_url=given).serving_urls == urls
+
+
+@pytest.mark.parametrize(
+    ("named", "all_of_them"),
+    [
+        (None, "http://own:1"),
+        ("", "http://own:1"),
+        ("http://a:1, http://own:1/", "http://own:1,http://a:1"),
+    ],
+)
+def test_a_server_that_is_started_here_stands_beside_those_that_were_named(
+    named: str | None, all_of_them: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RELEASE_SERVING_URL")
+    assert (Settings() if named is None else Settings(serving_url=named)).serving_url_with(
+        "http://own:1"
+    ) == all_of_them
