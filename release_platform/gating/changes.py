@@ -1,10 +1,11 @@
-"""What differs between the model of the working tree and a registered version: data, code, keys of the YAML."""
+"""What differs from a registered version, of the working tree's model or a later version: data, code, YAML keys."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from release_platform.domain.errors import SpecError
+from release_platform.domain.errors import IntegrityError, NotFound, SpecError
 from release_platform.domain.judged import Changes, key_changes
 from release_platform.domain.records import RawData
 from release_platform.domain.snapshot import Snapshot
@@ -17,6 +18,16 @@ from release_platform.services import Services
 NO_CHANGES_KNOWN = Changes()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """What a model is made from: data by partition, short digests of its code by file, the commit, the YAML's keys."""
+
+    data: Mapping[str, Snapshot]
+    code: Mapping[str, str]
+    commit: str
+    attributes: Mapping[str, Any]
+
+
 def changes_since(services: Services, project: Project, version: str, raw: RawData) -> Changes:
     """Returns what differs from a registered version.
 
@@ -26,13 +37,38 @@ def changes_since(services: Services, project: Project, version: str, raw: RawDa
         version: The version.
         raw: The raw data as it is now.
     """
+    now = _Made(
+        data=raw.snapshots,
+        code=file_digests(project.folder),
+        commit=git_state(project.folder)["git_commit"],
+        attributes=project.attributes,
+    )
+    return _changes(_recorded(services, project, version), now)
+
+
+def changes_between(services: Services, project: Project, before: str, after: str) -> Changes:
+    """Returns what differs between two registered versions; nothing is known where a record of one is gone."""
+    try:
+        return _changes(_recorded(services, project, before), _recorded(services, project, after))
+    except (NotFound, IntegrityError):
+        return NO_CHANGES_KNOWN
+
+
+def _recorded(services: Services, project: Project, version: str) -> _Made:
     run_id = services.registry.get_version(project.spec.name, version).run_id
-    then = {key: services.snapshots.get(uri) for key, uri in services.tracking.snapshots_of(run_id).items()}
-    commits = (services.tracking.environment_of(run_id).get("git_commit", ""), git_state(project.folder)["git_commit"])
+    return _Made(
+        data={key: services.snapshots.get(uri) for key, uri in services.tracking.snapshots_of(run_id).items()},
+        code=services.tracking.code_of(run_id),
+        commit=services.tracking.environment_of(run_id).get("git_commit", ""),
+        attributes=recorded_attributes(services, project, version),
+    )
+
+
+def _changes(then: _Made, now: _Made) -> Changes:
     return Changes(
-        data=data_changes(then, raw.snapshots),
-        code=code_differences(services.tracking.code_of(run_id), file_digests(project.folder), commits=commits),
-        parameters=key_changes(recorded_attributes(services, project, version), project.attributes),
+        data=data_changes(then.data, now.data),
+        code=code_differences(then.code, now.code, commits=(then.commit, now.commit)),
+        parameters=key_changes(then.attributes, now.attributes),
     )
 
 

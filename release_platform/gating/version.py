@@ -4,9 +4,9 @@ import json
 
 from release_platform.domain.errors import IntegrityError
 from release_platform.domain.evidence import EvaluationReport
-from release_platform.domain.judged import Changes, Judged, judge_candidate, key_changes
+from release_platform.domain.judged import Judged, judge_candidate
 from release_platform.domain.policy import Registration
-from release_platform.gating.changes import recorded_attributes
+from release_platform.gating.changes import NO_CHANGES_KNOWN, changes_between
 from release_platform.lineage import find_version
 from release_platform.project import Project
 from release_platform.services import Services
@@ -26,13 +26,13 @@ def judge_version(project: Project, services: Services, version: str) -> Judged:
     """
     registration = find_version(services, project.spec.name, version)
     report = recorded_report(services, registration)
-    before = recorded_attributes(services, project, version)
+    compared = report.baseline
     return Judged(
         model=project.spec.name,
         subject=f"version {version}, by its recorded report",
         report=report,
         gates=judge_candidate(project.spec.every_gate, report),
-        changes=Changes(parameters=key_changes(before, project.attributes)),
+        changes=changes_between(services, project, compared.version, version) if compared else NO_CHANGES_KNOWN,
     )
 
 

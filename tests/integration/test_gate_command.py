@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from release_platform.adapters.mlflow_client import mlflow_client
 from release_platform.definitions import EXAMPLES
 from release_platform.defs.promotion import production_materialization
 from release_platform.domain.errors import IntegrityError
+from release_platform.gating.changes import NO_CHANGES_KNOWN, changes_between
 from release_platform.gating.tree import judge_tree
 from release_platform.gating.version import judge_version
 from release_platform.model_card import follow_cards, kept_card
@@ -192,3 +194,18 @@ class TestCard:
         assert (tmp_path / "c.md").read_text().startswith(f"# {NAME} version 1\n")
         assert json.loads((tmp_path / "b.json").read_text())["bomFormat"] == "CycloneDX"
         assert warm(home.folder, "card", NAME, "--version", "9", cwd=tmp_path).exit_code == 5
+
+
+class TestASecondVersion:
+    """Comes last: the tests above are of one version."""
+
+    def test_what_changed_is_said_since_the_version_that_it_was_compared_with(self, home: Home) -> None:
+        assert home.release(changed(MODEL, estimator=replace(MODEL.spec.estimator, parameters={"alpha": 1.1}))).success
+        found = judge_version(MODEL, home.services, "2")
+        assert found.compared_with == "Production version 1"
+        assert (found.changes.data, found.changes.code) == ((), ())
+        assert found.changes.parameters == ("estimator.parameters.alpha: 1.0 -> 1.1",)
+        assert judge_version(MODEL, home.services, "1").changes == NO_CHANGES_KNOWN, "it was compared with nothing"
+
+    def test_of_a_version_whose_record_is_gone_nothing_is_known(self, home: Home) -> None:
+        assert changes_between(home.services, MODEL, "9", "2") == NO_CHANGES_KNOWN
