@@ -88,7 +88,8 @@ def main(folder: Path) -> None:
         known=read_reference((folder / "reference.parquet").read_bytes()),
         positive="yes",
     )
-    report, _ = monitor(services, version, Budget(), [], now=datetime(2026, 1, 31, 2, 23, tzinfo=UTC))
+    days = [_FIRST + timedelta(days=place) for place in range(DAYS)]
+    report = monitor(services, version, Budget(), [], days, now=datetime(2026, 1, 31, 2, 23, tzinfo=UTC))
     page = render_drift(report)
     print(
         json.dumps(
