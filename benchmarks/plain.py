@@ -107,7 +107,7 @@ def main(model: str, tracking_uri: str, artifact_uri: str) -> None:
                 "recall": recall_score(truth, probability > 0.5),
             }
         )
-        mlflow.log_input(mlflow.data.from_pandas(train_x, name=model), context="training")
+        mlflow.log_input(mlflow.data.pandas_dataset.from_pandas(train_x, name=model), context="training")
         mlflow.sklearn.log_model(
             pipeline,
             name=model,

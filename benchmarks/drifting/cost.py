@@ -31,6 +31,7 @@ from release_platform.pipeline.features import build_feature_table, golden_input
 from release_platform.pipeline.kept_reference import read_reference, reference_bytes
 from release_platform.pipeline.packaging import manifest_of, write_package
 from release_platform.pipeline.training import fit
+from release_platform.profiles import Profile
 from release_platform.project import parse_spec
 from release_platform.services import Services
 from release_platform.settings import Settings
@@ -65,7 +66,7 @@ def cost(n_rows: int) -> dict[str, Any]:
     with TemporaryDirectory() as name:
         folder = Path(name)
         register(folder)
-        recorded = Settings(home=folder, profile="embedded").recording_root
+        recorded = Settings(home=folder, profile=Profile.EMBEDDED).recording_root
         a_minute = -(-n_rows // (DAYS * MINUTES))
         with ProcessPoolExecutor(2) as processes:
             for _ in processes.map(record, [recorded] * DAYS, range(DAYS), [a_minute] * DAYS):
@@ -81,7 +82,7 @@ def cost(n_rows: int) -> dict[str, Any]:
 def main(folder: Path) -> None:
     """Makes the report of what is recorded in a folder and prints what it took."""
     started, used = perf_counter(), process_time()
-    services = Services(Settings(home=folder, profile="embedded"))
+    services = Services(Settings(home=folder, profile=Profile.EMBEDDED))
     version = MonitoredVersion(
         version="1",
         package=load_package(folder / "package", manifest_of(folder / "package")),

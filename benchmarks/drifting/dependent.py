@@ -83,7 +83,8 @@ def dependent(traffic: Traffic, *, histories: int, seed: int) -> dict[str, Any]:
     """
     quarter = -(-histories // 4)
     iid = [_history(traffic, [seed, number], learns=False)[0][:MONTH] for number in range(quarter)]
-    found, by_shift = [], {name: [] for name in _MOVED}
+    found: list[list[bool]] = []
+    by_shift: dict[str, list[float]] = {name: [] for name in _MOVED}
     for number in range(histories):
         alarms, named = _history(traffic, [seed, number], classifies=number < quarter)
         found.append(alarms)

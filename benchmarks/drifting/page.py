@@ -63,7 +63,8 @@ def _paint(axes: "Axes", found: list[Mapping[str, Any]], n_rows: int) -> None:
     axes.set_ylim(-0.8, 31)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    if axes.get_subplotspec().is_first_col():
+    place = axes.get_subplotspec()
+    if place is not None and place.is_first_col():
         axes.set_ylabel("alarms in 30 days")
         axes.legend(frameon=False, fontsize=8, loc="center right")
 

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from math import ceil, log
 
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import beta  # type: ignore[import-untyped]
 
 from benchmarks.judging.late_labels import ALIKE, WORSE, Labelled, late_stream
 from benchmarks.judging.peers import calls, kayenta
@@ -151,7 +151,7 @@ def _seen(gate: LiveGateSpec, planned: Plan, tables: Counts, requests: tuple[int
     return Seen(failed=first, passed=passed, requests=requests, at_once=tuple(bool(said) for said in once))
 
 
-def _first(said: np.ndarray, requests: tuple[int, ...]) -> int | None:  # type: ignore[type-arg]
+def _first(said: np.ndarray, requests: tuple[int, ...]) -> int | None:
     return requests[int(said.argmax())] if said.any() else None
 
 

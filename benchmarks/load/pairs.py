@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Literal
 
-from scipy.stats import binom
+from scipy.stats import binom  # type: ignore[import-untyped]
 
 from benchmarks.load.figures import Aim
 from benchmarks.load.wrk import Load
@@ -98,14 +98,14 @@ def shadow_promise(paced: Sequence[Pair], asked: float) -> Aim:
     """
     found = spread_of(paced, "p99_ms") if asked >= LEAST_ASKED else None
     what = "p99 at a moderate load: with a shadow at share 1.0 / without"
-    return Aim(what=what, found=found and found.judged(P99_TIMES), wanted=P99_TIMES, at_most=True)
+    return Aim(what=what, found=None if found is None else found.judged(P99_TIMES), wanted=P99_TIMES, at_most=True)
 
 
 def recording_promise(full: Sequence[Pair]) -> Aim:
     """Returns what is promised of the throughput while requests are recorded."""
     found = spread_of(full, "per_second")
     what = "requests/s: with 1 % of the requests recorded / without"
-    return Aim(what=what, found=found and found.judged(KEPT_THROUGHPUT), wanted=KEPT_THROUGHPUT)
+    return Aim(what=what, found=None if found is None else found.judged(KEPT_THROUGHPUT), wanted=KEPT_THROUGHPUT)
 
 
 def table(pairs: Sequence[Pair]) -> str:
