@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from math import ceil, log
 
 import numpy as np
-from scipy.stats import beta  # type: ignore[import-untyped]
+from scipy.stats import beta
 
 from benchmarks.judging.late_labels import ALIKE, WORSE, Labelled, late_stream
 from benchmarks.judging.peers import calls, kayenta

@@ -9,7 +9,7 @@ from math import floor, sqrt
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm  # type: ignore[import-untyped]
+from scipy.stats import norm
 
 from release_platform.domain.sequential import Counts
 

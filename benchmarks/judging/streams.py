@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logit, ndtr  # type: ignore[import-untyped]
+from scipy.special import logit, ndtr
 
 from release_platform.domain.windows import (
     EVERY_SLICE,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Literal
 
-from scipy.stats import binom  # type: ignore[import-untyped]
+from scipy.stats import binom
 
 from benchmarks.load.figures import Aim
 from benchmarks.load.wrk import Load

@@ -97,7 +97,6 @@ class Turns:
         with self._start(without) as one:
             other = Started(side=having, port=one.port, running=one.running)
             self.bench.first_answer_s(one.running, having.server, having.served, one.port)
-            time.sleep(SETTLE_S)
             yield one, other
 
     def measure(

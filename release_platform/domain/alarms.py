@@ -30,7 +30,7 @@ from math import inf, isinf, log, sqrt
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import rel_entr  # type: ignore[import-untyped]
+from scipy.special import rel_entr
 
 from release_platform.domain.distances import Distance
 from release_platform.domain.json_form import exactly

@@ -17,9 +17,9 @@ from typing import Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import jensenshannon  # type: ignore[import-untyped]
-from scipy.special import kolmogorov  # type: ignore[import-untyped]
-from scipy.stats import chi2_contingency, wasserstein_distance  # type: ignore[import-untyped]
+from scipy.spatial.distance import jensenshannon
+from scipy.special import kolmogorov
+from scipy.stats import chi2_contingency, wasserstein_distance
 
 from release_platform.domain.features import Column
 from release_platform.domain.reference import Categories, Numbers, Summary, of_numbers, of_texts

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression  # type: ignore[import-untyped]
-from scipy.stats import rankdata  # type: ignore[import-untyped]
+from scipy.optimize import isotonic_regression
+from scipy.stats import rankdata
 
 from release_platform.domain.json_form import exactly
 

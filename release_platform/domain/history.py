@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm  # type: ignore[import-untyped]
+from scipy.stats import norm
 
 from release_platform.domain.alarms import Evidence, learned_floor
 from release_platform.domain.distances import Distance

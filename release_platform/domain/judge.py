@@ -303,15 +303,15 @@ def worst_question(tables: Counts) -> int:
     Args:
         tables: Shape (questions, windows, 4 or 2), as `sequential` takes them.
     """
-    total = tables.sum(axis=1)
     if tables.shape[-1] == 2:
         return 0
+    total = tables.sum(axis=1)
     return int((total[:, 1] / np.maximum(total[:, 0], 1) - total[:, 3] / np.maximum(total[:, 2], 1)).argmax())
 
 
 def _difference(tables: Counts) -> tuple[float, str]:
     """Returns the largest difference of shares over a gate's questions, and the sentence that says it."""
-    total = tables.sum(axis=1)[worst_question(tables)]
+    total = tables[worst_question(tables)].sum(axis=0)
     if tables.shape[-1] == 2:
         n, k = total
         return float(k / n), f"{k / n:.4g} of {n:,} pairs differ"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import mannwhitneyu  # type: ignore[import-untyped]
+from scipy.stats import mannwhitneyu
 
 from release_platform.domain.alarms import MINIMUM_WINDOWS, learned_floor
 from release_platform.domain.features import MISSING, Column
