@@ -119,6 +119,10 @@ class Mirror:
         flip = find_flip(asked.beside, said(loaded.package.task, predictions))
         return alone._replace(is_pair=True, flip=flip, slices=slices_of(loaded.package.plan, inputs))
 
+    def lacks(self, copy: Copy) -> bool:
+        """Returns whether a version is yet to be loaded."""
+        return copy.manifest.digest not in self._loaded
+
     def version(self, copy: Copy) -> LoadedModel:
         """Returns a version, loaded if it was not yet.
 
@@ -162,7 +166,8 @@ def answer(mirror: Mirror) -> int:
         while (frame := read_frame(sys.stdin.buffer)) is not None:
             asked = pickle.loads(frame)  # noqa: S301 - from the server that started it
             for copy in {id(one.copy): one.copy for one in asked}.values():
-                loading.submit(mirror.version, copy).result()
+                if mirror.lacks(copy):
+                    loading.submit(mirror.version, copy).result()
             made = pickle.dumps(mirror.reflect_some(asked))
             answers.write(LENGTH.pack(len(made)) + made)
             answers.flush()

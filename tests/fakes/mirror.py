@@ -3,10 +3,8 @@
 import os
 import sys
 import time
-from typing import cast
 
 from serving.mirroring import Copy, Mirror, Mirrored, answer
-from serving.models import LoadedModel
 from serving.observations import Reflection
 
 DIES, HANGS = b"die", b"hang"
@@ -16,9 +14,9 @@ COMMAND = (sys.executable, "-m", __name__)
 class FakeMirror(Mirror):
     """Answers everything else with 1."""
 
-    def version(self, copy: Copy) -> LoadedModel:
+    def lacks(self, copy: Copy) -> bool:
         """See `Mirror`; it needs none."""
-        return cast(LoadedModel, None)
+        return False
 
     def reflect(self, asked: Mirrored) -> Reflection:
         """See `Mirror`."""
