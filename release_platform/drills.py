@@ -37,8 +37,8 @@ from release_platform.domain.errors import (
 from release_platform.domain.freeze import find_freeze
 from release_platform.domain.ledger import LedgerRow, moves_production
 from release_platform.domain.policy import RequestState
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.ports import Clock
-from release_platform.domain.spec import PolicySpec
 from release_platform.domain.verification import Expected
 from release_platform.releases import Releases, check_words
 from release_platform.services import Services

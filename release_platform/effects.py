@@ -9,6 +9,7 @@ from release_platform.domain.freeze import find_freeze
 from release_platform.domain.ledger import LedgerRow, moves_production, request_of, rollout_move_id, standing
 from release_platform.domain.lifecycle import Head, Move
 from release_platform.domain.policy import PromotionRequest, RequestState, decide, missing_of
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.ports import Clock
 from release_platform.domain.rollout import (
     AUTOMATIC,
@@ -20,7 +21,6 @@ from release_platform.domain.rollout import (
     Traffic,
     wanted,
 )
-from release_platform.domain.spec import PolicySpec
 from release_platform.releases import Releases
 
 

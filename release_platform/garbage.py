@@ -10,8 +10,8 @@ from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.adapters.version_tags import find_manifest
 from release_platform.domain.attestation import SIGNATURE_TAG
 from release_platform.domain.errors import IntegrityError, NotFound
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.retention import expendable, paths
-from release_platform.domain.spec import PolicySpec
 from release_platform.releases import Releases
 
 

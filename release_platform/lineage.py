@@ -31,9 +31,9 @@ from release_platform.domain.lineage import (
     version_account,
 )
 from release_platform.domain.policy import Registration, binding
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.ports import VersionRecord
 from release_platform.domain.snapshot import Snapshot
-from release_platform.domain.spec import PolicySpec
 from release_platform.services import Services
 
 if TYPE_CHECKING:

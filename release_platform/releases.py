@@ -41,9 +41,9 @@ from release_platform.domain.policy import (
     missing_of,
     same_person,
 )
+from release_platform.domain.policy_spec import PolicySpec, Selftest
 from release_platform.domain.ports import Clock, Registry, Servers, VersionRecord
 from release_platform.domain.rollout import Rollout
-from release_platform.domain.spec import PolicySpec, Selftest
 from release_platform.domain.strategy import Strategy
 from release_platform.projection import Projection
 from release_platform.proofs import Proofs

@@ -19,10 +19,11 @@ from release_platform.domain.gates import Verdict
 from release_platform.domain.judge import SETTLE_S, Assessment, Evidence, Plan, plan, settled_minute
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.policy import PromotionRequest, RequestState
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.ports import Clock, Servers
 from release_platform.domain.rollback import Taken
 from release_platform.domain.rollout import AUTOMATIC, Order, Ordered, Rollout, RolloutState, Ticked, advance, begin
-from release_platform.domain.spec import ModelSpec, PolicySpec
+from release_platform.domain.spec import ModelSpec
 from release_platform.domain.strategy import RolloutSpec, StageKind, Strategy
 from release_platform.effects import Effects, find_other_move
 from release_platform.live_traffic import RECENT, LiveTraffic, Round

@@ -18,9 +18,9 @@ import pandas as pd
 
 from release_platform.adapters.call_counts import table_of
 from release_platform.adapters.recordings import CONFIDENCE, LABEL, PREDICTION_ID, Recordings
+from release_platform.domain.data_spec import label_text
 from release_platform.domain.ports import HandedSamples, Servers
 from release_platform.domain.samples import Label, Sample
-from release_platform.domain.spec import label_text
 from release_platform.domain.windows import Route
 
 MOST_ROWS = 200

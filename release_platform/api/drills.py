@@ -17,7 +17,7 @@ from release_platform.api.problems import told
 from release_platform.api.schemas import DrillAnswer, DrillState
 from release_platform.domain.drill import Drilled, find_unfinished_id
 from release_platform.domain.errors import NotFound, Refused, ReleaseError
-from release_platform.domain.spec import PolicySpec
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.drills import BEFORE_S, HOLD_S, WITHIN_S, Order, drills_of
 from release_platform.releases import check_words
 from release_platform.services import Services

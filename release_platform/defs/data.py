@@ -6,12 +6,12 @@ import dagster as dg
 
 from release_platform.defs.naming import asset_key, stage_asset
 from release_platform.defs.resources import Platform, encode, latest_record
+from release_platform.domain.data_spec import PartitionSpec
 from release_platform.domain.errors import IntegrityError
 from release_platform.domain.features import ColumnType
 from release_platform.domain.fingerprint import differences
 from release_platform.domain.records import RawData
 from release_platform.domain.snapshot import Snapshot
-from release_platform.domain.spec import PartitionSpec
 from release_platform.pipeline import ingest
 from release_platform.pipeline.contract import check
 from release_platform.pipeline.features import featurize

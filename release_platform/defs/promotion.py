@@ -21,8 +21,8 @@ from release_platform.domain.errors import NotFound, Refused, ReleaseError, Unav
 from release_platform.domain.freeze import moment_text
 from release_platform.domain.ledger import ROLLBACK_ID, LedgerRow
 from release_platform.domain.policy import Hold, PromotionRequest, Ready, Reject, RequestState, approval_end
+from release_platform.domain.policy_spec import Tampering
 from release_platform.domain.rollout import Rollout
-from release_platform.domain.spec import Tampering
 from release_platform.domain.strategy import Strategy, strategy_named
 from release_platform.model_card import follow_cards, kept_card
 from release_platform.project import Project

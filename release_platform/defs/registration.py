@@ -16,14 +16,14 @@ from release_platform.defs.selftest import proof_of
 from release_platform.domain.errors import GatesNotPassed, Refused, ReleaseError, Unavailable
 from release_platform.domain.evidence import EvaluationReport
 from release_platform.domain.features import as_column
+from release_platform.domain.gate_spec import GateSpec
 from release_platform.domain.gates import GateResult, judge_all
 from release_platform.domain.identity import digest_of
 from release_platform.domain.policy import Registration
+from release_platform.domain.policy_spec import Selftest as Demand
 from release_platform.domain.ports import VersionRecord
 from release_platform.domain.records import Evaluated, RegisteredVersion
 from release_platform.domain.selftest import SELFTEST, Selftest
-from release_platform.domain.spec import GateSpec
-from release_platform.domain.spec import Selftest as Demand
 from release_platform.model_card import kept_card
 from release_platform.project import Project
 from release_platform.proofs import FACT as SELFTEST_FACT

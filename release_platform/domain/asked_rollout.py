@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 from release_platform.domain.errors import Refused
 from release_platform.domain.json_form import exactly
+from release_platform.domain.spec_rules import STRICT
 from release_platform.domain.strategy import (
     LiveGateSpec,
     LiveMetric,
@@ -48,7 +49,7 @@ class AskedRollout:
             margin, what it judges stays the YAML's.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     canary: tuple[StepSpec, ...] = ()
     shadow: ShadowSpec | None = None
     bake_s: float | None = None

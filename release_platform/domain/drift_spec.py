@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from release_platform.domain.alarms import SMALLEST, Budget
 from release_platform.domain.real_quality import QUALITY_MARGIN
+from release_platform.domain.spec_rules import STRICT
 
 
 class OnAlarm(StrEnum):
@@ -35,7 +36,7 @@ class DriftSpec:
         first_day: The first day of which Dagster shows a partition, `YYYY-MM-DD`.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     budget: float = 1.0
     smallest: float = SMALLEST
     quality_margin: float = QUALITY_MARGIN

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from release_platform.domain.spec_rules import STRICT
+
 _TEN_YEARS_S = 3650 * 86400.0
 
 
@@ -26,7 +28,7 @@ class FreshnessSpec:
         warn_s: Older than this is a warning; 60 and up, below `fail_s`; None: there is no warning.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     fail_s: float
     warn_s: float | None = None
 

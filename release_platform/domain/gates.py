@@ -11,8 +11,8 @@ from math import isfinite
 from typing import Any, assert_never
 
 from release_platform.domain.evidence import EvaluationReport
+from release_platform.domain.gate_spec import Against, GateSpec
 from release_platform.domain.metrics import METRICS, Direction
-from release_platform.domain.spec import Against, GateSpec
 
 
 class Verdict(StrEnum):

@@ -34,9 +34,9 @@ from release_platform.domain.policy import (
     decide,
     same_person,
 )
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.projection import What
 from release_platform.domain.replay import Replay
-from release_platform.domain.spec import PolicySpec
 
 LINEAGE = 0
 UNREADABLE = 9

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from release_platform.domain.evidence import EvaluationReport
+from release_platform.domain.gate_spec import Against, GateSpec
 from release_platform.domain.gates import GateResult, Verdict, judge_all
-from release_platform.domain.spec import Against, GateSpec
 
 NOT_COMPARED = "not compared"
 """What the reason of a gate begins with that had nothing to compare with."""

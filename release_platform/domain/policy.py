@@ -13,9 +13,9 @@ from release_platform.domain.freeze import find_freeze, moment_text
 from release_platform.domain.gates import GateResult
 from release_platform.domain.identity import digest_of
 from release_platform.domain.lifecycle import Head
+from release_platform.domain.policy_spec import PolicySpec, Selftest
 from release_platform.domain.replay import Replay, unmet_replay
 from release_platform.domain.selftest import STOPPED
-from release_platform.domain.spec import PolicySpec, Selftest
 
 NOT_PROVEN = "its gates were not proven to stop spoilt models when it was registered"
 """What is said of a version that was registered without the proof."""

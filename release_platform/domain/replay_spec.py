@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any, ClassVar
 
+from release_platform.domain.spec_rules import STRICT
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaySpec:
@@ -19,7 +21,7 @@ class ReplaySpec:
         minimum_rows: Rows that the Production version must answer; with fewer no verdict is `passed`. 1 and up.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     max_refused_share: float = 0.0
     max_flip_share: float = 0.1
     max_slice_flip_share: float | None = None

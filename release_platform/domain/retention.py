@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from release_platform.domain.lifecycle import Head
 from release_platform.domain.policy import PromotionRequest, Registration, RequestState
-from release_platform.domain.spec import PolicySpec
+from release_platform.domain.policy_spec import PolicySpec
 
 
 def paths(head: Head, requests: Iterable[PromotionRequest]) -> dict[str, str]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from release_platform.domain.spec_rules import STRICT
+
 _MONTH_S = 30 * 86400.0
 
 
@@ -18,7 +20,7 @@ class RetrainSpec:
         stop_after: So many of its runs in a row that did not reach Staging end it, until a person starts one; 1 to 20.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     new_data: bool = False
     look_every_s: float = 3600.0
     minimum_interval_s: float = 86400.0

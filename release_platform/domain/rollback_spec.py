@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from release_platform.domain.spec_rules import STRICT
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric
 
 _MONTH_S = 30 * 86400.0
@@ -24,7 +25,7 @@ class RollbackSpec:
         false_rollback: Largest probability that a version which is worse in no gate is taken back; above 0, up to 0.1.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     gates: tuple[LiveGateSpec, ...] = (
         LiveGateSpec(metric=LiveMetric.ERRORS, margin=0.02),
         LiveGateSpec(metric=LiveMetric.LATENCY, margin=0.2),

@@ -10,7 +10,6 @@ shadow_then_canary   shadow     ->  canary step 1, 2, ...   ->  full
 `full` is all traffic: the version is in Production, and the one before it is kept warm until the bake time is over.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -19,8 +18,8 @@ from typing import Any, ClassVar
 
 from release_platform.domain.json_form import exactly
 from release_platform.domain.metrics import Direction
+from release_platform.domain.spec_rules import STRICT, suggestion
 
-_STRICT: dict[str, Any] = {"extra": "forbid"}
 _MONTH_S = 30 * 86400.0
 
 
@@ -61,7 +60,7 @@ class LiveGateSpec:
         blocking: Whether the gate decides, or is advisory.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     metric: LiveMetric
     margin: float | None = None
     quantile: float | None = None
@@ -126,7 +125,7 @@ class StepSpec:
         maximum_s: Longest time; without a verdict until then the rollout is aborted.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     weight: float
     minimum_requests: int = 100
     minimum_s: float = 300.0
@@ -149,7 +148,7 @@ class ShadowSpec:
         maximum_s: Longest time; without a verdict until then the rollout is aborted.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     share: float = 1.0
     minimum_pairs: int = 100
     minimum_s: float = 300.0
@@ -216,7 +215,7 @@ class RolloutSpec:
         gates: The rules; an advisory one never decides.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     strategy: Strategy = Strategy.ALL_AT_ONCE
     shadow: ShadowSpec = field(default_factory=ShadowSpec)
     canary: tuple[StepSpec, ...] = (StepSpec(weight=0.05), StepSpec(weight=0.25), StepSpec(weight=0.5))
@@ -311,9 +310,7 @@ def strategy_named(name: str) -> Strategy:
     """Returns the strategy of a name that a request gives; raises ValueError with the nearest one."""
     known = [strategy.value for strategy in Strategy]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
-        raise ValueError(f"there is no strategy '{name}'; {hint}")
+        raise ValueError(f"there is no strategy '{name}'; {suggestion(name, known)}")
     return Strategy(name)
 
 

@@ -15,12 +15,14 @@ import numpy as np
 
 from release_platform.adapters.model_package import ModelPackage, load_package
 from release_platform.adapters.snapshot_store import SnapshotStore
+from release_platform.domain.data_spec import ContractSpec
 from release_platform.domain.errors import DataError, NotFound, Refused
 from release_platform.domain.evidence import Baseline
 from release_platform.domain.judged import Changes, Judged, judge_candidate, key_changes
 from release_platform.domain.records import RawData, TrainedModel
 from release_platform.domain.signature import signature_breaks
-from release_platform.domain.spec import ContractSpec, ModelSpec, TrainingSpec
+from release_platform.domain.spec import ModelSpec
+from release_platform.domain.training_spec import TrainingSpec
 from release_platform.gating.changes import data_changes
 from release_platform.gating.code_roots import CodeRoots, find_code_roots
 from release_platform.gating.committed_data import committed_changes

@@ -6,9 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from release_platform.adapters.snapshot_store import SnapshotStore
+from release_platform.domain.data_spec import SourceSpec
 from release_platform.domain.errors import ReleaseError
 from release_platform.domain.records import RawData
-from release_platform.domain.spec import ModelSpec, SourceSpec
+from release_platform.domain.spec import ModelSpec
 from release_platform.gating.changes import data_changes
 from release_platform.gating.repository import Repository
 from release_platform.pipeline.files import find_files

@@ -18,7 +18,8 @@ from release_platform.domain.identity import digest_of
 from release_platform.domain.metrics import PRIMARY
 from release_platform.domain.records import FeatureTable, RawData
 from release_platform.domain.selftest import TRAINING, Binding, Selftest, Twin, TwinResult
-from release_platform.domain.spec import ModelSpec, TrainingSpec
+from release_platform.domain.spec import ModelSpec
+from release_platform.domain.training_spec import TrainingSpec
 from release_platform.pipeline.assessment import answers, evaluate
 from release_platform.pipeline.environment import folder_digest, module_digest
 from release_platform.pipeline.features import featurize, read_features, split_times, training_age_days

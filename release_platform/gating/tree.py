@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.domain.judged import NOT_COMPARED, Judged, judge_candidate
-from release_platform.domain.spec import TrainingSpec
+from release_platform.domain.training_spec import TrainingSpec
 from release_platform.gating.changes import NO_CHANGES_KNOWN, changes_since
 from release_platform.pipeline.assessment import Production, answers, compared_by_gates, evaluate, production_rival
 from release_platform.pipeline.environment import git_state

@@ -15,12 +15,13 @@ from release_platform.adapters.model_package import ModelPackage
 from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.domain.evidence import Baseline, Comparison, EvaluationReport, Measurement, finite_or_none
 from release_platform.domain.features import as_column
+from release_platform.domain.gate_spec import Against
 from release_platform.domain.gates import GateResult
 from release_platform.domain.metrics import METRICS
 from release_platform.domain.prediction import Predictions
 from release_platform.domain.records import TrainedModel
 from release_platform.domain.signature import signature_breaks
-from release_platform.domain.spec import Against, ModelSpec
+from release_platform.domain.spec import ModelSpec
 from release_platform.pipeline.evaluation import compare, latency_p99_ms, measure, measure_slices
 from release_platform.pipeline.features import FeatureRows, plan_columns
 from release_platform.pipeline.ingest import read_raw

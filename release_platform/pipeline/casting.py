@@ -18,9 +18,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from release_platform.domain.data_spec import label_text
 from release_platform.domain.errors import SourceError
 from release_platform.domain.features import ColumnType
-from release_platform.domain.spec import label_text
 
 _FAILURES = (pa.ArrowException, ValueError, TypeError, OverflowError, KeyError)
 _TRUTHS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}

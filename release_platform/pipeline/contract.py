@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 
 from release_platform.adapters.snapshot_store import to_frame
+from release_platform.domain.data_spec import ColumnContract, ContractSpec, label_text
 from release_platform.domain.errors import ContractError
 from release_platform.domain.features import ColumnType
-from release_platform.domain.spec import ColumnContract, ContractSpec, label_text
 from release_platform.pipeline.casting import cast_columns
 from release_platform.pipeline.files import require_columns
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from release_platform.domain.data_spec import SqlSource, label_text
 from release_platform.domain.errors import SourceError
 from release_platform.domain.features import ColumnType
-from release_platform.domain.spec import SqlSource, label_text
 from release_platform.pipeline.files import require_columns
 
 if TYPE_CHECKING:

@@ -14,12 +14,13 @@ import pandas as pd
 
 from release_platform.adapters.model_package import ModelPackage
 from release_platform.domain.alarms import MINIMUM_WINDOWS
+from release_platform.domain.data_spec import SplitStrategy, label_text
 from release_platform.domain.drift import with_floors
 from release_platform.domain.estimation import Calibration, calibrated
 from release_platform.domain.features import Column, ColumnType
 from release_platform.domain.multivariate import DOMAIN_CLASSIFIER
 from release_platform.domain.reference import LABEL, REAL_ERROR, REAL_LOSS, Reference, summarised
-from release_platform.domain.spec import ModelSpec, SplitStrategy, label_text
+from release_platform.domain.spec import ModelSpec
 from release_platform.pipeline.domain_classifier import MOST_ROWS, DomainClassifier, learned
 from release_platform.pipeline.drift_rows import PREDICTION, SCORE, outputs_of
 from release_platform.pipeline.features import build_feature_table, read_features

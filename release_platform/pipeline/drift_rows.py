@@ -17,11 +17,11 @@ import pandas as pd
 
 from release_platform.adapters.model_package import ModelPackage
 from release_platform.adapters.recordings import CONFIDENCE
+from release_platform.domain.data_spec import label_text
 from release_platform.domain.drift import Rows
 from release_platform.domain.errors import SourceError
 from release_platform.domain.features import MISSING, Column, ColumnType, FeaturePlan, Input
 from release_platform.domain.metrics import Task
-from release_platform.domain.spec import label_text
 from release_platform.pipeline.features import plan_column
 from release_platform.pipeline.profile import typed
 

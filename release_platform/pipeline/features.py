@@ -14,11 +14,12 @@ import pandas as pd
 import pyarrow as pa
 
 from release_platform.adapters.snapshot_store import SnapshotStore
+from release_platform.domain.data_spec import SplitStrategy, label_text
 from release_platform.domain.errors import DataError
 from release_platform.domain.features import MISSING, Column, ColumnType, FeaturePlan
 from release_platform.domain.metrics import Task
 from release_platform.domain.records import FeatureTable, RawData
-from release_platform.domain.spec import ModelSpec, SplitStrategy, label_text
+from release_platform.domain.spec import ModelSpec
 from release_platform.pipeline.ingest import store_frame
 from release_platform.pipeline.split import held_out_rows
 

@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from release_platform.adapters.clock import SystemClock
 from release_platform.adapters.snapshot_store import SnapshotStore
+from release_platform.domain.data_spec import PartitionSpec
 from release_platform.domain.errors import DataError
 from release_platform.domain.fingerprint import ColumnValues, differences, fingerprint
 from release_platform.domain.snapshot import Snapshot, StoredData
-from release_platform.domain.spec import ModelSpec, PartitionSpec
+from release_platform.domain.spec import ModelSpec
 from release_platform.pipeline.contract import check, conform
 from release_platform.pipeline.source_types import source_types
 from release_platform.pipeline.sources import describe, read_source

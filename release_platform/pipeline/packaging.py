@@ -16,7 +16,8 @@ from release_platform.adapters.skops_types import TRUSTED
 from release_platform.domain.errors import TrainingError
 from release_platform.domain.features import as_column
 from release_platform.domain.identity import FileEntry, Manifest
-from release_platform.domain.spec import ModelSpec, Onnx
+from release_platform.domain.spec import ModelSpec
+from release_platform.domain.training_spec import Onnx
 from release_platform.pipeline.onnx_graph import to_onnx
 from release_platform.pipeline.training import FittedModel, numbered
 from release_platform.project import SPEC

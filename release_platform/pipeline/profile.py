@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from release_platform.domain.data_spec import ColumnContract, ContractSpec, label_text
 from release_platform.domain.features import ColumnType
-from release_platform.domain.spec import ColumnContract, ContractSpec, label_text
 from release_platform.pipeline.casting import fits
 from release_platform.pipeline.contract import conform
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from release_platform.domain.data_spec import SourceSpec
 from release_platform.domain.errors import DataError
 from release_platform.domain.features import ColumnType
 from release_platform.domain.metrics import Task
-from release_platform.domain.spec import SourceSpec
 from release_platform.pipeline.files import require_columns
 from release_platform.pipeline.profile import ColumnProfile, infer_types, labels_of, look_at, typed
 from release_platform.pipeline.sources import file_columns, is_parquet, read_source

@@ -14,7 +14,8 @@ from release_platform.adapters.model_package import load_package
 from release_platform.domain.errors import IntegrityError
 from release_platform.domain.features import as_column
 from release_platform.domain.identity import Manifest, digest_of_model
-from release_platform.domain.spec import ModelSpec, TrainingSpec
+from release_platform.domain.spec import ModelSpec
+from release_platform.domain.training_spec import TrainingSpec
 from release_platform.pipeline.causes import all_compared, code_differences, surrounding_differences
 from release_platform.pipeline.environment import environment, file_digests
 from release_platform.pipeline.features import build_feature_table, read_features

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from release_platform.domain.data_spec import SourceSpec
 from release_platform.domain.identity import digest_of
-from release_platform.domain.spec import SourceSpec
 from release_platform.pipeline.sources import is_parquet
 
 _SHOWN = 80

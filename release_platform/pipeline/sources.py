@@ -15,9 +15,9 @@ from typing import TypeVar
 import pandas as pd
 import pyarrow as pa
 
+from release_platform.domain.data_spec import PackageSource, SourceSpec
 from release_platform.domain.errors import ReleaseError, SourceError
 from release_platform.domain.features import ColumnType
-from release_platform.domain.spec import PackageSource, SourceSpec
 from release_platform.pipeline.csv_files import csv_bytes, header_of, read_csv
 from release_platform.pipeline.database import read_sql
 from release_platform.pipeline.files import (

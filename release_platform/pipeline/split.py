@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from release_platform.domain.data_spec import SplitStrategy
 from release_platform.domain.errors import DataError
 from release_platform.domain.features import Column, ColumnType
 from release_platform.domain.metrics import Task
-from release_platform.domain.spec import ModelSpec, SplitStrategy
+from release_platform.domain.spec import ModelSpec
 
 Mask = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]

@@ -11,18 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from release_platform.domain.data_spec import SplitStrategy
 from release_platform.domain.errors import TrainingError
 from release_platform.domain.features import ColumnType
 from release_platform.domain.metrics import PRIMARY, Task
 from release_platform.domain.prediction import Predictions
-from release_platform.domain.spec import (
-    Categorical,
-    EstimatorSpec,
-    ModelSpec,
-    Numeric,
-    PreprocessingSpec,
-    SplitStrategy,
-)
+from release_platform.domain.spec import ModelSpec
+from release_platform.domain.training_spec import Categorical, EstimatorSpec, Numeric, PreprocessingSpec
 from release_platform.pipeline.training_engine import training_engine
 
 SCORERS = {

@@ -12,7 +12,7 @@ from platform import python_version
 
 from release_platform.adapters.dask_cluster import connected
 from release_platform.domain.errors import Refused, Unavailable
-from release_platform.domain.spec import TrainingEngine, TrainingSpec
+from release_platform.domain.training_spec import TrainingEngine, TrainingSpec
 from release_platform.pipeline.native import native_libraries
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "joblib", "model-release-platform")

@@ -14,10 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from release_platform.adapters.model_package import Engine, ModelPackage
+from release_platform.domain.data_spec import SplitStrategy
 from release_platform.domain.features import MISSING, Column
 from release_platform.domain.metrics import Task
 from release_platform.domain.selftest import Twin
-from release_platform.domain.spec import ModelSpec, SplitStrategy
+from release_platform.domain.spec import ModelSpec
 from release_platform.pipeline.evaluation import OTHER, group_rows
 from release_platform.pipeline.features import FeatureRows
 

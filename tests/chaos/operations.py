@@ -16,9 +16,9 @@ from release_platform.defs.registration import register_version
 from release_platform.domain.fingerprint import fingerprint
 from release_platform.domain.identity import Manifest, digest_of
 from release_platform.domain.policy import PromotionRequest, Ready, RequestState
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.records import Evaluated, FeatureTable, TrainedModel
 from release_platform.domain.snapshot import Snapshot
-from release_platform.domain.spec import PolicySpec
 from release_platform.releases import Releases
 from release_platform.settings import Settings
 from tests.unit.test_policy import REGISTRATION

@@ -24,7 +24,7 @@ from release_platform.domain.policy import (
     binding,
     decide,
 )
-from release_platform.domain.spec import PolicySpec
+from release_platform.domain.policy_spec import PolicySpec
 from tests.unit.test_policy import REGISTRATION, gate
 
 MODEL = "m"

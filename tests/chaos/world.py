@@ -19,8 +19,8 @@ from release_platform.domain.gates import Verdict
 from release_platform.domain.invariants import LINEAGE, violations
 from release_platform.domain.observation import Observation
 from release_platform.domain.policy import Hold, Ready, RequestState
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.ports import Registry
-from release_platform.domain.spec import PolicySpec
 from release_platform.releases import Releases
 from tests.chaos.boundaries import Boundaries
 from tests.unit.test_policy import REGISTRATION, gate

@@ -20,7 +20,7 @@ from release_platform.adapters.signing import KeyFolder
 from release_platform.api.app import create_app
 from release_platform.definitions import EXAMPLES
 from release_platform.domain.api_keys import Scope
-from release_platform.domain.spec import PolicySpec
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.releases import Releases
 from release_platform.rollouts import Rollouts
 from release_platform.services import Services

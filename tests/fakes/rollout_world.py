@@ -13,8 +13,9 @@ from release_platform.audit import observe
 from release_platform.domain.invariants import LINEAGE, violations
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.lifecycle import Share
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.rollout import Order, Rollout, RolloutState
-from release_platform.domain.spec import ModelSpec, PolicySpec
+from release_platform.domain.spec import ModelSpec
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, ShadowSpec, StepSpec, Strategy
 from release_platform.domain.windows import EVERY_SLICE, Route, Window, WindowKey
 from release_platform.releases import Releases

@@ -12,7 +12,8 @@ import pytest
 from release_platform.adapters.model_package import load_package
 from release_platform.adapters.snapshot_store import SnapshotStore
 from release_platform.domain.errors import TrainingError
-from release_platform.domain.spec import EstimatorSpec, ModelSpec
+from release_platform.domain.spec import ModelSpec
+from release_platform.domain.training_spec import EstimatorSpec
 from release_platform.pipeline.features import build_feature_table, golden_inputs, read_features
 from release_platform.pipeline.ingest import ingest, read_raw
 from release_platform.pipeline.packaging import write_package

@@ -25,8 +25,8 @@ from release_platform.defs.naming import asset_key
 from release_platform.defs.promotion import build_jobs, build_run_closers, build_sensor
 from release_platform.defs.resources import Platform, Records, latest_record
 from release_platform.defs.rollout import build_rollout_job, build_rollout_sensor
+from release_platform.domain.gate_spec import GateSpec
 from release_platform.domain.policy import Registration
-from release_platform.domain.spec import GateSpec
 from release_platform.project import Project
 from release_platform.services import Services
 from release_platform.settings import Settings

@@ -20,8 +20,8 @@ from release_platform.defs.audit import Audit, audit_check, audit_model, look
 from release_platform.defs.resources import Platform
 from release_platform.defs.rollout import build_rollout_sensor
 from release_platform.domain.ledger import ROLLBACK_ID
+from release_platform.domain.policy_spec import Selftest as Demand
 from release_platform.domain.selftest import Selftest, Twin, TwinResult
-from release_platform.domain.spec import Selftest as Demand
 from release_platform.gating.selftest import binding_of
 from release_platform.services import Services
 from tests.fakes.packages import build_regression

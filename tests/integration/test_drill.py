@@ -35,8 +35,8 @@ from release_platform.domain.drill import Drilled, Outcome, find_unfinished
 from release_platform.domain.errors import NotFound, Refused, SpecError, Unavailable, VerificationFailed
 from release_platform.domain.freeze import FreezeWindow
 from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.rollout import Order as RolloutOrder
-from release_platform.domain.spec import PolicySpec
 from release_platform.domain.stamps import OPERATOR_TAG
 from release_platform.domain.strategy import Strategy
 from release_platform.drills import AUTOMATIC, CUT_OFF_S, Drills, Order, failure_of

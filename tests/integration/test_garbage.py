@@ -16,7 +16,7 @@ from release_platform.domain.attestation import SIGNATURE_TAG
 from release_platform.domain.errors import IntegrityError, NotFound, Refused
 from release_platform.domain.invariants import violations
 from release_platform.domain.policy import RequestState
-from release_platform.domain.spec import PolicySpec
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.garbage import Collector, Garbage, Kind, Plan
 from tests.integration.homes import Home, changed, example, open_home, why
 

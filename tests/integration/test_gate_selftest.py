@@ -11,9 +11,10 @@ from release_platform.adapters.signing import KeyFolder
 from release_platform.defs.selftest import selftest_evaluation, selftest_key
 from release_platform.domain.attestation import SIGNATURE_TAG
 from release_platform.domain.errors import Refused
+from release_platform.domain.gate_spec import GateSpec
+from release_platform.domain.policy_spec import PolicySpec
+from release_platform.domain.policy_spec import Selftest as Demand
 from release_platform.domain.selftest import STOPPED, Selftest, Twin
-from release_platform.domain.spec import GateSpec, PolicySpec
-from release_platform.domain.spec import Selftest as Demand
 from release_platform.gating.selftest import run_selftest
 from release_platform.proofs import Proofs
 from tests.integration.homes import Home, changed, example, open_home, release_in, why

@@ -19,7 +19,7 @@ from release_platform.defs.resources import Platform
 from release_platform.domain.errors import Refused
 from release_platform.domain.freeze import FreezeWindow
 from release_platform.domain.policy import RequestState
-from release_platform.domain.spec import PolicySpec, Tampering
+from release_platform.domain.policy_spec import PolicySpec, Tampering
 from release_platform.project import Project
 from release_platform.releases import Releases
 from tests.integration.homes import Command, Done, Home, changed, example, open_home, project_folder, warm_release, why

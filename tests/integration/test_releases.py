@@ -18,8 +18,8 @@ from release_platform.domain.invariants import LINEAGE, violations
 from release_platform.domain.ledger import certificate_of, certified_faults, faults, last_moves, sealed
 from release_platform.domain.lifecycle import Move
 from release_platform.domain.policy import RequestState
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.ports import VersionRecord
-from release_platform.domain.spec import PolicySpec
 from release_platform.projection import Projection
 from release_platform.releases import Releases
 from tests.fakes.clock import FakeClock

@@ -9,7 +9,7 @@ import pytest
 from release_platform.component import build_model
 from release_platform.defs.replay import build_replay_check, replay_key
 from release_platform.defs.resources import Platform, Records
-from release_platform.domain.spec import PolicySpec
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.project import Project
 from tests.fakes.rollout_world import MODEL, World
 from tests.integration.test_replays import POLICY, folders, record, replays, world

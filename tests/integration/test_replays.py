@@ -15,9 +15,9 @@ import pytest
 from release_platform.adapters.recordings import Recordings
 from release_platform.domain.errors import IntegrityError, NotFound, Refused
 from release_platform.domain.gates import Verdict
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.replay import judge_replay
 from release_platform.domain.replay_spec import ReplaySpec
-from release_platform.domain.spec import PolicySpec
 from release_platform.replays import Replays
 from tests.fakes.clock import FakeClock
 from tests.fakes.packages import CANCER_INPUTS, build_linear_classifier, build_onnx_classifier

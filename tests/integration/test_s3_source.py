@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from release_platform.domain.data_spec import SourceSpec
 from release_platform.domain.errors import SourceError
 from release_platform.domain.features import ColumnType
-from release_platform.domain.spec import SourceSpec
 from release_platform.pipeline.sources import read_source
 from tests.integration.s3_server import S3Server, running_s3
 

@@ -12,7 +12,8 @@ from distributed import Client
 
 from release_platform.domain.errors import Refused, Unavailable
 from release_platform.domain.identity import digest_of_model
-from release_platform.domain.spec import EstimatorSpec, ModelSpec, SearchSpec, TrainingEngine, TrainingSpec
+from release_platform.domain.spec import ModelSpec
+from release_platform.domain.training_spec import EstimatorSpec, SearchSpec, TrainingEngine, TrainingSpec
 from release_platform.pipeline.training import fit
 from release_platform.pipeline.training_engine import require_alike, surroundings
 from tests.fakes.dask_cluster import running_cluster

@@ -15,7 +15,7 @@ from release_platform.api.app import create_app
 from release_platform.api.drills import AT_ONCE, AskedDrills
 from release_platform.domain.api_keys import Scope
 from release_platform.domain.drill import Drilled
-from release_platform.domain.spec import PolicySpec
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.drills import Order
 from release_platform.settings import Settings
 from tests.unit.test_drill import drilled

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from release_platform.domain.data_spec import ColumnContract, ContractSpec
 from release_platform.domain.errors import ContractError, SourceError
 from release_platform.domain.features import ColumnType
-from release_platform.domain.spec import ColumnContract, ContractSpec
 from release_platform.pipeline.contract import check, conform
 
 NAN = float("nan")

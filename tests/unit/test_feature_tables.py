@@ -9,21 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from release_platform.domain.errors import DataError
-from release_platform.domain.features import MISSING, ColumnType, Operation, as_column
-from release_platform.domain.metrics import Task
-from release_platform.domain.spec import (
+from release_platform.domain.data_spec import (
     ColumnContract,
     ContractSpec,
-    DerivedSpec,
-    EstimatorSpec,
-    GateSpec,
-    ModelSpec,
     SourceSpec,
     SplitSpec,
     SplitStrategy,
     TargetSpec,
 )
+from release_platform.domain.errors import DataError
+from release_platform.domain.features import MISSING, ColumnType, Operation, as_column
+from release_platform.domain.gate_spec import GateSpec
+from release_platform.domain.metrics import Task
+from release_platform.domain.spec import ModelSpec
+from release_platform.domain.training_spec import DerivedSpec, EstimatorSpec
 from release_platform.pipeline.contract import conform
 from release_platform.pipeline.features import (
     GOLDEN_ROWS,

@@ -18,8 +18,8 @@ from release_platform.domain.evidence import (
     Measurement,
     finite_or_none,
 )
+from release_platform.domain.gate_spec import Against, GateSpec
 from release_platform.domain.gates import Verdict, judge, judge_all
-from release_platform.domain.spec import Against, GateSpec
 
 E = 1e-9
 

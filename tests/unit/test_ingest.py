@@ -8,19 +8,13 @@ import pandas as pd
 import pytest
 
 from release_platform.adapters.snapshot_store import SnapshotStore
+from release_platform.domain.data_spec import ColumnContract, ContractSpec, PartitionSpec, SourceSpec, TargetSpec
 from release_platform.domain.errors import ContractError, DataError, SourceError
 from release_platform.domain.features import ColumnType
+from release_platform.domain.gate_spec import GateSpec
 from release_platform.domain.metrics import Task
-from release_platform.domain.spec import (
-    ColumnContract,
-    ContractSpec,
-    EstimatorSpec,
-    GateSpec,
-    ModelSpec,
-    PartitionSpec,
-    SourceSpec,
-    TargetSpec,
-)
+from release_platform.domain.spec import ModelSpec
+from release_platform.domain.training_spec import EstimatorSpec
 from release_platform.pipeline.ingest import data_differences, ingest, preview, read_raw
 from tests.fakes.clock import FakeClock
 

@@ -15,9 +15,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from release_platform.definitions import EXAMPLES
 from release_platform.domain.errors import DataError
 from release_platform.domain.evidence import EvaluationReport
+from release_platform.domain.gate_spec import Against, GateSpec
 from release_platform.domain.gates import GateResult, Verdict
 from release_platform.domain.judged import Changes, Judged, judge_candidate, key_changes
-from release_platform.domain.spec import Against, GateSpec
 from release_platform.gating.commits import require_the_same_rows
 from release_platform.gating.junit import junit, junit_error
 from release_platform.gating.open_metrics import open_metrics

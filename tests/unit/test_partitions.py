@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from release_platform.defs.data import monthly
+from release_platform.domain.data_spec import PartitionSpec
 from release_platform.domain.errors import Refused
-from release_platform.domain.spec import PartitionSpec
 from release_platform.project import Project
 from tests.fakes.clock import FakeClock
 from tests.unit.test_ingest import spec

@@ -22,9 +22,9 @@ from release_platform.domain.policy import (
     decide,
     judged_approvals,
 )
+from release_platform.domain.policy_spec import PolicySpec, Selftest, Tampering
 from release_platform.domain.replay_spec import ReplaySpec
 from release_platform.domain.selftest import STOPPED
-from release_platform.domain.spec import PolicySpec, Selftest, Tampering
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from release_platform.domain.evidence import QUANTILES, Baseline, Comparison, EvaluationReport, Measurement
+from release_platform.domain.gate_spec import GateSpec
 from release_platform.domain.gates import GateResult, Verdict, judge_all
 from release_platform.domain.metrics import Task
 from release_platform.domain.prediction import Predictions
-from release_platform.domain.spec import GateSpec
 from release_platform.pipeline import plots
 from release_platform.pipeline.plots import draw, draw_importance, importance
 from release_platform.pipeline.report import render_html

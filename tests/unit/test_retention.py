@@ -7,8 +7,8 @@ import pytest
 
 from release_platform.domain.lifecycle import Head
 from release_platform.domain.policy import PromotionRequest, Registration, RequestState
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.retention import expendable, paths
-from release_platform.domain.spec import PolicySpec
 from tests.unit.test_policy import NOW, REGISTRATION, REQUEST
 
 HEAD = Head(model="m", epoch=9, staging="9", production="8", previous=("3", "5"), ever=("3", "5", "7", "8"))

@@ -12,9 +12,10 @@ from release_platform.domain.errors import SpecError
 from release_platform.domain.gates import Verdict
 from release_platform.domain.identity import Manifest
 from release_platform.domain.metrics import Task
+from release_platform.domain.policy_spec import PolicySpec
+from release_platform.domain.policy_spec import Selftest as Demand
 from release_platform.domain.selftest import STOPPED, Binding, Selftest, Twin, TwinResult
-from release_platform.domain.spec import ModelSpec, PolicySpec
-from release_platform.domain.spec import Selftest as Demand
+from release_platform.domain.spec import ModelSpec
 from release_platform.pipeline.features import FeatureRows, training_age_days
 from release_platform.pipeline.twins import Skipped, SpoiltRows, spoil_answers, spoil_rows
 from release_platform.project import parse_spec, read_documents

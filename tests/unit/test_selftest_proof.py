@@ -12,9 +12,10 @@ from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.signing import KeyFolder
 from release_platform.definitions import EXAMPLES
 from release_platform.defs.selftest import proof_of
+from release_platform.domain.data_spec import SourceSpec
 from release_platform.domain.errors import IntegrityError
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.selftest import Selftest, Twin, TwinResult
-from release_platform.domain.spec import PolicySpec, SourceSpec
 from release_platform.gating.selftest import binding_of
 from release_platform.project import Project, parse_spec, read_documents
 from release_platform.proofs import Proofs

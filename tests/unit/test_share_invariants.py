@@ -15,8 +15,8 @@ from release_platform.domain.ledger import LedgerRow, fold, genesis, rollout_mov
 from release_platform.domain.lifecycle import Head, Move, advance
 from release_platform.domain.observation import Observation, StoreView
 from release_platform.domain.policy import Approval, PromotionRequest, RequestState, binding
+from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.replay_spec import ReplaySpec
-from release_platform.domain.spec import PolicySpec
 from tests.unit.test_policy import NOW, REGISTRATION, REQUEST, gate
 from tests.unit.test_replay import replay, side
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from release_platform.domain.data_spec import PackageSource, SourceSpec, SqlSource
 from release_platform.domain.errors import SourceError
 from release_platform.domain.features import ColumnType
-from release_platform.domain.spec import PackageSource, SourceSpec, SqlSource
 from release_platform.pipeline.sources import PEAK_FACTOR, read_source
 
 COLUMNS = {"age": ColumnType.INTEGER, "fare": ColumnType.NUMBER, "town": ColumnType.CATEGORY}
