@@ -5,15 +5,16 @@ from dataclasses import replace
 from typing import assert_never
 
 from release_platform.adapters.rollout_store import KeptRollout
+from release_platform.domain.errors import Unavailable
 from release_platform.domain.freeze import find_freeze
 from release_platform.domain.ledger import LedgerRow, moves_production, request_of, rollout_move_id, standing
-from release_platform.domain.lifecycle import Head, Move
+from release_platform.domain.lifecycle import Head, Move, Share
 from release_platform.domain.policy import PromotionRequest, RequestState, decide, missing_of
 from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.ports import Clock
 from release_platform.domain.rollout import (
     AUTOMATIC,
-    Ended,
+    Closed,
     InProduction,
     KeptWarm,
     Rollout,
@@ -43,20 +44,42 @@ class Effects:
         """
         said: list[str] = []
         for effect in wanted(kept.rollout):
+            waits = ""
             match effect:
                 case InProduction(version=version):
                     waits = self._in_production(kept, version, policy, said)
                 case Traffic():
                     waits = self._traffic(kept, effect, policy, said)
                 case KeptWarm():  # the alias `previous` names it, and servers keep what it names in memory
-                    waits = ""
-                case Ended():
-                    waits = self._ended(kept)
+                    pass
+                case Closed():
+                    self._close(kept.rollout)
                 case _:
                     assert_never(effect)
             if waits:
                 return (*said, waits)
+        if kept.rollout.ended:
+            self._store.rollouts.settle(kept)
         return tuple(said)
+
+    def holds(self, rollout: Rollout) -> bool:
+        """Whether what must hold of head and aliases in the rollout's state does."""
+        head = self._store.head(rollout.model)
+        for effect in wanted(rollout):
+            match effect:
+                case InProduction(version=version) if head.production != version:
+                    return False
+                case Traffic(canary=canary, shadow=shadow):
+                    if (_weight(head.canary, rollout), _weight(head.shadow, rollout)) != (canary, shadow):
+                        return False
+                    if (canary or shadow) and not self._shares_are_shown(rollout.model):
+                        return False
+        return True
+
+    def _shares_are_shown(self, model: str) -> bool:
+        """Whether the aliases show the share that was given last: servers find it there."""
+        given = max((row.epoch for row in self._store.ledger(model) if row.weight), default=0)
+        return self._store.projected_epoch(model) >= given
 
     def _in_production(self, kept: KeptRollout, version: str, policy: PolicySpec, said: list[str]) -> str:
         rollout, head = kept.rollout, self._store.head(kept.rollout.model)
@@ -89,8 +112,7 @@ class Effects:
         rollout = kept.rollout
         for move, weight in ((Move.CANARY_SET, effect.canary), (Move.SHADOW_SET, effect.shadow)):
             head = self._store.head(rollout.model)
-            share = head.canary if move is Move.CANARY_SET else head.shadow
-            present = share.weight if share is not None and share.version == rollout.candidate else 0.0
+            present = _weight(head.canary if move is Move.CANARY_SET else head.shadow, rollout)
             if present == weight or self._is_overtaken(kept):
                 continue
             request = self._store.get_request(rollout.rollout_id)
@@ -101,15 +123,12 @@ class Effects:
             what = f"{route}-{rollout.stage}" if weight > 0 else f"{route}-off"
             move_id = rollout_move_id(rollout.rollout_id, what)
             self._commit(rollout, head, move, request, request_id=move_id, reason=rollout.reason, weight=weight)
-        self._project(rollout.model, said)
+        self._project(rollout, said)
         return ""
 
-    def _ended(self, kept: KeptRollout) -> str:
-        rollout = kept.rollout
+    def _close(self, rollout: Rollout) -> None:
         state = RequestState.PROMOTED if rollout.state is RolloutState.COMPLETED else RequestState.REFUSED
         self._store.close_request(rollout.rollout_id, state, f"its rollout was {rollout.state}: {rollout.reason}")
-        self._store.rollouts.settle(kept)
-        return ""
 
     def _commit(
         self,
@@ -156,11 +175,13 @@ class Effects:
         if row is not None and request.state is RequestState.OPEN:
             self._releases.finish(row)
 
-    def _project(self, model: str, said: list[str]) -> None:
+    def _project(self, rollout: Rollout, said: list[str]) -> None:
         """Moves the aliases, and tells the servers: of what is taken away before, since the registry may be away.
 
-        Of what is given they are told afterwards: a server that looks at the registry meanwhile finds it there.
+        Of what is given they are told afterwards: a server that looks at the registry meanwhile finds it there. An
+        abort does not wait for the registry: its aliases are moved when it is back (`Projection.reconcile`).
         """
+        model = rollout.model
         projected = self._store.projected_epoch(model)
         if projected >= self._store.head(model).epoch:
             return
@@ -168,9 +189,18 @@ class Effects:
         last = {row.move: row for row in rows if row.epoch > projected and row.move.weighted}
         for row in (row for row in last.values() if not row.weight):
             self._releases.deliver_beside(row, said.append)
-        self._releases.projection.project(model)
+        try:
+            self._releases.projection.project(model)
+        except Unavailable as away:
+            if rollout.state is not RolloutState.ABORTED:
+                raise
+            said.append(f"{away.problem}; the registry's aliases follow when it is back")
         for row in (row for row in last.values() if row in standing(rows)):
             self._releases.deliver_beside(row, said.append)
+
+
+def _weight(share: Share | None, rollout: Rollout) -> float:
+    return share.weight if share is not None and share.version == rollout.candidate else 0.0
 
 
 def find_other_move(kept: KeptRollout, rows: Iterable[LedgerRow]) -> LedgerRow | None:

@@ -356,11 +356,11 @@ class Releases:
         Whoever decided it for a head gives that head's epoch, so that nothing later is undone.
 
         Raises:
-            Refused: There is no previous version, or `to` never was in Production.
+            Refused: There is no previous version, a drill is under way, or `to` never was in Production.
         """
         check_words("a rollback", actor, reason)
         head = self.store.head(model)
-        version = to or self._find_target(model, request_id) or rollback_target(head)
+        version = to or self._find_target(model, request_id) or self._target(head)
         registration = self.store.find_registration(model, version)
         row = self.store.commit_move(
             model=model,
@@ -383,7 +383,7 @@ class Releases:
         return row
 
     def lift_hold(self, model: str, *, actor: str, reason: str) -> DriftDay:
-        """Lets promotions go on although a day drifted, and returns that day; again changes nothing.
+        """Lets promotions go on, and the version stay, although a day drifted; returns that day; again changes nothing.
 
         It is of that day alone: when the next one drifts, promotions are held again. Who was first to lift it stays.
 
@@ -392,9 +392,9 @@ class Releases:
         """
         check_words("lifting a hold", actor, reason)
         last = self.store.drift.find_last(model, self.store.head(model).production)
-        if last is None or OnAlarm.HOLD not in last.on_alarm or not last.alarmed:
+        if last is None or not {OnAlarm.HOLD, OnAlarm.ROLL_BACK} & set(last.on_alarm) or not last.alarmed:
             raise Refused(
-                f"{model}: no drift alarm holds its promotions",
+                f"{model}: no drift alarm holds its promotions, or is to take its version back",
                 remedy=f"`release status {model}` shows what open requests wait for",
             )
         return self.store.drift.lift(last, Lift(actor=actor, reason=reason, at=self._clock.now().isoformat()))
@@ -452,6 +452,17 @@ class Releases:
         """Returns where the rollback of this id went, if it was done: from there, the previous one is another."""
         rows = (row for row in self.store.ledger(model) if row.move is Move.ROLLED_BACK)
         return next((row.version for row in rows if row.request_id == request_id), None)
+
+    def _target(self, head: Head) -> str:
+        """Returns where a plain rollback goes; half way through a drill nobody can mean the version before that."""
+        drill = find_unfinished(self.store.ledger(head.model))
+        if drill is not None:
+            raise Refused(
+                f"{head.model}: a drill of the rollback is under way, or was cut off: version {head.production} is in "
+                f"Production until it brings version {drill.before['production']} back",
+                remedy=f"`release drill {head.model}` ends one that was cut off; or name a version with --to",
+            )
+        return rollback_target(head)
 
     def _deliver(self, model: str, tell: Tell) -> None:
         for sentence in self._delivery.deliver(model) if self._delivery is not None else ():

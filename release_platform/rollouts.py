@@ -15,14 +15,23 @@ from release_platform.domain.asked_rollout import NOTHING_ASKED, AskedRollout, f
 from release_platform.domain.assessed import of_abort
 from release_platform.domain.errors import IntegrityError, NotFound, Refused
 from release_platform.domain.freeze import find_freeze
-from release_platform.domain.gates import Verdict
 from release_platform.domain.judge import SETTLE_S, Assessment, Evidence, Plan, plan, settled_minute
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.policy import PromotionRequest, RequestState
 from release_platform.domain.policy_spec import PolicySpec
 from release_platform.domain.ports import Clock, Servers
 from release_platform.domain.rollback import Taken
-from release_platform.domain.rollout import AUTOMATIC, Order, Ordered, Rollout, RolloutState, Ticked, advance, begin
+from release_platform.domain.rollout import (
+    AUTOMATIC,
+    Begun,
+    Order,
+    Ordered,
+    Rollout,
+    RolloutState,
+    Ticked,
+    advance,
+    begin,
+)
 from release_platform.domain.spec import ModelSpec
 from release_platform.domain.strategy import RolloutSpec, StageKind, Strategy
 from release_platform.effects import Effects, find_other_move
@@ -93,7 +102,7 @@ class Rollouts:
             kept = self._begin(request, chosen, spec.policy)
         for sentence in self._effects.bring_about(kept, spec.policy):
             tell(sentence)
-        return kept.rollout
+        return self._begun(kept).rollout
 
     def request(
         self,
@@ -153,6 +162,7 @@ class Rollouts:
         if after is None:
             return None
         said += self._effects.bring_about(after, spec.policy)
+        rollout = self._begun(after).rollout
         current = self._store.rollouts.find_current(model)
         return Step(before=kept.rollout, after=rollout, judged=judged, said=said, settled=current is None)
 
@@ -180,7 +190,8 @@ class Rollouts:
         for _ in range(ATTEMPTS):
             now = self._clock.now()
             kept = self.get(model)
-            ordered = self._ordered(kept, Ordered(order=order, actor=actor, reason=reason, at=now), policy)
+            asked = Ordered(order=order, actor=actor, reason=reason, at=now, freeze=policy.freeze)
+            ordered = self._ordered(kept, asked)
             rollout = self._with_assessment(kept.rollout, ordered, taken)
             after = kept if rollout == kept.rollout else self._store.rollouts.save(kept, rollout)
             if after is not None:
@@ -190,7 +201,7 @@ class Rollouts:
         if not after.settled:
             for sentence in self._effects.bring_about(after, policy):
                 tell(sentence)
-        return after.rollout
+        return self._begun(after).rollout
 
     def get(self, model: str) -> KeptRollout:
         """Returns the rollout of a model that is under way, or else the one that began last.
@@ -221,7 +232,7 @@ class Rollouts:
     def overdue(self, rollout: Rollout, policy: PolicySpec) -> datetime | None:
         """Returns since when the next look at a rollout is due, if for so long that nobody seems to look any more."""
         now, planned = self._clock.now(), plan(rollout)
-        if rollout.ended or find_freeze(policy.freeze, now) is not None:
+        if rollout.ended or find_freeze(policy.freeze, now) is not None or not rollout.begun:
             return None
         if planned is not None:
             minute = max(rollout.judged + 1, planned.first_minute)
@@ -288,6 +299,14 @@ class Rollouts:
         after = max(rollout.judged, int(rollout.since.timestamp() // 60) - 1)
         return self._traffic.collect_all(rollout.model, heard, after=after)
 
+    def _begun(self, kept: KeptRollout) -> KeptRollout:
+        """Returns a rollout whose stage begins now, if all that must hold in it was brought about by now."""
+        rollout = kept.rollout
+        if rollout.begun or rollout.ended or not self._effects.holds(rollout):
+            return kept
+        begun, _ = advance(rollout, Begun(stage=rollout.stage, at=self._clock.now()))
+        return self._store.rollouts.save(kept, begun) or kept
+
     def _advanced(self, kept: KeptRollout, policy: PolicySpec, now: datetime) -> tuple[Rollout, Evidence | None]:
         rollout = kept.rollout
         if rollout.ended:
@@ -295,16 +314,12 @@ class Rollouts:
         ending = self._find_end(kept, now)
         if ending is not None:
             return advance(rollout, ending)[0], None
-        frozen = find_freeze(policy.freeze, now) is not None
         there: Evidence | None = None
         planned = plan(rollout)
         if planned is not None and settled_minute(now) > max(rollout.judged, planned.first_minute - 1):
             there = self._evidence(planned, settled_minute(now))
-            # in a freeze nothing goes further, and no time runs out
-            if not frozen or there.verdict is Verdict.FAILED:
-                rollout, _ = advance(rollout, there.event(now))
-        if not frozen:
-            rollout, _ = advance(rollout, Ticked(stage=rollout.stage, at=now))
+            rollout, _ = advance(rollout, replace(there.event(now), freeze=policy.freeze))
+        rollout, _ = advance(rollout, Ticked(stage=rollout.stage, at=now, freeze=policy.freeze))
         return rollout, there
 
     def _find_end(self, kept: KeptRollout, now: datetime) -> Ordered | None:
@@ -319,11 +334,11 @@ class Rollouts:
             return Ordered(order=Order.ABORT, actor=AUTOMATIC, reason=reason, at=now)
         return None
 
-    def _ordered(self, kept: KeptRollout, ordered: Ordered, policy: PolicySpec) -> Rollout:
+    def _ordered(self, kept: KeptRollout, ordered: Ordered) -> Rollout:
         rollout = kept.rollout
         if rollout.reason == ordered.said:
             return rollout
-        frozen = find_freeze(policy.freeze, ordered.at)
+        frozen = find_freeze(ordered.freeze, ordered.at)
         if ordered.order is Order.PROMOTE and frozen is not None and not rollout.ended:
             raise Refused(f"{rollout.model}: {frozen.said}", remedy="promote it after that")
         return advance(rollout, ordered)[0]

@@ -92,7 +92,8 @@ def post_move(connection: sa.Connection, row: LedgerRow) -> None:
 def post_abort(connection: sa.Connection, rollout: Rollout, at: datetime) -> None:
     """Puts the message of an aborted rollout into the outbox, within the transaction that aborts it."""
     epoch, ledger_hash = _last_of(connection, rollout.model)
-    _post(connection, message_of_abort(rollout, epoch=epoch, ledger_hash=ledger_hash, at=at))
+    production = _production_of(connection, rollout.model)
+    _post(connection, message_of_abort(rollout, production=production, epoch=epoch, ledger_hash=ledger_hash, at=at))
 
 
 def post_drift(connection: sa.Connection, day: DriftDay) -> None:
@@ -106,6 +107,13 @@ def _last_of(connection: sa.Connection, model: str) -> tuple[int, str]:
     query = sa.text("SELECT epoch, hash FROM ledger WHERE model = :model ORDER BY epoch DESC LIMIT 1")
     last = connection.execute(query, {"model": model}).first()
     return (0, "") if last is None else (last.epoch, last.hash)
+
+
+def _production_of(connection: sa.Connection, model: str) -> str | None:
+    query = sa.text("SELECT state FROM heads WHERE model = :model").columns(state=sa.JSON)
+    with readable(f"the head of {model}"):
+        found: str | None = connection.scalar(query, {"model": model})["production"]
+    return found
 
 
 def _post(connection: sa.Connection, message: Message) -> None:

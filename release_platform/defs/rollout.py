@@ -7,9 +7,10 @@ of a rollout, of the rollback policy or of the operators' API, materializes `pro
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import dagster as dg
 from pydantic import Field
@@ -43,6 +44,7 @@ SENSOR_INTERVAL_S = 5
 SHOWN_EVERY_MINUTES = 10
 RECENT = 20
 TURN = "round's turn"
+_Result = TypeVar("_Result")
 
 
 def build_rollout_asset(project: Project) -> dg.AssetSpec:
@@ -111,17 +113,12 @@ def build_rollout_sensor(projects: Projects) -> dg.SensorDefinition:
         events: list[dg.AssetMaterialization] = []
         heard = services.rollouts.ask()
         for name, project in in_turn(projects, shown):
-            try:
-                step = services.rollouts.step(name, project.spec, heard)
-                told = step.said if step is not None else ()
-                said += [f"{name}: {sentence}" for sentence in told]
-                if step is not None:
-                    said.append(_sentence(step))
-                watched = services.watch.look(name, project.spec, heard)
-                said += [f"{name}: {sentence}" for sentence in (watched.said if watched is not None else ())]
-                events += _events(project, services, context.instance, shown, step)
-            except ReleaseError as error:
-                said.append(f"{name}: {error.problem}")
+            step = _tried(partial(services.rollouts.step, name, project.spec, heard), name, said)
+            if step is not None:
+                said += [*(f"{name}: {sentence}" for sentence in step.said), _sentence(step)]
+            watched = _tried(partial(services.watch.look, name, project.spec, heard), name, said)
+            said += [f"{name}: {sentence}" for sentence in (watched.said if watched is not None else ())]
+            _tried(partial(events.extend, _events(project, services, context.instance, shown, step)), name, said)
         said += services.held_outcomes.carry()  # last: no rollout waits for it
         _drop_old_windows(services, shown)
         for line in said:
@@ -133,6 +130,15 @@ def build_rollout_sensor(projects: Projects) -> dg.SensorDefinition:
         )
 
     return rollout_sensor
+
+
+def _tried(act: Callable[[], _Result], name: str, said: list[str]) -> _Result | None:
+    """Returns what an act returns; None, and a sentence of a model, where it fails: so nothing else fails with it."""
+    try:
+        return act()
+    except ReleaseError as error:
+        said.append(f"{name}: {error.problem}")
+        return None
 
 
 def in_turn(projects: Projects, shown: dict[str, Any]) -> list[tuple[str, Project]]:

@@ -89,19 +89,22 @@ class FreezeWindow:
 
     def find_end(self, now: datetime) -> datetime | None:
         """Returns when the window that holds at this moment ends, in UTC; None when it does not hold."""
-        return next((end for start, end in self._around(now) if start <= now.astimezone(UTC) < end), None)
+        return next((end for start, end in self.spans(now, now) if start <= now.astimezone(UTC) < end), None)
 
-    def _around(self, now: datetime) -> Iterator[tuple[datetime, datetime]]:
+    def spans(self, since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """Yields when the window begins and ends, in UTC: all that lies between two moments, and maybe more."""
         if self.days is None:
             yield _moment(self.from_), _moment(self.until)
             return
         assert self.timezone is not None
-        zone, today = _zone(self.timezone), now.astimezone(_zone(self.timezone)).date()
+        zone = _zone(self.timezone)
         starts, ends = _time(self.from_), _time(self.until)
-        for day in (today - _DAY, today):
+        day, last = since.astimezone(zone).date() - _DAY, until.astimezone(zone).date()
+        while day <= last:
             if tuple(Weekday)[day.weekday()] in self.days:
                 last_day = day if ends > starts else day + _DAY
                 yield _first(day, starts, zone), _last(last_day, ends, zone)
+            day += _DAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +136,16 @@ def find_freeze(windows: Sequence[FreezeWindow], now: datetime) -> Freeze | None
             return Freeze(reasons=reasons, until=until)
         until = max(ends)
     return Freeze(reasons=reasons, until=None)
+
+
+def frozen_s(windows: Sequence[FreezeWindow], since: datetime, until: datetime) -> float:
+    """Returns for how many seconds between two moments a freeze held."""
+    seconds, reached = 0.0, since
+    for start, end in sorted(span for window in windows for span in window.spans(since, until)):
+        start, end = max(start, reached), min(end, until)
+        if end > start:
+            seconds, reached = seconds + (end - start).total_seconds(), end
+    return seconds
 
 
 def _moment(text: str) -> datetime:

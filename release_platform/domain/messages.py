@@ -108,11 +108,14 @@ def message_of(row: LedgerRow) -> Message | None:
     )
 
 
-def message_of_abort(rollout: Rollout, *, epoch: int, ledger_hash: str, at: datetime) -> Message:
+def message_of_abort(
+    rollout: Rollout, *, production: str | None, epoch: int, ledger_hash: str, at: datetime
+) -> Message:
     """Returns the message of an aborted rollout.
 
     Args:
         rollout: As it ended.
+        production: The version in Production; where it is the rollout's, the one before is brought back.
         epoch: The epoch of the last ledger row of its model.
         ledger_hash: The hash of that row.
         at: When it was aborted.
@@ -122,7 +125,7 @@ def message_of_abort(rollout: Rollout, *, epoch: int, ledger_hash: str, at: date
         kind=MessageKind.ROLLOUT_ABORTED,
         model=rollout.model,
         version_before=rollout.candidate,
-        version_after=rollout.stable,
+        version_after=rollout.stable if production == rollout.candidate else production,
         epoch=epoch,
         ledger_hash=ledger_hash,
         actor=rollout.actor or AUTOMATIC,

@@ -22,7 +22,7 @@ What it never does:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import ceil, log, pi
 from typing import Any
 
@@ -133,9 +133,13 @@ def find_drift(watched: Watched, day: DriftDay | None) -> Taken | None:
 
     Args:
         watched: What the policy watches; so whatever keeps the policy from acting keeps drift from it too.
-        day: The last day that was reported of the version; None for none.
+        day: The last day that was reported of the version; None for none. A day before its promotion, or a report from
+            before, is no evidence: whoever promoted it again could know of that.
     """
+    promoted = datetime.fromisoformat(watched.row.at)
     if day is None or day.version != watched.row.version or not day.asks_for(OnAlarm.ROLL_BACK):
+        return None
+    if day.day < promoted.astimezone(UTC).date() or datetime.fromisoformat(day.at) < promoted:
         return None
     return Taken(watched=watched, reason=day.said, found={"drift": day.to_json()})
 

@@ -18,7 +18,8 @@ Which events count:
 - What the machine notices (`Assessed`, `Ticked`) may be late or come twice. It is ignored when the rollout has ended,
   when it is of another stage, from before the stage, or of a minute that was judged already.
 - What a person orders is refused, with the reason, when it makes no sense in the present state.
-- A paused rollout goes no further and its maximum time stands still, but a failed gate aborts it all the same.
+- A paused rollout goes no further and its maximum time stands still, but a failed gate aborts it all the same. So does
+  one in a freeze, and one whose stage has not `Begun`: what must hold in it could not be brought about yet.
 """
 
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from enum import StrEnum
 from typing import Any, assert_never
 
 from release_platform.domain.errors import Refused
+from release_platform.domain.freeze import FreezeWindow, find_freeze, frozen_s
 from release_platform.domain.gates import Verdict
 from release_platform.domain.json_form import exactly
 from release_platform.domain.strategy import RolloutSpec, Stage, StageKind, Strategy
@@ -77,6 +79,7 @@ class Assessed:
         n: Requests (of a shadow: pairs) that the candidate answered in the stage.
         reason: One sentence for people.
         at: When.
+        freeze: The times in which nothing goes to Production.
     """
 
     stage: int
@@ -85,11 +88,21 @@ class Assessed:
     n: int
     reason: str
     at: datetime
+    freeze: tuple[FreezeWindow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticked:
-    """Time went on."""
+    """Time went on; `freeze` is as in `Assessed`."""
+
+    stage: int
+    at: datetime
+    freeze: tuple[FreezeWindow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """What must hold in a stage was brought about: its time and its evidence count from this moment."""
 
     stage: int
     at: datetime
@@ -97,12 +110,13 @@ class Ticked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ordered:
-    """A person, or the rollback policy in its own name, ordered something."""
+    """A person, or the rollback policy in its own name, ordered something; `freeze` is as in `Assessed`."""
 
     order: Order
     actor: str
     reason: str
     at: datetime
+    freeze: tuple[FreezeWindow, ...] = ()
 
     @property
     def said(self) -> str:
@@ -110,7 +124,7 @@ class Ordered:
         return f"{self.order} by {self.actor}: {self.reason}"
 
 
-Event = Assessed | Ticked | Ordered
+Event = Assessed | Ticked | Begun | Ordered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,14 +150,14 @@ class KeptWarm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """The rollout is over: the request is closed with this outcome."""
+class Closed:
+    """The promotion request is closed with this outcome: no traffic goes to its version any more."""
 
     state: RolloutState
     reason: str
 
 
-Effect = InProduction | Traffic | KeptWarm | Ended
+Effect = InProduction | Traffic | KeptWarm | Closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,12 +170,13 @@ class Rollout:
         candidate: The version that comes.
         stable: The version that was in Production at the start; None for the first release, which has one stage.
         plan: Strategy, stages and gates, as they were at the start.
-        since: When the present stage began.
+        since: When the present stage began; while it has not, when it was entered.
+        begun: Whether it has: what must hold in it was brought about.
         state: Whether it goes on.
         stage: Index of the present stage.
         judged: The last minute that the judge looked at, since 1970; -1: it has not in this stage.
         paused_at: When the present pause began; None while it is not paused.
-        paused_s: Seconds of earlier pauses in this stage.
+        paused_s: Seconds of earlier pauses in this stage, without those of a freeze.
         reason: Why it is where it is.
         actor: Who ordered that; empty when nobody did: the judge, or time.
         evidence: What the approvals of its request were bound to when it began.
@@ -174,6 +189,7 @@ class Rollout:
     stable: str | None
     plan: RolloutSpec
     since: datetime
+    begun: bool = True
     state: RolloutState = RolloutState.RUNNING
     stage: int = 0
     judged: int = -1
@@ -210,10 +226,11 @@ class Rollout:
         stage = f"stage {self.stage + 1} of {len(self.plan.stages)}, {self.present.said}"
         return f"{self.state}: {self.reason}" if self.ended else f"{self.state} in {stage}"
 
-    def elapsed_s(self, at: datetime) -> float:
-        """Returns how long the present stage has lasted at a moment, pauses not counted, in seconds."""
+    def elapsed_s(self, at: datetime, freeze: tuple[FreezeWindow, ...] = ()) -> float:
+        """Returns how long the present stage has lasted at a moment, in seconds; pauses and a freeze do not count."""
         until = at if self.paused_at is None else self.paused_at
-        return max((until - self.since).total_seconds() - self.paused_s, 0.0)
+        still_s = self.paused_s + frozen_s(freeze, self.since, until)
+        return max((until - self.since).total_seconds() - still_s, 0.0)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the rollout as a JSON value."""
@@ -225,6 +242,7 @@ class Rollout:
             "stable": self.stable,
             "plan": self.plan.to_json(),
             "since": _text(self.since),
+            "begun": self.begun,
             "state": self.state.value,
             "stage": self.stage,
             "judged": self.judged,
@@ -239,7 +257,9 @@ class Rollout:
     @staticmethod
     def from_json(value: object) -> "Rollout":
         """Returns the rollout that `to_json` wrote; raises ValueError for anything else, or for another format."""
-        kept = {"assessment": "", **value} if isinstance(value, dict) else value  # earlier ones have none
+        kept = (
+            {"assessment": "", "begun": True, **value} if isinstance(value, dict) else value
+        )  # earlier ones have none
         of = dict(exactly(kept, "rollout", **_FIELDS))
         if of.pop("format") != FORMAT:
             raise ValueError(f"only rollouts of format {FORMAT} can be read")
@@ -269,6 +289,7 @@ def begin(
         stable=stable,
         plan=fitting,
         since=at.astimezone(UTC),
+        begun=False,
         evidence=evidence,
     )
     return rollout, wanted(rollout)
@@ -285,6 +306,8 @@ def advance(rollout: Rollout, event: Event) -> tuple[Rollout, tuple[Effect, ...]
             moved = _assessed(rollout, event)
         case Ticked():
             moved = _ticked(rollout, event)
+        case Begun():
+            moved = _begun(rollout, event)
         case Ordered():
             moved = replace(_ordered(rollout, event), actor=event.actor)
         case _:
@@ -297,12 +320,12 @@ def wanted(rollout: Rollout) -> tuple[Effect, ...]:
     """Returns what must hold in this state, in the order in which it is brought about; each may be done again."""
     kind, share = rollout.present.kind, rollout.present.share
     none = Traffic(canary=0.0, shadow=0.0)
-    ended = Ended(state=rollout.state, reason=rollout.reason)
-    if rollout.state is RolloutState.ABORTED:  # the candidate gets no traffic before anything else is done
+    closed = Closed(state=rollout.state, reason=rollout.reason)
+    if rollout.state is RolloutState.ABORTED:  # closed first: whoever gives the candidate traffic now is refused
         back = () if rollout.stable is None else (InProduction(version=rollout.stable),)
-        return (none, *back, ended)
+        return (closed, none, *back)
     if rollout.state is RolloutState.COMPLETED:
-        return InProduction(version=rollout.candidate), none, ended
+        return InProduction(version=rollout.candidate), none, closed
     if kind is StageKind.FULL:  # Production moves first: the canary's share must not fall back to the old version
         warm = () if rollout.stable is None else (KeptWarm(version=rollout.stable),)
         return InProduction(version=rollout.candidate), none, *warm
@@ -311,8 +334,13 @@ def wanted(rollout: Rollout) -> tuple[Effect, ...]:
     return InProduction(version=rollout.stable), Traffic(canary=canary, shadow=shadow)
 
 
-def _is_late(rollout: Rollout, event: Assessed | Ticked) -> bool:
+def _is_late(rollout: Rollout, event: Assessed | Ticked | Begun) -> bool:
     return rollout.ended or event.stage != rollout.stage or event.at < rollout.since
+
+
+def _stands_still(rollout: Rollout, event: Assessed | Ticked) -> bool:
+    paused = rollout.state is RolloutState.PAUSED
+    return paused or not rollout.begun or find_freeze(event.freeze, event.at) is not None
 
 
 def _assessed(rollout: Rollout, event: Assessed) -> Rollout:
@@ -321,25 +349,35 @@ def _assessed(rollout: Rollout, event: Assessed) -> Rollout:
     judged = replace(rollout, judged=event.minute)
     if event.verdict is Verdict.FAILED:
         return _ended(judged, RolloutState.ABORTED, event.reason)
-    stage = rollout.present
+    if _stands_still(rollout, event):
+        return judged
+    stage, elapsed_s = rollout.present, rollout.elapsed_s(event.at, event.freeze)
     passed = event.verdict is Verdict.PASSED and event.n >= stage.minimum
-    if passed and rollout.state is RolloutState.RUNNING and rollout.elapsed_s(event.at) >= stage.minimum_s:
+    if passed and elapsed_s >= stage.minimum_s:
         return _next(judged, event.at, event.reason)
-    return _timed_out(judged, event.at)
+    return _timed_out(judged, elapsed_s)
 
 
 def _ticked(rollout: Rollout, event: Ticked) -> Rollout:
-    if _is_late(rollout, event) or rollout.state is RolloutState.PAUSED:
+    if _is_late(rollout, event) or _stands_still(rollout, event):
         return rollout
-    stage = rollout.present
-    if stage.kind is StageKind.FULL and rollout.elapsed_s(event.at) >= stage.minimum_s:
+    stage, elapsed_s = rollout.present, rollout.elapsed_s(event.at, event.freeze)
+    if stage.kind is StageKind.FULL and elapsed_s >= stage.minimum_s:
         return _ended(rollout, RolloutState.COMPLETED, f"all traffic for {stage.minimum_s:g} s")
-    return _timed_out(rollout, event.at)
+    return _timed_out(rollout, elapsed_s)
 
 
-def _timed_out(rollout: Rollout, at: datetime) -> Rollout:
+def _begun(rollout: Rollout, event: Begun) -> Rollout:
+    if rollout.begun or _is_late(rollout, event):
+        return rollout
+    at = event.at.astimezone(UTC)
+    paused_at = None if rollout.paused_at is None else max(rollout.paused_at, at)
+    return replace(rollout, since=at, begun=True, judged=-1, paused_at=paused_at, paused_s=0.0)
+
+
+def _timed_out(rollout: Rollout, elapsed_s: float) -> Rollout:
     most = rollout.present.maximum_s
-    if most is None or rollout.state is RolloutState.PAUSED or rollout.elapsed_s(at) < most:
+    if most is None or elapsed_s < most:
         return rollout
     return _ended(rollout, RolloutState.ABORTED, f"the gates did not pass within {most:g} s")
 
@@ -371,8 +409,8 @@ def _ordered(rollout: Rollout, event: Ordered) -> Rollout:
 def _resumed(rollout: Rollout, event: Ordered, why: str) -> Rollout:
     if rollout.paused_at is None:
         raise _refused(rollout, event, "it is not paused")
-    pause = max((event.at - rollout.paused_at).total_seconds(), 0.0)
-    paused_s = rollout.paused_s + pause
+    pause_s = (event.at - rollout.paused_at).total_seconds() - frozen_s(event.freeze, rollout.paused_at, event.at)
+    paused_s = rollout.paused_s + max(pause_s, 0.0)
     return replace(rollout, state=RolloutState.RUNNING, paused_at=None, paused_s=paused_s, reason=why)
 
 
@@ -385,7 +423,7 @@ def _next(rollout: Rollout, at: datetime, why: str) -> Rollout:
 def _entered(rollout: Rollout, stage: int, at: datetime, why: str) -> Rollout:
     since = max(at.astimezone(UTC), rollout.since + timedelta(seconds=rollout.paused_s))
     running = replace(rollout, state=RolloutState.RUNNING, paused_at=None, paused_s=0.0, actor="")
-    return replace(running, stage=stage, since=since, judged=-1, reason=why)
+    return replace(running, stage=stage, since=since, begun=False, judged=-1, reason=why)
 
 
 def _ended(rollout: Rollout, state: RolloutState, why: str) -> Rollout:
@@ -411,6 +449,7 @@ _FIELDS: dict[str, Any] = {
     "stable": (str, type(None)),
     "plan": dict,
     "since": str,
+    "begun": bool,
     "state": str,
     "stage": int,
     "judged": int,

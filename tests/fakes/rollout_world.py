@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.adapters.signing import KeyFolder
@@ -41,6 +41,16 @@ PLAN = RolloutSpec(
 SPEC: ModelSpec = replace(spec(), policy=PolicySpec(current_baseline=False), rollout=PLAN)
 
 
+class Through:
+    """A release store whose calls a test may come between."""
+
+    def __init__(self, store: ReleaseStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
 class World:
     """A model with version 1 in Production and version 2 in Staging, one server, and a clock that a test moves."""
 
@@ -68,6 +78,11 @@ class World:
         self.releases = Releases(store, registry, keys, self.clock, servers=self.servers)
         self.rollouts = Rollouts(self.releases, self.servers, self.clock)
         self.watch = Watch(self.releases, self.rollouts, self.servers, self.clock)
+
+    def through(self, store: "Through") -> Rollouts:
+        """Returns what another process would act with, whose calls of the release store go through something."""
+        releases = Releases(cast(ReleaseStore, store), self.registry, self.keys, self.clock, servers=self.servers)
+        return Rollouts(releases, self.servers, self.clock)
 
     def release_first(self) -> None:
         for version in ("1", "2"):

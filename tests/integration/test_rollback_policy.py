@@ -11,6 +11,7 @@ import pytest
 
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.domain.drift_spec import DriftSpec, OnAlarm
+from release_platform.domain.drill import REASON, Half, drill_move_id
 from release_platform.domain.errors import Refused, StaleEpoch
 from release_platform.domain.ledger import moves_production
 from release_platform.domain.rollback import POLICY
@@ -234,9 +235,9 @@ def test_it_holds_off_with_verifications_too(world: World) -> None:
 
 def drifts(world: World, version: str) -> None:
     world.spec = replace(world.spec, drift=DriftSpec(on_alarm=(OnAlarm.ROLL_BACK, OnAlarm.HOLD)))
-    day = world.clock.now().date()
-    asked = world.spec.drift.on_alarm
-    world.store.drift.record(replace(DRIFTED, model=MODEL, version=version, day=day, on_alarm=asked))
+    now, asked = world.clock.now(), world.spec.drift.on_alarm
+    of = {"model": MODEL, "version": version, "day": now.date(), "at": now.isoformat()}
+    world.store.drift.record(replace(DRIFTED, on_alarm=asked, **of))
 
 
 def test_a_version_that_drifted_is_taken_back_where_the_yaml_asks_for_it(world: World) -> None:
@@ -252,6 +253,21 @@ def test_a_version_that_drifted_is_taken_back_where_the_yaml_asks_for_it(world: 
     assert "a person decides what comes next" in last.said[0]
     assert world.store.head(MODEL).production == "1"
     assert world.wrong() == []
+
+
+def test_a_version_that_a_person_promotes_again_is_not_taken_back_for_drift_of_before(world: World) -> None:
+    world.spec = replace(world.spec, rollback_policy=replace(WATCHED, hold_off_s=0))
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    drifts(world, "2")
+    world.serve_minutes(1)
+    assert world.store.head(MODEL).production == "1"
+    world.rollouts.request(world.spec, request_id="again", version="2", actor="ada", reason="it was the new shop")
+    world.rollouts.carry_out("again", world.spec_with(Strategy.ALL_AT_ONCE))
+    world.serve_minutes(3)
+    assert world.store.head(MODEL).production == "2"
+    drifts(world, "2")
+    world.serve_minutes(1)
+    assert world.store.head(MODEL).production == "1"
 
 
 def test_what_a_person_promoted_back_or_lifted_is_not_taken_back_for_drift(world: World) -> None:
@@ -296,3 +312,16 @@ def test_a_day_without_an_alarm_ends_the_hold(world: World) -> None:
     world.store.drift.record(replace(QUIET, model=MODEL, version="1", day=later))
     world.ask("2", Strategy.ALL_AT_ONCE)
     assert world.store.head(MODEL).production == "2"
+
+
+def test_a_rollback_of_a_person_in_the_middle_of_a_drill_says_where_it_goes(world: World) -> None:
+    world.ask("2", Strategy.ALL_AT_ONCE)
+    drill = {"actor": "grace", "reason": f"{REASON}every month", "request_id": drill_move_id("d", Half.THERE)}
+    world.releases.rollback(MODEL, to="1", **drill)
+    with pytest.raises(Refused, match="version 1 is in Production until it brings version 2 back"):
+        world.releases.rollback(MODEL, to=None, actor="ada", reason="away from here")
+    world.releases.rollback(MODEL, to="2", actor="ada", reason="as it was")
+    assert world.store.head(MODEL).previous == ("1",)
+    world.releases.rollback(MODEL, to=None, actor="ada", reason="away from there")
+    assert world.store.head(MODEL).production == "1"
+    assert world.wrong() == []

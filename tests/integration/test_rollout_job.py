@@ -15,6 +15,7 @@ from release_platform.defs.naming import asset_key
 from release_platform.defs.resources import Platform
 from release_platform.defs.rollout import in_turn
 from release_platform.domain.coverage import Owed
+from release_platform.domain.errors import Unavailable
 from release_platform.domain.lifecycle import Share
 from release_platform.domain.policy import RequestState
 from release_platform.domain.rollback import POLICY
@@ -23,6 +24,8 @@ from release_platform.domain.rollout import Order
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, StepSpec, Strategy
 from release_platform.domain.windows import Route, Window, WindowKey
 from release_platform.project import Project
+from release_platform.services import Services
+from release_platform.settings import Settings
 from tests.integration.homes import Done, Home, changed, example, open_home, warm_release, why
 
 MODEL = "diabetes"
@@ -130,12 +133,13 @@ def test_a_good_version_goes_its_way_in_dagster(home: Home, daemon: Daemon) -> N
     daemon.tick()
     head = home.services.store.head(MODEL)
     assert (head.production, head.canary) == ("2", None)
-    begun, last = daemon.shown()
+    begun, full, last = daemon.shown()
     assert values(begun) | {"canary_weight": 0.2, "state": "running", "stage": 1} == values(begun)
-    assert values(last) | {"canary_weight": 0.0, "state": "completed", "version": "2"} == values(last)
-    assert values(last) | {"stage": 2, "judged_stage": 1, "errors_difference": 0.0} == values(last)
-    assert values(last)["gates"].records[0].data["verdict"] == "passed"
-    assert values(last)["plot"].startswith("![arms](data:image/png;base64,")
+    assert values(full) | {"canary_weight": 0.0, "state": "running", "stage": 2} == values(full)
+    assert values(full) | {"judged_stage": 1, "errors_difference": 0.0} == values(full)
+    assert values(full)["gates"].records[0].data["verdict"] == "passed"
+    assert values(full)["plot"].startswith("![arms](data:image/png;base64,")
+    assert values(last) | {"stage": 2, "state": "completed", "version": "2"} == values(last)
     moved = values(daemon.shown("production_version")[-1])
     assert (moved["version"], moved["epoch"], moved["request"]) == ("2", head.epoch, "second")
     assert len(daemon.shown("production_version")) == 2
@@ -224,6 +228,25 @@ def test_a_rollback_by_policy_is_shown_as_every_move(home: Home, daemon: Daemon)
 def test_a_policy_says_why_it_does_not_act(home: Home, daemon: Daemon) -> None:
     watched = changed(PROJECT, rollback_policy=RollbackSpec())
     assert f"{MODEL}: there is no version before to go back to" in daemon.tick(watched)
+
+
+def test_a_policy_looks_while_a_rollout_waits_for_the_registry(
+    home: Home, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a version that got all traffic while the registry was away, so that its rollout is not through with it
+    policy = RollbackSpec(gates=(LiveGateSpec(metric=LiveMetric.ERRORS, margin=0.05),))
+    project = changed(example(MODEL), rollout=replace(PLAN, bake_s=600), rollback_policy=policy)
+    promote(home, "second", project)
+    monkeypatch.setenv("RELEASE_MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    away = Services(Settings())
+    with pytest.raises(Unavailable):
+        away.rollouts.order(MODEL, Order.PROMOTE, actor="ada", reason="at once", policy=project.spec.policy)
+    assert home.services.store.head(MODEL).production == "2"
+
+    # When the sensor looks, then the rollout waits, and the policy watches the version all the same
+    said = daemon.tick(project)
+    assert "127.0.0.1:9) does not answer" in said
+    assert "errors: no minute of version" in said
 
 
 def test_a_rollout_from_the_command_line(home: Home) -> None:

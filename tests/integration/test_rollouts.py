@@ -3,27 +3,28 @@
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from release_platform.domain.errors import NotFound, Refused
+from release_platform.domain.errors import NotFound, Refused, Unavailable
 from release_platform.domain.freeze import FreezeWindow
 from release_platform.domain.gates import Verdict
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.lifecycle import Share
 from release_platform.domain.policy import RequestState
 from release_platform.domain.rollout import Order, Rollout, RolloutState
-from release_platform.domain.strategy import LiveGateSpec, LiveMetric, Strategy
+from release_platform.domain.strategy import LiveGateSpec, LiveMetric, StageKind, Strategy
 from release_platform.project import Project
 from release_platform.standing import rollout_status
 from tests.fakes.clock import FakeClock
 from tests.fakes.packages import build_linear_classifier
 from tests.fakes.registry import FakeRegistry
-from tests.fakes.rollout_world import MODEL, PLAN, SPEC, START, URL, World
+from tests.fakes.rollout_world import MODEL, PLAN, SPEC, START, URL, Through, World
 from tests.fakes.servers import FakeServers
 
 TWO = "http://two"
@@ -415,6 +416,129 @@ def test_a_rollout_goes_on_when_a_freeze_is_over(world: World) -> None:
     assert world.stage_now == (RolloutState.RUNNING, 0)
     world.pass_minutes(2)
     assert world.stage_now == (RolloutState.RUNNING, 1)
+
+
+def test_no_time_runs_out_in_a_freeze_however_long_it_is(world: World) -> None:
+    world.ask("2")
+    freeze = FreezeWindow(
+        from_=(START + timedelta(minutes=2)).isoformat(),
+        until=(START + timedelta(days=3)).isoformat(),
+        reason="holiday",
+    )
+    world.spec = replace(SPEC, policy=replace(SPEC.policy, freeze=(freeze,)))
+    world.clock.pass_s(3 * 24 * 3600)  # nobody looks meanwhile, and the stage may last half an hour
+    world.pass_minutes(20)
+    assert world.stage_now[0] is RolloutState.RUNNING
+    assert world.store.head(MODEL).production == "1"
+
+
+def test_a_freeze_that_begins_just_before_production_moves_takes_nothing_from_the_bake(world: World) -> None:
+    # Given a last step that is over, and a freeze that begins after the judge looked
+    world.ask("2")
+    world.pass_minutes(5)
+    world.count()
+    world.clock.pass_s(60)
+    heard = world.rollouts.ask()
+    begins, ends = heard.at + timedelta(seconds=1), heard.at + timedelta(hours=1)
+    freeze = FreezeWindow(from_=begins.isoformat(), until=ends.isoformat(), reason="audit")
+    world.spec = replace(SPEC, policy=replace(SPEC.policy, freeze=(freeze,)))
+    world.clock.pass_s(2)
+    world.rollouts.step(MODEL, world.spec, heard)
+    assert world.rollouts.get(MODEL).rollout.present.kind is StageKind.FULL
+    assert world.store.head(MODEL).production == "1"
+
+    # Then Production moves when the freeze is over, and bakes from then on
+    world.clock.pass_s(3600)
+    world.step()
+    assert world.store.head(MODEL).production == "2"
+    world.clock.pass_s(PLAN.bake_s - 1)
+    world.step()
+    assert world.stage_now == (RolloutState.RUNNING, 2)
+    world.clock.pass_s(1)
+    world.step()
+    assert world.stage_now == (RolloutState.COMPLETED, 2)
+
+
+def test_no_stage_passes_before_servers_can_find_its_share(world: World) -> None:
+    # Given a registry that goes away in the first stage
+    world.ask("2")
+    world.registry.down = True
+    for _ in range(12):
+        world.count()
+        world.clock.pass_s(60)
+        with suppress(Unavailable):
+            world.step()
+
+    # Then the second stage was entered and given its share, which no server can find, so it goes no further
+    assert world.stage_now == (RolloutState.RUNNING, 1)
+    assert world.moves == ["canary_set 2 0.1", "canary_set 2 0.5"]
+    assert not world.rollouts.get(MODEL).rollout.begun
+
+    # until the registry is back: from then on the stage is judged, and its time counts
+    world.registry.down = False
+    world.pass_minutes(1)
+    rollout = world.rollouts.get(MODEL).rollout
+    assert (rollout.stage, rollout.begun, rollout.since) == (1, True, world.clock.now())
+    world.pass_minutes(3)
+    assert world.store.head(MODEL).production == "2"
+    assert world.wrong() == []
+
+
+def test_a_version_that_fails_while_its_share_waits_for_the_registry_is_aborted_without_it(world: World) -> None:
+    world.ask("2")
+    world.registry.down = True
+    for errors in (0, 0, 0, 0, 200, 200, 200):
+        world.count(errors=errors)
+        world.clock.pass_s(60)
+        with suppress(Unavailable):
+            world.step()
+    assert world.stage_now == (RolloutState.ABORTED, 1)
+    assert world.beside == (None, None)
+    assert world.servers.pushed[-1].weight == 0
+    assert world.rollouts.get(MODEL).settled
+    world.registry.down = False
+    assert world.wrong() == []
+
+
+def test_an_abort_while_all_traffic_moved_needs_no_registry(world: World) -> None:
+    world.ask("2")
+    world.registry.down = True
+    with pytest.raises(Unavailable):
+        world.order(Order.PROMOTE)
+    assert world.store.head(MODEL).production == "2"
+    world.order(Order.ABORT, reason="it hurts")
+    assert world.store.head(MODEL).production == "1"
+    assert [push.version for push in world.servers.pushed[-2:]] == ["2", "1"]
+    world.registry.down = False
+    assert world.wrong() == []
+
+
+def test_an_abort_that_overlaps_the_first_share_leaves_no_share_behind(world: World) -> None:
+    # Given the job that begins a rollout, about to commit the first share, and an abort at that moment
+    asked: list[dict[str, Any]] = []
+
+    class OfJob(Through):
+        def commit_move(self, **of: Any) -> LedgerRow:
+            asked.append(of)
+            world.through(OfAbort(world.store)).order(
+                MODEL, Order.ABORT, actor="grace", reason="not this one", policy=world.spec.policy
+            )
+            return world.store.commit_move(**of)
+
+    # When the share is committed while the abort is on its way
+    class OfAbort(Through):
+        def close_request(self, *of: Any) -> None:
+            world.store.commit_move(**asked[0])
+            world.store.close_request(*of)
+
+    world.releases.request(MODEL, version="2", actor="ada", reason="better", request_id="q2")
+    world.through(OfJob(world.store)).carry_out("q2", world.spec)
+
+    # Then its version has no traffic in the end
+    assert world.rollouts.get(MODEL).settled
+    assert world.beside == (None, None)
+    assert world.moves == ["canary_set 2 0.1", "canary_set 2 0"]
+    assert world.wrong() == []
 
 
 def test_a_strategy_that_no_gate_can_judge_is_refused(world: World) -> None:

@@ -30,6 +30,23 @@ DEFECTS = (
         tests=(f"{_OF_ROLLBACK}test_where_there_is_no_way_back_or_somebody_went_it_nothing_is_done",),
     ),
     Defect(
+        name="a version that a person promotes again is taken back for what was known before",
+        file=_ROLLBACK,
+        old="if day.day < promoted.astimezone(UTC).date() or datetime.fromisoformat(day.at) < promoted:",
+        new="if day.day < promoted.astimezone(UTC).date():",
+        tests=(
+            f"{_OF_WATCH}test_a_version_that_a_person_promotes_again_is_not_taken_back_for_drift_of_before",
+            "tests/unit/test_drift_day.py::test_what_was_known_when_a_version_was_promoted_takes_it_back_no_more",
+        ),
+    ),
+    Defect(
+        name="a rollback in the middle of a drill goes to the version before both",
+        file="release_platform/releases.py",
+        old="or self._target(head)",
+        new="or rollback_target(head)",
+        tests=(f"{_OF_WATCH}test_a_rollback_of_a_person_in_the_middle_of_a_drill_says_where_it_goes",),
+    ),
+    Defect(
         name="a drill ends the watch of a version",
         file=_ROLLBACK,
         old="return [row for row in rows if moves_production(row) and find_drill(row) is None]",

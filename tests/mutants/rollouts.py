@@ -25,15 +25,15 @@ DEFECTS = (
     Defect(
         name="a stage passes before its minimum time",
         file=_ROLLOUT,
-        old="if passed and rollout.state is RolloutState.RUNNING and rollout.elapsed_s(event.at) >= stage.minimum_s:",
-        new="if passed and rollout.state is RolloutState.RUNNING:",
+        old="if passed and elapsed_s >= stage.minimum_s:",
+        new="if passed:",
         tests=(f"{_OF_ROLLOUT}test_a_stage_ends_when_it_passed_and_its_minima_are_reached",),
     ),
     Defect(
         name="a stage that nothing failed is passed when its time is over",
         file=_ROLLOUT,
         old='return _ended(rollout, RolloutState.ABORTED, f"the gates did not pass within {most:g} s")',
-        new='return _next(rollout, at, f"no gate failed within {most:g} s")',
+        new='return _next(rollout, rollout.since, f"no gate failed within {most:g} s")',
         tests=(
             f"{_OF_ROLLOUT}test_without_a_verdict_until_the_maximum_time_it_is_aborted",
             f"{_OF_ROLLOUT}test_every_sequence_of_five_events_keeps_the_rules",
@@ -42,8 +42,8 @@ DEFECTS = (
     Defect(
         name="a paused rollout goes on",
         file=_ROLLOUT,
-        old="if passed and rollout.state is RolloutState.RUNNING and",
-        new="if passed and",
+        old="return paused or not rollout.begun or",
+        new="return not rollout.begun or",
         tests=(f"{_OF_ROLLOUT}test_a_pause_stops_the_clock_and_progress_but_not_an_abort",),
     ),
     Defect(
@@ -56,9 +56,29 @@ DEFECTS = (
     Defect(
         name="the time of a pause counts",
         file=_ROLLOUT,
-        old="return max((until - self.since).total_seconds() - self.paused_s, 0.0)",
+        old="return max((until - self.since).total_seconds() - still_s, 0.0)",
         new="return max((until - self.since).total_seconds(), 0.0)",
         tests=(f"{_OF_ROLLOUT}test_a_pause_stops_the_clock_and_progress_but_not_an_abort",),
+    ),
+    Defect(
+        name="the time of a freeze counts",
+        file=_ROLLOUT,
+        old="still_s = self.paused_s + frozen_s(freeze, self.since, until)",
+        new="still_s = self.paused_s",
+        tests=(
+            f"{_OF_ROLLOUT}test_in_a_freeze_a_stage_stands_still_and_only_falls_back",
+            f"{_OF_ROLLOUTS}test_no_time_runs_out_in_a_freeze_however_long_it_is",
+        ),
+    ),
+    Defect(
+        name="a stage passes whose share no server was given",
+        file=_ROLLOUT,
+        old="return paused or not rollout.begun or",
+        new="return paused or",
+        tests=(
+            f"{_OF_ROLLOUT}test_a_stage_counts_from_when_what_must_hold_in_it_does",
+            f"{_OF_ROLLOUTS}test_no_stage_passes_before_servers_can_find_its_share",
+        ),
     ),
     Defect(
         name="what was found of the stage before decides this one",
@@ -77,9 +97,29 @@ DEFECTS = (
     Defect(
         name="an aborted version keeps its traffic until Production was moved",
         file=_ROLLOUT,
-        old="return (none, *back, ended)",
-        new="return (*back, none, ended)",
-        tests=(f"{_OF_ROLLOUT}test_a_failed_gate_takes_the_traffic_away_first",),
+        old="return (closed, none, *back)",
+        new="return (closed, *back, none)",
+        tests=(f"{_OF_ROLLOUT}test_a_failed_gate_takes_the_traffic_away_and_lets_nobody_give_it_again",),
+    ),
+    Defect(
+        name="a share that is committed during an abort stays",
+        file=_ROLLOUT,
+        old="return (closed, none, *back)",
+        new="return (none, *back, closed)",
+        tests=(
+            f"{_OF_ROLLOUT}test_a_failed_gate_takes_the_traffic_away_and_lets_nobody_give_it_again",
+            f"{_OF_ROLLOUTS}test_an_abort_that_overlaps_the_first_share_leaves_no_share_behind",
+        ),
+    ),
+    Defect(
+        name="an abort waits for the registry",
+        file=_EFFECTS,
+        old="            if rollout.state is not RolloutState.ABORTED:\n                raise",
+        new="            raise",
+        tests=(
+            f"{_OF_ROLLOUTS}test_an_abort_while_all_traffic_moved_needs_no_registry",
+            f"{_OF_ROLLOUTS}test_a_version_that_fails_while_its_share_waits_for_the_registry_is_aborted_without_it",
+        ),
     ),
     Defect(
         name="at full traffic the canary's share falls back to the old version for a moment",
@@ -111,16 +151,16 @@ DEFECTS = (
     ),
     Defect(
         name="in a freeze a rollout goes further",
-        file=_ROLLOUTS,
-        old="not frozen or there.verdict is Verdict.FAILED",
-        new="not frozen or there.verdict is not Verdict.INCONCLUSIVE",
+        file=_ROLLOUT,
+        old="return paused or not rollout.begun or find_freeze(event.freeze, event.at) is not None",
+        new="return paused or not rollout.begun",
         tests=(f"{_OF_ROLLOUTS}test_in_a_freeze_a_rollout_goes_no_further_and_still_falls_back",),
     ),
     Defect(
         name="in a freeze a bad version keeps its traffic",
-        file=_ROLLOUTS,
-        old="not frozen or there.verdict is Verdict.FAILED",
-        new="not frozen",
+        file=_ROLLOUT,
+        old="    if event.verdict is Verdict.FAILED:\n        return",
+        new="    if event.verdict is Verdict.FAILED and not _stands_still(rollout, event):\n        return",
         tests=(f"{_OF_ROLLOUTS}test_in_a_freeze_a_rollout_goes_no_further_and_still_falls_back",),
     ),
     Defect(

@@ -104,6 +104,15 @@ def test_a_version_is_taken_back_for_its_own_standing_alarm_only() -> None:
     assert find_drift(watched(replace(row(), version="4")), DRIFTED) is None
 
 
+def test_what_was_known_when_a_version_was_promoted_takes_it_back_no_more() -> None:
+    promoted = watched(replace(row(), version="3", at="2026-03-02T10:00:00+00:00"))
+    assert find_drift(promoted, DRIFTED) is None
+    assert find_drift(promoted, replace(DRIFTED, at="2026-03-02T11:00:00+00:00")) is None, "it is the day before"
+    today = replace(DRIFTED, day=date(2026, 3, 2), at="2026-03-02T09:59:59+00:00")
+    assert find_drift(promoted, today) is None
+    assert find_drift(promoted, replace(today, at="2026-03-02T10:00:01+00:00")) is not None
+
+
 def test_by_default_an_alarm_is_told() -> None:
     assert DriftSpec().on_alarm == (OnAlarm.NOTIFY,)
 

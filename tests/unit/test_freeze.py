@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from release_platform.domain.freeze import CHAINED_WINDOWS, FreezeWindow, Weekday, find_freeze, moment_text
+from release_platform.domain.freeze import CHAINED_WINDOWS, FreezeWindow, Weekday, find_freeze, frozen_s, moment_text
 
 EPSILON = timedelta(microseconds=1)
 EVERY_DAY = tuple(Weekday)
@@ -135,3 +135,24 @@ def test_without_a_window_that_holds_there_is_no_freeze() -> None:
 
 def test_a_moment_is_read_to_the_second_with_its_offset() -> None:
     assert moment_text(at("2026-01-10T10:00:00.999+01:00")) == "2026-01-10 10:00:00+01:00"
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "hours"),
+    [
+        ("2026-01-05T00:00:00Z", "2026-01-12T00:00:00Z", 48 + 5),
+        ("2026-01-10T06:00:00Z", "2026-01-10T07:00:00Z", 1),
+        ("2026-01-06T00:00:00Z", "2026-01-07T00:00:00Z", 0),
+        ("2026-01-07T12:00:00Z", "2026-01-07T12:00:00Z", 0),
+        ("2026-01-07T13:00:00Z", "2026-01-07T12:00:00Z", 0),
+    ],
+)
+def test_what_windows_hold_together_counts_once(since: str, until: str, hours: float) -> None:
+    # Given a weekend, a Saturday in it, and five hours on Wednesday, 2026-01-07, of which two are in two windows
+    windows = (
+        weekly("sat sun", "00:00", "00:00", zone="UTC"),
+        weekly("sat", "06:00", "18:00", zone="UTC"),
+        weekly("wed", "10:00", "13:00", zone="UTC"),
+        FreezeWindow(from_="2026-01-07T11:00:00Z", until="2026-01-07T15:00:00Z", reason="an outage"),
+    )
+    assert frozen_s(windows, at(since), at(until)) == 3600 * hours

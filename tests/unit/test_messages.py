@@ -90,10 +90,10 @@ def test_each_ledger_row_and_each_rollout_has_an_id_of_its_own() -> None:
     assert len({told(row()).id, told(row(request_id="r2")).id, aborted().id}) == 3
 
 
-def aborted() -> Message:
+def aborted(production: str = "1") -> Message:
     ordered = Ordered(order=Order.ABORT, actor="ada", reason="no", at=AT)
     ended, _ = advance_rollout(begun_rollout(), ordered)
-    return message_of_abort(ended, epoch=7, ledger_hash="sha256:h", at=AT)
+    return message_of_abort(ended, production=production, epoch=7, ledger_hash="sha256:h", at=AT)
 
 
 def test_an_abort_is_told() -> None:
@@ -101,6 +101,8 @@ def test_an_abort_is_told() -> None:
     assert (message.kind, message.actor) == (MessageKind.ROLLOUT_ABORTED, "ada")
     assert (message.version_before, message.version_after) == ("2", "1")
     assert "the rollout of version 2 was aborted; version 1 has the traffic" in sentence(message)
+    assert aborted(production="2").version_after == "1", "the one before comes back"
+    assert aborted(production="0").version_after == "0", "somebody rolled back, and so ended the rollout"
 
 
 def test_a_message_of_another_format_is_refused() -> None:

@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from release_platform.domain.errors import Refused
+from release_platform.domain.freeze import FreezeWindow
 from release_platform.domain.gates import Verdict
 from release_platform.domain.metrics import Direction
 from release_platform.domain.rollout import (
     Assessed,
+    Begun,
+    Closed,
     Effect,
-    Ended,
     Event,
     InProduction,
     KeptWarm,
@@ -45,21 +47,31 @@ PLAN = RolloutSpec(
     bake_s=50,
 )
 NOTHING = Traffic(canary=0.0, shadow=0.0)
+FREEZE = FreezeWindow(from_="2026-03-01T12:00:00Z", until="2026-03-02T12:00:00Z", reason="a day without changes")
 
 
 def begun(strategy: Strategy = Strategy.CANARY, stable: str | None = "1") -> Rollout:
     plan = replace(PLAN, strategy=strategy)
-    return begin(rollout_id="r", model="churn", candidate="2", stable=stable, plan=plan, at=START)[0]
+    entered, _ = begin(rollout_id="r", model="churn", candidate="2", stable=stable, plan=plan, at=START)
+    return after(entered, Begun(stage=0, at=START))
 
 
 def later(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def assessed(verdict: Verdict, seconds: float, *, n: int = 10, stage: int = 0, minute: int | None = None) -> Assessed:
+def assessed(
+    verdict: Verdict,
+    seconds: float,
+    *,
+    n: int = 10,
+    stage: int = 0,
+    minute: int | None = None,
+    freeze: tuple[FreezeWindow, ...] = (),
+) -> Assessed:
     at = later(seconds)
     looked = int(at.timestamp()) if minute is None else minute
-    return Assessed(stage=stage, minute=looked, verdict=verdict, n=n, reason=verdict, at=at)
+    return Assessed(stage=stage, minute=looked, verdict=verdict, n=n, reason=verdict, at=at, freeze=freeze)
 
 
 def ordered(order: Order, seconds: float = 1.0) -> Ordered:
@@ -87,6 +99,9 @@ def every_event(rollout: Rollout, clock: float) -> Iterator[tuple[Event, float]]
     yield assessed(Verdict.FAILED, clock + 1, stage=rollout.stage, minute=rollout.judged), clock + 1
     for seconds in (clock + 51, clock + 101):
         yield Ticked(stage=rollout.stage, at=later(seconds)), seconds
+    yield assessed(Verdict.PASSED, clock + 20, stage=rollout.stage, freeze=(FREEZE,)), clock + 20
+    yield Ticked(stage=rollout.stage, at=later(clock + 101), freeze=(FREEZE,)), clock + 101
+    yield Begun(stage=rollout.stage, at=later(clock + 1)), clock + 1
     for order in Order:
         yield ordered(order, clock + 1), clock + 1
 
@@ -100,7 +115,8 @@ def check_step(before: Rollout, event: Event, moved: Rollout, effects: tuple[Eff
     if moved.stage > before.stage:
         skipped = isinstance(event, Ordered) and event.order is Order.PROMOTE
         passed = isinstance(event, Assessed) and event.verdict is Verdict.PASSED and event.n >= before.present.minimum
-        assert skipped or (passed and moved.stage == before.stage + 1 and before.state is RolloutState.RUNNING)
+        free = before.begun and before.state is RolloutState.RUNNING and not getattr(event, "freeze", ())
+        assert skipped or (passed and moved.stage == before.stage + 1 and free)
     if not isinstance(event, Ordered):
         assert advance(moved, event) == (moved, ())  # what comes twice changes nothing
     fails = isinstance(event, Assessed) and event.verdict is Verdict.FAILED
@@ -116,10 +132,10 @@ def check_state(rollout: Rollout) -> None:
     arrived = rollout.present.kind is StageKind.FULL and rollout.state is not RolloutState.ABORTED
     assert production == ("2" if arrived else "1")
     if rollout.state is RolloutState.ABORTED:
-        assert effects[0] == NOTHING
+        assert effects[1] == NOTHING
     if rollout.ended or arrived:
         assert traffic == [NOTHING]
-    assert any(isinstance(effect, Ended) for effect in effects) == rollout.ended
+    assert any(isinstance(effect, Closed) for effect in effects) == rollout.ended
     assert (KeptWarm(version="1") in effects) == (arrived and not rollout.ended)
     assert Rollout.from_json(json.loads(json.dumps(rollout.to_json()))) == rollout
 
@@ -153,13 +169,14 @@ def test_a_good_version_goes_through_every_stage_into_production() -> None:
     shares = [wanted(rollout)[1]]
     for stage in range(3):
         rollout, effects = advance(rollout, assessed(Verdict.PASSED, 20 * (stage + 1), stage=stage))
+        rollout = after(rollout, Begun(stage=stage + 1, at=later(20 * (stage + 1))))
         shares.append(next(effect for effect in effects if isinstance(effect, Traffic)))
     assert shares == [Traffic(canary=c, shadow=s) for c, s in ((0, 0.5), (0.1, 0), (0.5, 0), (0, 0))]
     assert wanted(rollout) == (InProduction(version="2"), NOTHING, KeptWarm(version="1"))
     assert after(rollout, Ticked(stage=3, at=later(60 + 49.9))).state is RolloutState.RUNNING
     done, effects = advance(rollout, Ticked(stage=3, at=later(60 + 50)))
     assert done.state is RolloutState.COMPLETED
-    assert effects[-1] == Ended(state=RolloutState.COMPLETED, reason="all traffic for 50 s")
+    assert effects[-1] == Closed(state=RolloutState.COMPLETED, reason="all traffic for 50 s")
 
 
 def test_all_at_once_is_in_production_from_the_start_and_bakes() -> None:
@@ -167,7 +184,8 @@ def test_all_at_once_is_in_production_from_the_start_and_bakes() -> None:
         rollout_id="r", model="churn", candidate="2", stable="1", plan=replace(PLAN, bake_s=0), at=START
     )
     assert effects == (InProduction(version="2"), NOTHING, KeptWarm(version="1"))
-    assert after(rollout, Ticked(stage=0, at=START)).state is RolloutState.COMPLETED
+    in_production = after(rollout, Begun(stage=0, at=START))
+    assert after(in_production, Ticked(stage=0, at=START)).state is RolloutState.COMPLETED
 
 
 @pytest.mark.parametrize(
@@ -195,11 +213,52 @@ def test_passing_with_too_few_requests_until_the_maximum_time_is_aborted_too() -
     assert after(begun(), assessed(Verdict.PASSED, 100, n=9)).state is RolloutState.ABORTED
 
 
-def test_a_failed_gate_takes_the_traffic_away_first() -> None:
+def test_a_failed_gate_takes_the_traffic_away_and_lets_nobody_give_it_again() -> None:
     rollout, effects = advance(begun(), assessed(Verdict.FAILED, 1))
-    ended = Ended(state=RolloutState.ABORTED, reason="failed")
-    assert effects == (NOTHING, InProduction(version="1"), ended)
+    closed = Closed(state=RolloutState.ABORTED, reason="failed")
+    assert effects == (closed, NOTHING, InProduction(version="1"))
     assert rollout.ended
+
+
+@pytest.mark.parametrize("strategy", [Strategy.CANARY, Strategy.ALL_AT_ONCE])
+def test_a_stage_counts_from_when_what_must_hold_in_it_does(strategy: Strategy) -> None:
+    entered = replace(begun(strategy), begun=False)
+    assert not after(entered, assessed(Verdict.PASSED, 50), Ticked(stage=0, at=later(1000))).ended
+    assert after(entered, assessed(Verdict.PASSED, 50)).stage == 0
+    assert after(entered, assessed(Verdict.FAILED, 50)).state is RolloutState.ABORTED
+    given = after(entered, assessed(Verdict.INCONCLUSIVE, 50), Begun(stage=0, at=later(1000)))
+    assert (given.since, given.judged, given.begun) == (later(1000), -1, True)
+    assert after(given, Begun(stage=0, at=later(1001))) == given
+    lasts_s = 100 if strategy is Strategy.CANARY else 50
+    assert not after(given, Ticked(stage=0, at=later(1000 + lasts_s - 0.1))).ended
+    assert after(given, Ticked(stage=0, at=later(1000 + lasts_s))).ended
+
+
+def test_a_pause_before_a_stage_begins_is_none_of_its_time() -> None:
+    entered = replace(begun(), begun=False)
+    paused = after(entered, ordered(Order.PAUSE, 5), Begun(stage=0, at=later(1000)))
+    assert paused.paused_at == later(1000)
+    resumed = after(paused, ordered(Order.RESUME, 1010))
+    assert resumed.elapsed_s(later(1050)) == 40
+
+
+def test_in_a_freeze_a_stage_stands_still_and_only_falls_back() -> None:
+    frozen = FreezeWindow(from_="2026-03-01T12:00:10Z", until="2026-03-01T15:00:00Z", reason="a holiday")
+    of, end = {"freeze": (frozen,)}, 3 * 3600.0
+    assert after(begun(), assessed(Verdict.PASSED, 20, **of)).stage == 0
+    assert after(begun(), assessed(Verdict.FAILED, 20, **of)).state is RolloutState.ABORTED
+    assert after(begun(), Ticked(stage=0, at=later(1000), **of)).state is RolloutState.RUNNING
+    judged = after(begun(), assessed(Verdict.PASSED, 20, **of))
+    assert judged.judged == int(later(20).timestamp()), "what was looked at is not looked at again"
+    assert after(judged, Ticked(stage=0, at=later(end + 89.9), **of)).state is RolloutState.RUNNING
+    assert after(judged, Ticked(stage=0, at=later(end + 90), **of)).state is RolloutState.ABORTED
+
+
+def test_a_freeze_within_a_pause_counts_once() -> None:
+    freeze = (FreezeWindow(from_="2026-03-01T12:00:10Z", until="2026-03-01T12:00:20Z", reason="a holiday"),)
+    resume = replace(ordered(Order.RESUME, 30), freeze=freeze)
+    resumed = after(begun(), ordered(Order.PAUSE, 5), resume)
+    assert resumed.elapsed_s(later(40), freeze) == 15
 
 
 def test_a_pause_stops_the_clock_and_progress_but_not_an_abort() -> None:
@@ -220,7 +279,7 @@ def test_a_person_may_skip_the_rest_or_go_back_while_it_bakes() -> None:
     assert skipped.present.kind is StageKind.FULL
     assert skipped.state is RolloutState.RUNNING
     _, effects = advance(skipped, ordered(Order.ABORT, 3))
-    assert effects[:2] == (NOTHING, InProduction(version="1"))
+    assert effects[1:] == (NOTHING, InProduction(version="1"))
     assert after(skipped, ordered(Order.PROMOTE, 3)).state is RolloutState.COMPLETED
 
 
@@ -253,7 +312,7 @@ def test_an_order_that_makes_no_sense_is_refused_with_the_reason(
     ],
 )
 def test_what_is_late_or_of_another_stage_is_ignored(event: Event) -> None:
-    rollout = after(begun(), assessed(Verdict.PASSED, 15))
+    rollout = after(begun(), assessed(Verdict.PASSED, 15), Begun(stage=1, at=later(15)))
     assert rollout.stage == 1
     assert advance(rollout, event) == (rollout, ())
 
@@ -273,7 +332,7 @@ def test_the_first_release_goes_all_at_once_and_cannot_be_aborted() -> None:
 
 def test_a_rollout_is_read_back_exactly_or_not_at_all() -> None:
     value = begun().to_json()
-    for field in value.keys() - {"assessment"}:  # those that were kept before there was one have none
+    for field in value.keys() - {"assessment", "begun"}:  # those that were kept before there were these have none
         with pytest.raises(ValueError, match=field):
             Rollout.from_json({name: of for name, of in value.items() if name != field})
     spoilt: list[dict[str, object]] = [
