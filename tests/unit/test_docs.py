@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from release_platform.cli.app import app
 from release_platform.cli.gate import GateGroup
-from release_platform.domain import errors, spec
+from release_platform.domain import data_spec, errors, gate_spec, policy_spec, spec, training_spec
 from release_platform.domain.drift_spec import DriftSpec, OnAlarm
 from release_platform.domain.features import ColumnType, Operation
 from release_platform.domain.freeze import FreezeWindow, Weekday, yaml_key
@@ -35,8 +35,14 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglo
 WITH_COMMANDS = [page for page in PAGES if page.name != "CHANGELOG.md"]
 TARGETS = frozenset(re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 MAKE_VARIABLES = frozenset({"VERBOSE", "MODEL", "VERSION", "REASON", "URL", "SEEDS", "PYTHON"})
+OF_SPEC = [
+    kind
+    for module in (spec, data_spec, training_spec, gate_spec, policy_spec)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and kind.__module__ == module.__name__
+]
 SPECS = [
-    *(kind for kind in vars(spec).values() if dataclasses.is_dataclass(kind) and kind.__module__ == spec.__name__),
+    *filter(dataclasses.is_dataclass, OF_SPEC),
     FreezeWindow,
     RolloutSpec,
     ShadowSpec,
@@ -49,7 +55,7 @@ SPECS = [
     FreshnessSpec,
 ]
 ENUMS: list[type[StrEnum]] = [
-    *(kind for kind in vars(spec).values() if isinstance(kind, type) and kind.__module__ == spec.__name__),
+    *(kind for kind in OF_SPEC if issubclass(kind, StrEnum)),
     ColumnType,
     Operation,
     Weekday,
@@ -162,7 +168,7 @@ def test_every_metric_is_described_with_its_direction(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [member.value for kind in ENUMS if issubclass(kind, StrEnum) and kind is not Direction for member in kind]
+    "value", [member.value for kind in ENUMS if kind is not Direction for member in kind]
 )
 def test_every_value_that_a_key_takes_is_described(value: str) -> None:
     assert value in code(MODEL_YAML)
