@@ -111,8 +111,9 @@ def _last_of(connection: sa.Connection, model: str) -> tuple[int, str]:
 
 def _production_of(connection: sa.Connection, model: str) -> str | None:
     query = sa.text("SELECT state FROM heads WHERE model = :model").columns(state=sa.JSON)
+    state = connection.scalar(query, {"model": model})
     with readable(f"the head of {model}"):
-        found: str | None = connection.scalar(query, {"model": model})["production"]
+        found: str | None = None if state is None else state["production"]
     return found
 
 
