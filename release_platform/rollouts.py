@@ -37,6 +37,7 @@ from release_platform.domain.strategy import RolloutSpec, StageKind, Strategy
 from release_platform.effects import Effects, find_other_move
 from release_platform.live_traffic import RECENT, LiveTraffic, Round
 from release_platform.releases import Releases, Tell, check_words, keep_quiet
+from release_platform.window_history import WindowHistory
 
 ATTEMPTS = 5
 """How often an order is given again because the rollout moved on meanwhile."""
@@ -80,6 +81,7 @@ class Rollouts:
         self._releases = releases
         self._store = releases.store
         self._traffic = LiveTraffic(releases.store, servers)
+        self._history = WindowHistory(releases.store.windows)
         self._clock = clock or SystemClock()
         self._effects = Effects(releases, self._clock)
 
@@ -262,7 +264,7 @@ class Rollouts:
     def _evidence(self, planned: Plan, until: int) -> Evidence:
         period = planned.model, planned.first_minute, until
         holes = self._store.windows.holes(*period)
-        return Evidence(planned=planned, windows=self._store.windows.windows(*period), holes=holes, until=until)
+        return Evidence(planned=planned, windows=self._history.windows(*period), holes=holes, until=until)
 
     def _with_assessment(self, before: Rollout, after: Rollout, taken: Taken | None = None) -> Rollout:
         """Returns an aborted rollout with the digest of what there was to judge, which is kept first."""

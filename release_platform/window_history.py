@@ -10,6 +10,7 @@ so a minute before the mark is read once. A process that starts reads all of it 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Protocol
 
 from release_platform.domain.windows import Window, WindowKey
@@ -53,11 +54,12 @@ class _Known:
 
 
 class WindowHistory:
-    """Reads windows as the release store does, and remembers what it read. For one thread."""
+    """Reads windows as the release store does, and remembers what it read."""
 
     def __init__(self, store: Windows) -> None:
         self._store = store
         self._known: dict[str, _Known] = {}
+        self._lock = Lock()
 
     def windows(self, model: str, first: int, last: int) -> tuple[Window, ...]:
         """Returns the windows of a model from one minute to another, both included, those of all replicas added up.
@@ -65,6 +67,10 @@ class WindowHistory:
         Raises:
             Unavailable: The database does not answer.
         """
+        with self._lock:
+            return self._windows(model, first, last)
+
+    def _windows(self, model: str, first: int, last: int) -> tuple[Window, ...]:
         known = self._known.pop(model, None)  # what is read in part only is not kept
         if known is None or first < known.first or last < known.read:  # another promotion, or the clock was put back
             known = _Known(first=first, read=first - 1)

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from release_platform.adapters.store_tables import readable, table
 from release_platform.adapters.store_transactions import Transactions
 from release_platform.domain.coverage import Holes, Owed, holes_in
-from release_platform.domain.windows import Window, merged
+from release_platform.domain.windows import Window
 
 KEPT_DAYS = 35
 """Windows older than this are dropped: longer than any stage of a rollout may last."""
@@ -56,15 +56,6 @@ class WindowStore:
             rows = connection.execute(query).mappings().all()
         owed = (Owed(minute=r["minute"], url=r["url"], replica=r["replica"], told=bool(r["told"])) for r in rows)
         return holes_in(range(first, last + 1), owed)
-
-    def windows(self, model: str, first: int, last: int) -> tuple[Window, ...]:
-        """Returns the windows of a model from one minute to another, both included, those of all replicas added up."""
-        query = sa.select(_windows.c.value, _windows.c.minute).where(
-            _windows.c.model == model, _windows.c.minute >= first, _windows.c.minute <= last
-        )
-        with self._transactions.read() as connection:
-            rows = connection.execute(query).mappings().all()
-        return merged(_window_from(model, row) for row in rows)
 
     def keys(self, model: str, first: int, last: int) -> frozenset[tuple[str, str, int, str]]:
         """Returns of what there are windows, from one minute to another, both included.

@@ -15,6 +15,7 @@ from release_platform.domain.errors import IntegrityError, Refused
 from release_platform.domain.rollout import Order, Ordered, Rollout, advance, begin
 from release_platform.domain.strategy import RolloutSpec, Strategy
 from release_platform.domain.windows import Route, Window, WindowKey
+from release_platform.window_history import WindowHistory
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = WindowKey(model="m", version="2", route=Route.CANARY, minute=100)
@@ -98,26 +99,30 @@ def window(minute: int = 100, requests: int = 5, **changes: object) -> Window:
     return Window(key=replace(KEY, minute=minute, **changes), requests=requests, errors={"timeout": 1})
 
 
+def windows(store: ReleaseStore, first: int, last: int) -> tuple[Window, ...]:
+    return WindowHistory(store.windows).windows("m", first, last)
+
+
 def test_what_replicas_counted_is_added_up(store: ReleaseStore) -> None:
     assert store.windows.record("r1", [window(), window(101), window(route=Route.STABLE, version="1")]) == 3
     assert store.windows.record("r2", [window(requests=7), window(model="other")]) == 2
     assert store.windows.record("r2", []) == 0
-    found = store.windows.windows("m", 100, 100)
+    found = windows(store, 100, 100)
     assert [(w.key.version, w.requests, w.errors) for w in found] == [
         ("1", 5, {"timeout": 1}),
         ("2", 12, {"timeout": 2}),
     ]
-    assert len(store.windows.windows("m", 100, 101)) == 3
-    assert store.windows.windows("m", 102, 200) == ()
+    assert len(windows(store, 100, 101)) == 3
+    assert windows(store, 102, 200) == ()
 
 
 def test_a_window_that_comes_again_changes_nothing(store: ReleaseStore) -> None:
     with ThreadPoolExecutor(4) as pool:
         new = list(pool.map(lambda n: store.windows.record("r1", [window(requests=n)]), range(1, 5)))
     assert sum(new) == 1
-    (kept,) = store.windows.windows("m", 100, 100)
+    (kept,) = windows(store, 100, 100)
     assert store.windows.record("r1", [window(requests=50)]) == 0
-    assert store.windows.windows("m", 100, 100) == (kept,)
+    assert windows(store, 100, 100) == (kept,)
 
 
 def owed(minute: int = 100, replica: str = "", *, told: bool = False, url: str = "http://one") -> Owed:
@@ -142,7 +147,7 @@ def test_old_windows_and_what_is_owed_of_their_minutes_are_dropped(store: Releas
     store.windows.record_owed("m", [owed(minute, told=True) for minute in range(90, 110)])
     assert store.windows.drop_before(100) == 10
     assert list(store.windows.holes("m", 90, 110)) == [*range(90, 100), 110]
-    assert [w.key.minute for w in store.windows.windows("m", 0, 200)] == list(range(100, 110))
+    assert [w.key.minute for w in windows(store, 0, 200)] == list(range(100, 110))
 
 
 def test_windows_are_named_and_read_for_each_replica_and_the_oldest_is_known(store: ReleaseStore) -> None:

@@ -167,9 +167,7 @@ def test_every_metric_is_described_with_its_direction(name: str) -> None:
     assert row[1] == METRICS[name].direction
 
 
-@pytest.mark.parametrize(
-    "value", [member.value for kind in ENUMS if kind is not Direction for member in kind]
-)
+@pytest.mark.parametrize("value", [member.value for kind in ENUMS if kind is not Direction for member in kind])
 def test_every_value_that_a_key_takes_is_described(value: str) -> None:
     assert value in code(MODEL_YAML)
 
