@@ -5,7 +5,7 @@ from datetime import datetime
 
 from release_platform.adapters.release_store import ReleaseStore
 from release_platform.domain.coverage import owed_by
-from release_platform.domain.ports import HandedIn, Servers
+from release_platform.domain.ports import Given, HandedIn, Servers
 
 FARTHEST_BACK = 120
 """How many minutes of windows a server is asked for at most."""
@@ -64,10 +64,10 @@ class LiveTraffic:
             self._store.windows.record(one.replica, mine)
         return tuple(f"{one.url} hands in no windows: {one.problem}" for one in handed if one.problem)
 
-    def collect_all(self, model: str, heard: Round, *, after: int) -> tuple[str, ...]:
-        """Does the same, and keeps of which of these minutes all was handed in: what must not be missed."""
+    def collect_all(self, model: str, share: Given, heard: Round, *, after: int) -> tuple[str, ...]:
+        """Does the same, and keeps of which of these minutes all was handed in, by processes that give this share."""
         said = self.collect(model, heard, after=after)
         after = max(after, heard.last - FARTHEST_BACK)
-        owed = owed_by(heard.handed_in(after), after=after, last=heard.last, at=heard.at)
+        owed = owed_by(heard.handed_in(after), model, share, after=after, last=heard.last, at=heard.at)
         self._store.windows.record_owed(model, owed)  # after the windows: told is what is kept
         return said

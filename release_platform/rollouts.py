@@ -19,7 +19,7 @@ from release_platform.domain.judge import SETTLE_S, Assessment, Evidence, Plan, 
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.policy import PromotionRequest, RequestState
 from release_platform.domain.policy_spec import PolicySpec
-from release_platform.domain.ports import Clock, Servers
+from release_platform.domain.ports import Clock, Given, Servers
 from release_platform.domain.rollback import Taken
 from release_platform.domain.rollout import (
     AUTOMATIC,
@@ -33,7 +33,7 @@ from release_platform.domain.rollout import (
     begin,
 )
 from release_platform.domain.spec import ModelSpec
-from release_platform.domain.strategy import RolloutSpec, StageKind, Strategy
+from release_platform.domain.strategy import RolloutSpec, Strategy
 from release_platform.effects import Effects, find_other_move
 from release_platform.live_traffic import RECENT, LiveTraffic, Round
 from release_platform.releases import Releases, Tell, check_words, keep_quiet
@@ -296,10 +296,12 @@ class Rollouts:
         """
         if rollout.ended:
             return ()
-        if rollout.present.kind is StageKind.FULL:  # nothing is judged: only the record is kept
+        planned = plan(rollout)
+        if planned is None:  # nothing is judged: only the record is kept
             return self._traffic.collect(rollout.model, heard, after=heard.last - RECENT)
         after = max(rollout.judged, int(rollout.since.timestamp() // 60) - 1)
-        return self._traffic.collect_all(rollout.model, heard, after=after)
+        share = Given(route=planned.route, version=planned.candidate, weight=rollout.present.share)
+        return self._traffic.collect_all(rollout.model, share, heard, after=after)
 
     def _begun(self, kept: KeptRollout) -> KeptRollout:
         """Returns a rollout whose stage begins now, if all that must hold in it was brought about by now."""

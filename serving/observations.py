@@ -251,7 +251,10 @@ class Observations:
         return [window for window in self._closed if window.key.minute > minute]
 
     def closed_after(self, minute: int) -> dict[str, Any]:
-        """Returns, as a JSON value, the windows of closed minutes after one, and which minute was closed last."""
+        """Returns, as a JSON value, the windows of closed minutes after one, and which minute was closed last.
+
+        Told is also what share of the traffic is given to versions beside Production now.
+        """
         found = self.windows_after(minute)
         self._fetched = max(self._fetched, *(window.key.minute for window in found)) if found else self._fetched
         return {
@@ -261,7 +264,16 @@ class Observations:
             "whole": [whole for whole in self._whole if whole > minute],
             "windows": [window.to_json() for window in found],
             "before": [ended.told_after(minute, before=self._open) for ended in self._before or ()],
+            "gives": {model: self._given(model) for model in self._live.table.loaded},
         }
+
+    def _given(self, model: str) -> list[dict[str, Any]]:
+        standing = [(route, self._live.table.beside(route).get(model)) for route in (Route.CANARY, Route.SHADOW)]
+        return [
+            {"route": route.value, "version": beside.loaded.version, "weight": beside.weight}
+            for route, beside in standing
+            if beside is not None
+        ]
 
     def go_on_from(self, before: tuple[Ended, ...] | None) -> None:
         """Takes over what processes counted that were here before; to be called before anything is served.

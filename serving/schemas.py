@@ -167,6 +167,14 @@ class EndedWindows(BaseModel):
     windows: list[dict[str, Any]] = Field(description="Its counts.")
 
 
+class GivenShare(BaseModel):
+    """A share of the traffic that a version has beside the one in Production."""
+
+    route: str = Field(description="`canary` or `shadow`.")
+    version: str
+    weight: float = Field(description="The share, 0 to 1.")
+
+
 class ReplicaWindows(BaseModel):
     """What one process counted."""
 
@@ -178,6 +186,9 @@ class ReplicaWindows(BaseModel):
         description="Counts by model, version, route and minute: what was told once never changes."
     )
     before: list[EndedWindows] = Field(description="The processes that were in its place before, the newest last.")
+    gives: dict[str, list[GivenShare]] = Field(
+        description="Of each model that it serves, what versions beside Production have of the traffic now."
+    )
 
 
 class ObservedWindows(BaseModel):

@@ -15,10 +15,10 @@ from release_platform.adapters.serving_protocols import Asked
 from release_platform.adapters.whole_deadline import WholeDeadline
 from release_platform.domain.errors import Unavailable, VerificationFailed
 from release_platform.domain.held_outcomes import HeldOutcome, Settled
-from release_platform.domain.ports import HandedIn
+from release_platform.domain.ports import Given, HandedIn
 from release_platform.domain.refusals import CallsOfMinute
 from release_platform.domain.samples import Label, Sample
-from release_platform.domain.windows import Window
+from release_platform.domain.windows import Route, Window
 
 _REFUSED: dict[int, str] = {
     httpx.codes.UNAUTHORIZED: "asks for an API key that is good",
@@ -173,6 +173,7 @@ class ServingClient:
             since=int(one.get("since", 0)),  # a server of an older version says neither this nor what is whole
             whole=frozenset(map(int, one.get("whole", ()))),
             windows=tuple(map(Window.from_json, one["windows"])),
+            gives={model: frozenset(map(_given, of)) for model, of in one.get("gives", {}).items()},  # nor this
         )
 
     def samples(self, after: int) -> ToldSamples:
@@ -330,6 +331,10 @@ def _look(client: ServingClient, model: str) -> tuple[str | None, str | None]:
     except Unavailable as error:
         return None, error.problem
     return entry.get("version"), (entry.get("refusal") or {}).get("reason")
+
+
+def _given(of: Mapping[str, Any]) -> Given:
+    return Given(route=Route(of["route"]), version=of["version"], weight=float(of["weight"]))
 
 
 def _named(outcomes: Sequence[HeldOutcome]) -> list[dict[str, str]]:

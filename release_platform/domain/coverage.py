@@ -8,6 +8,7 @@ there is a server    --minute over--> it and all its processes answer --> told
 it does not answer, one of its processes does not                     --> a hole, unless it does before the judge looks
 a process ends before it told all, or began in that minute            --> a hole
   but one that ends in good order hands over to the next in its place --> told, by that one, and that one's first minute
+a process gives the version another share than that of the stage      --> a hole, unless it does before the judge looks
 a server that is not among them any more, or a new one                --> a hole in the minutes of the change only
 ```
 A process that is seen just before a minute owes that one too: it may end before anybody asks again.
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from release_platform.domain.ports import HandedIn
+from release_platform.domain.ports import Given, HandedIn
 
 SEEN_AGAIN_S = 10
 """Who is seen may count for so long before it is asked again."""
@@ -43,11 +44,15 @@ class Owed:
     told: bool
 
 
-def owed_by(handed: Sequence[HandedIn], *, after: int, last: int, at: datetime) -> tuple[Owed, ...]:
+def owed_by(
+    handed: Sequence[HandedIn], model: str, share: Given, *, after: int, last: int, at: datetime
+) -> tuple[Owed, ...]:
     """Returns what was told of the minutes after one, up to the last that is over, and what is owed of the next.
 
     Args:
         handed: What each server that there is handed in, or why it did not.
+        model: The model whose minutes they are.
+        share: What every process that serves the model should give now.
         after: The minute before the first that is asked for.
         last: The last minute that is over.
         at: When they were asked.
@@ -62,7 +67,8 @@ def owed_by(handed: Sequence[HandedIn], *, after: int, last: int, at: datetime) 
     for one in (one for one in handed if one.replica):
         of = {"url": one.url, "replica": one.replica}
         if one.ended is None:
-            found += [Owed(minute=m, told=m in one.whole, **of) for m in over if m >= one.since]
+            gives = share in one.gives.get(model, (share,))
+            found += [Owed(minute=m, told=gives and m in one.whole, **of) for m in over if m >= one.since]
             found += [Owed(minute=m, told=False, **of) for m in now if m >= one.since]  # it may be younger than `at`
         else:  # it may have been seen just before the minute after
             until = one.ended + 1

@@ -294,7 +294,9 @@ def _missing(gate: LiveGateSpec, period: range, arms: Sequence[Arms], holes: Hol
 
 def _who(minutes: Collection[int], holes: Holes) -> str:
     lacking = sorted({url for minute in minutes for url in holes.get(minute, ())})
-    return f": not all that {' and '.join(lacking)} counted was handed in" if lacking else ""
+    if not lacking:
+        return ""
+    return f": not all that {' and '.join(lacking)} counted was handed in, or not by the share that the version has"
 
 
 def worst_question(tables: Counts) -> int:

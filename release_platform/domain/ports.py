@@ -1,7 +1,7 @@
 """What the platform asks of outside systems. Adapters implement these; one contract test runs on them and fakes."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,7 @@ from release_platform.domain.projection import Shown
 from release_platform.domain.push import Outcome, Push
 from release_platform.domain.refusals import CallsOfMinute
 from release_platform.domain.samples import Label, Sample
-from release_platform.domain.windows import Window
+from release_platform.domain.windows import Route, Window
 
 
 class Clock(Protocol):
@@ -97,6 +97,15 @@ class Registry(RegistryReader, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A share of the traffic, 0 to 1, that a version has beside the one in Production."""
+
+    route: Route
+    version: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HandedIn:
     """What one process of a server hands in of its live traffic.
 
@@ -108,6 +117,7 @@ class HandedIn:
         windows: The windows of minutes that are over, of every model; what was told once never changes.
         problem: Why nothing is handed in; empty when something is.
         ended: The minute in which the process ended, after which it owes nothing; None while it goes on.
+        gives: What it gives now to versions beside Production, of each model that it serves, by its name.
     """
 
     url: str
@@ -116,6 +126,7 @@ class HandedIn:
     ended: int | None = None
     whole: Collection[int] = ()
     windows: Sequence[Window] = ()
+    gives: Mapping[str, Collection[Given]] = field(default_factory=dict)
     problem: str = ""
 
 

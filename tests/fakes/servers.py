@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from release_platform.domain.ports import HandedIn, HandedSamples
+from release_platform.domain.ports import Given, HandedIn, HandedSamples
 from release_platform.domain.push import Accepted, Outcome, Push, Unanswered
 from release_platform.domain.refusals import CallsOfMinute
 from release_platform.domain.samples import Label, Sample
@@ -20,6 +20,7 @@ class FakeServers:
     Attributes:
         counted: What each server counted of its traffic, by address. It may be changed at any time.
         processes: The process of each server, and the minute in which it began, by address; another one is a restart.
+        gives: What each server gives versions beside Production, by address and model; nothing: it does not say.
         sampled: What each server sampled of it, by address; all minutes up to `closed` are over.
         labelled: The labels that it was told of that sample, by address.
         called: What it counted of all calls, by address.
@@ -33,6 +34,7 @@ class FakeServers:
         self.pushed: list[Push] = []
         self.counted: dict[str, list[Window]] = {url: [] for url in urls}
         self.processes: dict[str, tuple[str, int]] = {url: (f"replica at {url}", 0) for url in urls}
+        self.gives: dict[str, dict[str, list[Given]]] = {url: {} for url in urls}
         self.sampled: dict[str, list[Sample]] = {url: [] for url in urls}
         self.labelled: dict[str, list[Label]] = {url: [] for url in urls}
         self.called: dict[str, list[CallsOfMinute]] = {url: [] for url in urls}
@@ -71,7 +73,10 @@ class FakeServers:
         replica, since = self.processes[url]
         windows = [window for window in self.counted[url] if window.key.minute > max(after, since - 1)]
         minutes = {window.key.minute for counted in self.counted.values() for window in counted}
-        return HandedIn(url=url, replica=replica, since=since, whole={m for m in minutes if m > since}, windows=windows)
+        whole = {minute for minute in minutes if minute > since}
+        return HandedIn(
+            url=url, replica=replica, since=since, whole=whole, windows=windows, gives=self.gives.get(url, {})
+        )
 
     def _answer(self, url: str, push: Push) -> Outcome:
         if url in self.down:

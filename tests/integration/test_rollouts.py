@@ -17,8 +17,10 @@ from release_platform.domain.gates import Verdict
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.lifecycle import Share
 from release_platform.domain.policy import RequestState
+from release_platform.domain.ports import Given
 from release_platform.domain.rollout import Order, Rollout, RolloutState
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, StageKind, Strategy
+from release_platform.domain.windows import Route
 from release_platform.project import Project
 from release_platform.standing import rollout_status
 from tests.fakes.clock import FakeClock
@@ -174,6 +176,23 @@ def test_what_the_other_server_hands_in_aborts_a_bad_version_all_the_same(two: W
     two.servers.down = {TWO}
     two.pass_minutes(3, errors=80)
     assert two.stage_now == (RolloutState.ABORTED, 0)
+
+
+def test_while_one_of_two_servers_stays_at_the_share_before_the_stage_does_not_pass(two: World) -> None:
+    # Given a second server that does not reach the registry any more, once the first share was given
+    two.servers.gives[TWO] = {MODEL: [Given(route=Route.CANARY, version="2", weight=0.1)]}
+    two.pass_minutes(4)
+    assert two.stage_now == (RolloutState.RUNNING, 1)
+    two.pass_minutes(2)
+    assert two.stage_now == (RolloutState.RUNNING, 1)
+    assert f"{TWO} counted was handed in, or not by the share that the version has" in reason(two)
+
+    # When it reaches it again, then the stage passes as soon as nine tenths of its minutes were measured
+    two.servers.gives[TWO] = {MODEL: [Given(route=Route.CANARY, version="2", weight=0.5)]}
+    two.pass_minutes(10)
+    assert two.stage_now == (RolloutState.RUNNING, 1)
+    two.pass_minutes(12)
+    assert two.store.head(MODEL).production == "2"
 
 
 def test_a_process_that_is_killed_each_minute_passes_nothing(two: World) -> None:

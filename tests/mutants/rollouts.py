@@ -71,6 +71,16 @@ DEFECTS = (
         ),
     ),
     Defect(
+        name="a stage passes of which a server gives another share",
+        file="release_platform/domain/coverage.py",
+        old="gives = share in one.gives.get(model, (share,))",
+        new="gives = bool(one.gives.get(model, (share,)))",
+        tests=(
+            "tests/unit/test_coverage.py::test_a_minute_in_which_a_process_gives_another_share_is_a_hole",
+            f"{_OF_ROLLOUTS}test_while_one_of_two_servers_stays_at_the_share_before_the_stage_does_not_pass",
+        ),
+    ),
+    Defect(
         name="a stage passes whose share no server was given",
         file=_ROLLOUT,
         old="return paused or not rollout.begun or",

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 import pytest
 
 from release_platform.domain.coverage import SEEN_AGAIN_S, Owed, holes_in, owed_by
-from release_platform.domain.ports import HandedIn
+from release_platform.domain.ports import Given, HandedIn
+from release_platform.domain.windows import Route
 
 FIRST = 29_000_000
 ONE, TWO = "http://one", "http://two"
+SHARE = Given(route=Route.CANARY, version="2", weight=0.25)
 
 
 def process(url: str, name: str, *, since: int = -100, whole: range = range(-99, 100)) -> HandedIn:
@@ -35,7 +37,7 @@ class Asked:
         """Asks at a moment, as the sensor does."""
         when = datetime.fromtimestamp((FIRST + minute) * 60 + second, UTC)
         told = [replace(h, whole={m for m in h.whole if m < FIRST + minute}) for h in handed]
-        for one in owed_by(told, after=FIRST + self.judged, last=FIRST + minute - 1, at=when):
+        for one in owed_by(told, "m", SHARE, after=FIRST + self.judged, last=FIRST + minute - 1, at=when):
             key = (one.minute, one.url, one.replica)
             self.kept[key] = self.kept.get(key, False) or one.told
 
@@ -194,3 +196,32 @@ def test_a_server_that_does_not_say_what_it_counted_whole_tells_nothing() -> Non
     asked = Asked()
     asked.each_five_s(range(2), HandedIn(url=ONE, replica="a"))
     assert asked.holes(0) == {0: [ONE]}
+
+
+@pytest.mark.parametrize(
+    ("gives", "is_hole"),
+    [
+        ({}, False),  # a server that does not say
+        ({"m": (SHARE,)}, False),
+        ({"other": ()}, False),  # one that does not serve the model
+        ({"m": ()}, True),
+        ({"m": (replace(SHARE, weight=0.05),)}, True),
+        ({"m": (replace(SHARE, route=Route.SHADOW),)}, True),
+        ({"m": (replace(SHARE, version="3"),)}, True),
+    ],
+)
+def test_a_minute_in_which_a_process_gives_another_share_is_a_hole(
+    gives: dict[str, tuple[Given, ...]], is_hole: bool
+) -> None:
+    asked = Asked()
+    asked.each_five_s(range(4), process(ONE, "a"), replace(process(TWO, "b"), gives=gives))
+    assert asked.holes(2) == ({0: [TWO], 1: [TWO], 2: [TWO]} if is_hole else {})
+
+
+def test_a_process_that_takes_the_share_before_the_judge_looks_makes_no_hole() -> None:
+    late = replace(process(TWO, "b"), gives={"m": ()})
+    asked = Asked()
+    asked.each_five_s(range(2), process(ONE, "a"), late)
+    asked.at(2, 0, process(ONE, "a"), late)
+    asked.at(2, 5, process(ONE, "a"), replace(late, gives={"m": (SHARE,)}))
+    assert asked.holes(1) == {}

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from release_platform.adapters.servers import Servers, push_to
-from release_platform.domain.ports import HandedIn
+from release_platform.domain.ports import Given, HandedIn
 from release_platform.domain.push import Accepted, Declined, Push, Unanswered
 from release_platform.domain.windows import Route, Window, WindowKey
 from release_platform.settings import Settings
@@ -144,12 +144,14 @@ WINDOW = Window(key=WindowKey(model="m", version="1", route=Route.STABLE, minute
 
 def test_each_process_says_what_it_counted_and_which_minutes_from_beginning_to_end() -> None:
     one = {"replica": "a", "closed": 100, "since": 90, "whole": [99, 100], "windows": [WINDOW.to_json()]}
+    one["gives"] = {"m": [{"route": "canary", "version": "2", "weight": 0.25}], "other": []}
     older = {"replica": "b", "closed": 100, "windows": []}
     said = json.dumps({"closed": 100, "silent": 1, "replicas": [one, older]}).encode()
     with answering(200, said) as (url, _):
         found = Servers((url,)).windows(98)
+    gives = {"m": {Given(route=Route.CANARY, version="2", weight=0.25)}, "other": set()}
     assert found == [
-        HandedIn(url=url, replica="a", since=90, whole=frozenset({99, 100}), windows=(WINDOW,)),
+        HandedIn(url=url, replica="a", since=90, whole=frozenset({99, 100}), windows=(WINDOW,), gives=gives),
         HandedIn(url=url, replica="b", whole=frozenset()),
         HandedIn(url=url, problem="1 of its processes did not answer in time"),
     ]

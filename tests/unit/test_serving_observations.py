@@ -97,6 +97,11 @@ def test_a_minute_is_told_when_it_is_over_with_each_version_on_its_route():
     assert server.seen.closed_after(-1)["closed"] == FIRST
 
 
+def test_what_versions_beside_production_are_given_is_told_of_each_model_that_is_served():
+    assert Server().seen.closed_after(-1)["gives"] == {"m": [{"route": "canary", "version": "2", "weight": 0.5}]}
+    assert Server(canary=False).seen.closed_after(-1)["gives"] == {"m": []}
+
+
 def test_what_a_version_failed_is_counted_by_kind():
     server = Server()
     for error in ("", "prediction_failed", NOT_FINITE, NOT_FINITE):
