@@ -133,8 +133,6 @@ class BesideSource:
         try:
             now = before.loaded if before is not None and same else None
             loaded = self._source.prepare(certificate, proof, record.manifest, now, Origin.REGISTRY)
-        except Unavailable as error:
-            return Lost(problem=error.problem)
         except Exception as error:  # noqa: BLE001 - as above
             return self._refused(model, route, version, error, refusal, None)
         assert certificate.weight is not None

@@ -100,6 +100,7 @@ class ModelSource:
         Whatever goes wrong with a version is a refusal, never an exception: a live one goes on answering.
         """
         version: str | None = None
+        record: VersionRecord | None = None
         try:
             version = self.reach().find_alias(model, ALIAS)
             if version is None:
@@ -111,11 +112,11 @@ class ModelSource:
             if refusal is not None and refusal.version == version and self._clock.now() < refusal.retry_at:
                 return None
             return Went(loaded=self._take(record, live))
-        except Unavailable as error:
-            return Lost(problem=error.problem)
         except _Behind as error:
             return self.refused(model, version, BEHIND, error.problem, refusal)
         except Exception as error:  # noqa: BLE001 - no version, however broken, may take a good one down
+            if record is None and isinstance(error, Unavailable):
+                return Lost(problem=error.problem)
             _LOG.warning("%s version %s is refused: %s", model, version, error)
             return self.refused(model, version, type(error).__name__, reason_of(error), refusal)
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +44,7 @@ class FakeRegistry:
         aliases: The version of each alias, by model and alias.
         down: Whether it does not answer. It may be switched at any time.
         signs: Whether its versions and moves come signed, as the platform would; False for tests of the platform.
+        without_files: The versions, by model and number, whose files cannot be had. It may be changed at any time.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class FakeRegistry:
         aliases: Mapping[tuple[str, str], str] | None = None,
         down: bool = False,
         signs: bool = True,
+        without_files: Collection[tuple[str, str]] = (),
     ) -> None:
         self._packages = dict(packages)
         self._records = {key: _record(key, folder, signs) for key, folder in packages.items()}
         self._signs = signs
         self._aliases: dict[tuple[str, str], str] = {}
+        self.without_files = set(without_files)
         self.down = False
         self.n_fetches = 0
         self.epoch = 0
@@ -168,6 +171,8 @@ class FakeRegistry:
     def fetch(self, model: str, version: str, folder: Path) -> VersionRecord:
         """See `Registry`."""
         record = self.get_version(model, version)
+        if (model, version) in self.without_files:
+            raise Unavailable("the artefact storage does not answer", remedy="start it")
         self.n_fetches += 1
         source = self._packages[model, version]
         for entry in record.manifest.files:

@@ -177,6 +177,22 @@ def test_a_tampered_version_is_refused_while_the_last_good_one_goes_on(registry,
         assert status_of(client)["refusal"] is None
 
 
+def test_files_that_cannot_be_had_hold_up_no_other_model_and_the_last_good_version_answers(registry, cache):
+    with running(settings_for(cache), registry) as url, httpx.Client(base_url=url) as client:
+        until_version(client, "cancer", "1")
+        until((cache / "served" / "cancer.json").exists)
+    registry.without_files.add(("cancer", "2"))
+    registry.set_alias("cancer", "production", "2")
+    registry.set_alias("diabetes", "production", "1")
+    with running(settings_for(cache), registry) as url, httpx.Client(base_url=url) as client:
+        until_version(client, "diabetes", "1")
+        until_version(client, "cancer", "1")
+        assert status_of(client)["refusal"]["kind"] == "Unavailable"
+        assert client.get("/status").json()["registry"]["reachable"] is True
+        registry.without_files.clear()
+        until_version(client, "cancer", "2")
+
+
 def test_a_deleted_alias_takes_nothing_down(registry, cache):
     with running(settings_for(cache), registry) as url, httpx.Client(base_url=url) as client:
         until_version(client, "cancer", "1")

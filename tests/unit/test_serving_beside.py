@@ -210,6 +210,14 @@ def test_one_that_cannot_be_loaded_is_tried_again_after_a_while(server, registry
     assert (server.on(), server.refusal()) == (("2", 0.25), None)
 
 
+def test_one_whose_files_cannot_be_had_is_refused_as_any_that_cannot_be_loaded(server, registry):
+    registry.put_beside("cancer", "canary", "2", 0.25)
+    registry.without_files.add(("cancer", "2"))
+    server.look()
+    assert (server.on(), server.refusal()) == (None, "the artefact storage does not answer")
+    assert server.look() == ()
+
+
 def test_a_registry_that_is_down_leaves_it_where_it_is(server, registry):
     registry.put_beside("cancer", "canary", "2", 0.25)
     server.look()

@@ -176,6 +176,24 @@ def test_a_registry_that_is_down_is_no_refusal(source, registry):
     assert isinstance(source.look("cancer", None, None), Lost)
 
 
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_files_that_cannot_be_had_are_a_refusal_of_their_version_that_is_tried_again_ever_more_rarely(
+    source, registry, clock, version
+):
+    live = source.look("cancer", None, None).loaded if version == "2" else None
+    registry.set_alias("cancer", "production", version)
+    registry.without_files.add(("cancer", version))
+    first = refusal_of(source.look("cancer", live, None))
+    assert (first.version, first.kind) == (version, "Unavailable")
+    assert source.look("cancer", live, first) is None
+    clock.pass_s(2)
+    again = refusal_of(source.look("cancer", live, first))
+    assert (again.retry_at - clock.now()).total_seconds() == 4
+    registry.without_files.clear()
+    clock.pass_s(4)
+    assert source.look("cancer", live, again).loaded.version == version
+
+
 def test_what_was_live_is_restored_from_disk_and_verified_again(source, registry, cache, folders):
     assert source.restore("cancer") is None
     source.confirm(source.look("cancer", None, None).loaded)
