@@ -22,6 +22,8 @@ from serving.observations import error_kind
 from serving.requests import mark_served, request_id_of
 
 _TAKEN_APART = frozenset(b"%?#")
+_N_REMEMBERED = 4096
+_LONGEST_REMEMBERED = 256
 
 Found = tuple["PredictRoute", str, str | None]
 
@@ -66,12 +68,20 @@ class Sent(NamedTuple):
 
 
 class Directory:
-    """Finds the route of a path."""
+    """Finds the route of a path. It remembers what it found of short ones; any client may send many long ones."""
 
     def __init__(self, routes: Sequence[PredictRoute]) -> None:
         self._routes = routes
-        self.find = lru_cache(maxsize=4096)(self._find)
-        self.find_url = lru_cache(maxsize=4096)(self._find_url)
+        self._remember = lru_cache(maxsize=_N_REMEMBERED)(self._find)
+        self._remember_url = lru_cache(maxsize=_N_REMEMBERED)(self._find_url)
+
+    def find(self, path: str) -> Found | None:
+        """Finds the route of a path."""
+        return self._remember(path) if len(path) <= _LONGEST_REMEMBERED else self._find(path)
+
+    def find_url(self, url: bytes) -> Found | None:
+        """Finds the route of a path as it stands in a request; None for one that would have to be taken apart first."""
+        return self._remember_url(url) if len(url) <= _LONGEST_REMEMBERED else self._find_url(url)
 
     def _find(self, path: str) -> Found | None:
         for route in self._routes:
@@ -82,7 +92,6 @@ class Directory:
         return None
 
     def _find_url(self, url: bytes) -> Found | None:
-        """Finds the route of a path as it stands in a request; None for one that would have to be taken apart first."""
         return None if set(url) & _TAKEN_APART or not url.isascii() else self.find(url.decode("ascii"))
 
 
