@@ -150,6 +150,8 @@ class MlflowHttp:
         """Turns every error of httpx into ours; a ValueError is an address or a token that no header can hold."""
         try:
             yield
+        except httpx.LocalProtocolError:  # its text holds the header that is wrong, which may be a secret
+            raise self._unavailable("what the environment says can be sent in no request") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict, ValueError) as error:
             raise self._unavailable(f"{type(error).__name__}: {error}") from error
 
@@ -176,11 +178,19 @@ def _credentials() -> httpx.BasicAuth | None:
 
 def _headers(*, with_token: bool) -> dict[str, str]:
     headers = {"Accept-Encoding": "identity", "User-Agent": "model-release-platform"}
-    if workspace := os.environ.get("MLFLOW_WORKSPACE", "").strip():
+    if workspace := _header_value("MLFLOW_WORKSPACE"):
         headers["X-MLFLOW-WORKSPACE"] = workspace
-    if with_token and (token := os.environ.get("MLFLOW_TRACKING_TOKEN")):
+    if with_token and (token := _header_value("MLFLOW_TRACKING_TOKEN")):
         headers["Authorization"] = f"Bearer {token}"  # basic credentials, where there are any, take its place
     return headers
+
+
+def _header_value(variable: str) -> str:
+    """Returns what a variable says, without the white space around it; that may be a secret, so no error says it."""
+    value = os.environ.get(variable, "").strip()
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError(f"{variable} holds characters that no header can")
+    return value
 
 
 def _tls() -> ssl.SSLContext:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from traceback import format_exception
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -224,6 +225,7 @@ TOKEN = {"MLFLOW_TRACKING_TOKEN": "token"}
         ("", {}, ""),
         ("", BASIC, "Basic ann:secret"),
         ("", TOKEN, "Bearer token"),
+        ("", {"MLFLOW_TRACKING_TOKEN": " token\n"}, "Bearer token"),
         ("", BASIC | TOKEN, "Basic ann:secret"),
         ("bob:p%40ss@", BASIC | TOKEN, "Basic bob:p@ss"),
     ],
@@ -247,6 +249,18 @@ def test_no_message_holds_a_password(mlflow: Mlflow) -> None:
         RestRegistry(mlflow.url.replace("//", "//bob:secret@")).models()
     assert mlflow.url in caught.value.problem
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_TOKEN", "MLFLOW_WORKSPACE"])
+@pytest.mark.parametrize("value", ["secret\nX: y", "secret\x7f", "secr\xe9t", "secret\udcff"])
+def test_what_no_header_can_hold_is_named_and_not_shown(
+    mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(Unavailable, match=f"{variable} holds characters that no header can") as caught:
+        RestRegistry(mlflow.url).models()
+    assert "secr" not in "".join(format_exception(caught.value))
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:5000", "ftp://x", "http://[", "http://a:b"])
