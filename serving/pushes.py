@@ -57,8 +57,9 @@ class Pushes:
             InvalidPush: It is not certificate, signature and manifest.
             UnknownModel: This server is not to serve the model.
             UnprovenMove: A signature is wrong or not trusted, or of something else.
-            StaleMove: A move of this epoch or a later one was accepted already.
-            NoCopy: Neither the disk nor the registry has the version's files as registered.
+            StaleMove: A move of this epoch or a later one was accepted already, or the registry shows a later one.
+            NoCopy: Neither the disk nor the registry has the version's files as registered, or the registry does not
+                answer a server that has accepted nothing yet.
             Overloaded: Too many pushes are under way.
         """
         if self._n_under_way >= MAX_UNDER_WAY:
@@ -96,8 +97,19 @@ class Pushes:
             return live
         if certificate.epoch < accepted or (live is not None and certificate.epoch == accepted):
             raise _stale(model, certificate.epoch, accepted)
+        if not accepted:
+            self._check_newest(certificate)
         try:
             return self._source.prepare(certificate, move.proof, move.manifest, live, Origin.PUSH)
+        except Exception as error:
+            raise _no_copy(certificate, error) from error
+
+    def _check_newest(self, certificate: Certificate) -> None:
+        """Refuses a move that the registry shows a later one of: whoever has an old certificate may push it."""
+        try:
+            self._source.check_newest(certificate)
+        except IntegrityError as error:
+            raise StaleMove(error.problem) from error
         except Exception as error:
             raise _no_copy(certificate, error) from error
 

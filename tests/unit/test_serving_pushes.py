@@ -194,6 +194,26 @@ def test_the_fence_holds_over_a_restart(registry, tmp_path, epoch, status):
     assert send(restarted, cancer(registry, "1", epoch)).status_code == status
 
 
+def test_an_old_certificate_is_of_no_use_at_a_server_that_never_served(client, registry):
+    for version in ("1", "2"):
+        registry.set_alias("cancer", "production", version)
+    old, newest = (cancer(registry, str(epoch), epoch) for epoch in (1, 2))
+    assert "a certificate of epoch 2" in said(send(client, old), 409, "stale-move")
+    registry.down = True
+    assert "does not answer" in said(send(client, newest), 503, "no-copy")
+    assert client.get("/v1/models").json()["models"] == []
+    registry.down = False
+    assert send(client, newest).json()["epoch"] == 2
+
+
+def test_a_server_that_has_noted_what_it_served_needs_no_registry_to_take_a_later_move(server, registry, tmp_path):
+    asyncio.run(server.push(cancer(registry, "1", 5)))
+    push = cancer(registry, "1", 6)
+    registry.down = True
+    restarted = Server(registry, tmp_path / "cache")
+    assert asyncio.run(restarted.push(push)).epoch == 6
+
+
 STRANGER = Signer(new_key())
 
 
