@@ -12,7 +12,8 @@ within this turn of the event loop; the application is given what remains, as by
 to a connection that is owed an answer, it is given the answer first.
 
 In HEAD, IDLE and ENDING the connection has a deadline, and so has each time that its client does not read what was
-written. While the application works it has none: that one has limits of its own for the body and the queue.
+written, which is put off as long as it goes on reading. While the application works it has none: that one has limits of
+its own for the body and the queue.
 """
 
 import asyncio
@@ -111,6 +112,7 @@ class Connection(HttpToolsProtocol):
         self._waits = _HEAD
         self._due = self._unread_due = self._rings_at = _NEVER
         self._timer: asyncio.TimerHandle | None = None
+        self._n_unsent_bytes = 0  # when it was looked last whether the client reads
         self._in_head = False  # a request's first byte came, the end of its head did not
         self._receiving = False  # likewise, the end of its body
         self._n_overhead_bytes = 0
@@ -303,8 +305,8 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read what was written."""
         super().pause_writing()
-        self._unread_due = self.loop.time() + self._settings.send_timeout_s
-        self._ring_by(self._unread_due)
+        self._n_unsent_bytes = self._raw.get_write_buffer_size()
+        self._expect_reading()
 
     def resume_writing(self) -> None:
         """It does."""
@@ -336,6 +338,7 @@ class Connection(HttpToolsProtocol):
         self._deaf = True
         if self._raw.is_closing() or self._waits is _ENDING:
             return
+        self._n_unsent_bytes = self._raw.get_write_buffer_size()
         if self._receiving and self._raw.can_write_eof():
             self._expect(_ENDING, _LINGER_S)
             self._raw.write_eof()
@@ -422,6 +425,10 @@ class Connection(HttpToolsProtocol):
         self._due = self.loop.time() + within_s
         self._ring_by(self._due)
 
+    def _expect_reading(self) -> None:
+        self._unread_due = self.loop.time() + self._settings.send_timeout_s
+        self._ring_by(self._unread_due)
+
     def _ring_by(self, due: float) -> None:
         if due < self._rings_at:
             if self._timer is not None:
@@ -436,15 +443,26 @@ class Connection(HttpToolsProtocol):
             if due < _NEVER:
                 self._ring_by(due)
         elif self._waits is _ENDING:
-            self._raw.abort()
+            if self._has_read():
+                self._expect(_ENDING, self._settings.send_timeout_s)
+            else:
+                self._raw.abort()
         elif self._unread_due <= self._due:
-            self._lobby.on_cut("unread")
-            self._raw.abort()
+            if self._has_read():
+                self._expect_reading()
+            else:
+                self._lobby.on_cut("unread")
+                self._raw.abort()
         elif self._in_head:
             self._deaf = True
             self._answer(self._too_late())
         else:
             self.end()
+
+    def _has_read(self) -> bool:
+        """Returns whether the client has read something since it was looked last."""
+        before, self._n_unsent_bytes = self._n_unsent_bytes, self._raw.get_write_buffer_size()
+        return self._n_unsent_bytes < before
 
     def _too_late(self) -> Problem:
         if self._lobby.stopping:

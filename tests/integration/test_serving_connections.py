@@ -5,15 +5,17 @@ import signal
 import threading
 import time
 from contextlib import ExitStack
+from typing import Any, cast
 
 import httpx
 import pytest
+from starlette.responses import Response
 
 from serving.connection import LAST_CHANCE_S
-from serving.server import PATIENCE_S
+from serving.server import PATIENCE_S, build_server
 from tests.fakes.raw_client import RawClient, post, request
 from tests.fakes.registry import FakeRegistry
-from tests.fakes.server import running, settings_for, until
+from tests.fakes.server import on_a_thread, running, settings_for, until
 from tests.fakes.serving_process import running_process
 
 READS_BODY = "/v1/models/x/certificate"
@@ -116,6 +118,21 @@ def test_a_client_that_reads_slowly_gets_all_of_its_answer(port):
         for _ in range(20):
             time.sleep(0.05)
             assert client.answer().body == whole
+
+
+@pytest.mark.parametrize("headers", [(), ("Connection: close",)], ids=["goes on", "ends"])
+def test_a_client_that_reads_on_has_as_long_as_it_takes(tmp_path, headers):
+    server = build_server(settings_for(tmp_path / "cache", send_timeout_s=1, keep_alive_s=30), FakeRegistry({}))
+    large = b"x" * 20_000_000
+    cast(Any, server.config.app).add_api_route("/large", lambda: Response(large))
+    with on_a_thread(server) as url, RawClient(int(url.rpartition(":")[2]), receive_buffer_bytes=65536) as client:
+        client.send(request("/large", *headers))
+        begun, n_read = time.monotonic(), 0
+        while n_read < len(large):
+            n_more = len(client.socket.recv(65536))
+            assert n_more, f"it was cut off after {n_read} bytes"
+            n_read += n_more
+            time.sleep(max(0.0, begun + n_read / 8_000_000 - time.monotonic()))
 
 
 # Size and number
