@@ -149,8 +149,6 @@ class Connection(HttpToolsProtocol):
         self._may_hold = True
         try:
             self._feed(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._decline_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             if not self._deaf:
                 self._fail(self._fault or InvalidHttp("this is not HTTP/1.1"))
@@ -170,8 +168,15 @@ class Connection(HttpToolsProtocol):
         return True
 
     def _feed(self, data: bytes) -> None:
+        rest: bytes | memoryview = data
         try:
-            self.parser.feed_data(data)
+            while rest:
+                try:
+                    self.parser.feed_data(rest)
+                    return
+                except httptools.HttpParserUpgrade as upgrade:
+                    rest = memoryview(rest)[upgrade.args[0] :]
+                    self._decline_upgrade()
         finally:
             if self._held is not None:
                 self._hand_over()
@@ -396,19 +401,18 @@ class Connection(HttpToolsProtocol):
     def _is_busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _decline_upgrade(self, rest: bytes) -> None:
+    def _decline_upgrade(self) -> None:
         """Goes on in HTTP/1.1 as if nothing else had been offered; the parser would drop the body otherwise."""
         method = self.parser.get_method()
         if method == b"CONNECT":
-            self._fail(InvalidHttp("this is no proxy"))
-            return
+            self._fault = InvalidHttp("this is no proxy")
+            raise httptools.HttpParserError(self._fault.detail)
         kept = [(name, value) for name, value in self.headers if name not in {b"upgrade", b"http2-settings"}]
         lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
         lines += [b"%b: %b" % pair for pair in kept]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._n_overhead_bytes = 0
-        self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+        self.parser.feed_data(b"\r\n".join(lines) + b"\r\n\r\n")
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)

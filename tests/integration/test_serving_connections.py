@@ -250,6 +250,14 @@ def test_an_offer_of_another_protocol_is_declined_and_the_body_is_read(port, off
         assert client.answer().status == 200
 
 
+def test_offers_of_another_protocol_are_declined_as_far_as_requests_may_be_sent_ahead(port):
+    with RawClient(port) as client:
+        client.send(post("/invocations", 0, "Upgrade: h", "Connection: upgrade") * 2500)
+        answers = [client.answer() for _ in range(34)]  # the first one at once, one is answered, 32 wait
+        assert [answer.slug for answer in answers] == ["model-not-loaded"] * 34
+        assert [answer.says_close for answer in answers] == [False] * 33 + [True]
+
+
 # The end
 
 
