@@ -154,6 +154,8 @@ class Connection(HttpToolsProtocol):
                 self._fail(self._fault or InvalidHttp("this is not HTTP/1.1"))
         else:
             if self._n_overhead_bytes > self._max_head_bytes:
+                if not self._receiving:  # blank lines, which may stand before a request
+                    self._in_head = self._receiving = True
                 self._fail(self._too_much())
             elif self._waits is _IDLE and self._in_head:
                 self._expect(_HEAD, self._settings.header_timeout_s)

@@ -180,6 +180,17 @@ def test_ten_megabytes_of_head_are_refused_early_and_the_answer_arrives(port):
         assert (answer.status, answer.slug) == (431, "head-too-large")
 
 
+@pytest.mark.parametrize("n_requests", [0, 1])
+def test_blank_lines_count_as_the_head_of_the_request_that_they_stand_before(port, n_requests):
+    with RawClient(port) as client:
+        for _ in range(n_requests):
+            client.send(b"\r\n" * 1000)
+            assert client.get("/livez").status == 200
+        client.send(b"\r\n" * 40_000)
+        answer = client.answer()
+        assert (answer.status, answer.slug, answer.says_close) == (431, "head-too-large", True)
+
+
 def test_the_answer_to_a_body_that_is_too_large_arrives_though_it_is_sent_whole_first(port):
     with RawClient(port) as client:
         client.send(post(READS_BODY, 20_000_000) + b" " * 20_000_000)
