@@ -283,13 +283,15 @@ class ModelSource:
             return _load(named.model, folder, manifest)
         except IntegrityError as error:
             _LOG.warning("the copy of %s version %s on disk is fetched again: %s", named.model, named.version, error)
-            self._cache.discard(manifest.digest)
             return None
 
     def _from_registry(self, named: Certificate, manifest: Manifest) -> ModelPackage:
+        of_no_use = self._cache.find(manifest.digest) is not None
         with self._cache.incoming() as folder:
             self.reach().fetch(named.model, named.version, folder)
             package = _load(named.model, folder, manifest)
+            if of_no_use:  # and not before: the reason may pass, and the registry may not answer
+                self._cache.discard(manifest.digest)
             self._cache.keep(folder, manifest.digest)
         return package
 

@@ -87,6 +87,16 @@ def test_a_copy_on_disk_that_was_changed_is_fetched_again(source, registry, cach
     assert manifest_of(cache.find(digest)).digest == digest
 
 
+def test_a_copy_on_disk_that_cannot_be_loaded_now_is_there_when_it_can_be(source, registry, cache, clock, tmp_path):
+    digest = source.look("cancer", None, None).loaded.digest
+    restarted = ModelSource(connect=lambda: registry, cache=cache, trust=TRUST, clock=clock)
+    registry.without_files.add(("cancer", "1"))
+    away = (cache.find(digest) / "model.skops").rename(tmp_path / "away")
+    refusal_of(restarted.look("cancer", None, None))
+    away.rename(cache.find(digest) / "model.skops")
+    assert isinstance(restarted.look("cancer", None, None), Went)
+
+
 @pytest.mark.parametrize("name", ["model.skops", "release.json", "golden.json"])
 def test_a_changed_or_missing_file_is_refused_and_leaves_nothing_behind(source, folders, cache, tmp_path, name):
     content = (folders[0] / name).read_bytes()
