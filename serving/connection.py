@@ -48,6 +48,7 @@ LAST_CHANCE_S = 1.0
 
 _NEVER = math.inf
 _LINGER_S = 2.0
+_MOST_LINGERING = 64
 _MOST_PIPELINED = 32
 _CHUNK_FRAME_BYTES = 16
 
@@ -365,7 +366,7 @@ class Connection(HttpToolsProtocol):
         self.transport, self._deaf = transport, True
         self._lobby.n_refused += 1
         self._lobby.on_cut(TooManyConnections.slug)
-        if self._lobby.n_refused > self._settings.max_connections:
+        if self._lobby.n_refused > _MOST_LINGERING:
             transport.abort()
             return
         transport.write(_raw_answer(TooManyConnections("too many connections are open; come again"), self._lobby))

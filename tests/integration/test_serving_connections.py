@@ -228,6 +228,23 @@ def test_connections_beyond_the_limit_are_told_to_come_again_until_one_is_free(t
         until(is_served)
 
 
+def test_of_many_connections_beyond_the_limit_a_few_are_told_so_and_the_others_are_cut_off(tmp_path):
+    settings = settings_for(tmp_path / "cache", max_connections=100)
+    with running(settings, FakeRegistry({})) as url, ExitStack() as held:
+        clients = [held.enter_context(RawClient(int(url.rpartition(":")[2]))) for _ in range(200)]
+        assert [client.get("/livez").status for client in clients[:100]] == [200] * 100
+        n_told = sum(is_told(client) for client in clients[100:])
+        assert 64 <= n_told < 100
+
+
+def is_told(client):
+    """Whether a connection beyond the limit is answered."""
+    try:
+        return client.get("/livez").slug == "too-many-connections"
+    except (EOFError, ConnectionError):
+        return False
+
+
 # Words
 
 
