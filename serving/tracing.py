@@ -10,8 +10,10 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from serving.permissions import PROBES
+
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-_PROBES = "livez,readyz,ping,health,metrics"
+_UNTRACED = rf"^[^/]*//[^/]*({'|'.join(sorted(PROBES | {'/metrics'}))})\Z"  # searched in scheme://host/path
 
 
 class Tracing:
@@ -42,7 +44,7 @@ class Tracing:
     def around(self, app: ASGIApp) -> ASGIApp:
         """Returns an application inside spans; probes have none."""
         made: ASGIApp = self._middleware(
-            app, excluded_urls=_PROBES, tracer_provider=self._provider, exclude_spans=["receive", "send"]
+            app, excluded_urls=_UNTRACED, tracer_provider=self._provider, exclude_spans=["receive", "send"]
         )
         return made
 

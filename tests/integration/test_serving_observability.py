@@ -1,5 +1,6 @@
 """What a server tells of itself: metrics, logs and traces, by model and version, with ids to follow a request by."""
 
+import asyncio
 import json
 import os
 import re
@@ -8,11 +9,15 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from starlette.responses import Response
 
+from serving.permissions import PROBES
+from serving.tracing import Tracing
 from tests.fakes.packages import CANCER_INPUTS, build_boosted_classifier, build_linear_classifier
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.server import running, settings_for, until
@@ -156,3 +161,23 @@ def test_a_process_logs_json_and_sends_spans_of_the_callers_trace(registry, tmp_
         "7",
         "followed",
     )
+
+
+def test_probes_have_no_span_and_whatever_else_is_asked_has_one(collector, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+    tracing = Tracing()
+    app = tracing.around(Response())
+    probes = {*PROBES, "/metrics"}
+    others = {"/v1/models/shipping_eta/predict", "/ping/", "/v1/ping", "/metrics2", "/v2/health", "/livez\n"}
+
+    async def ask():
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://ml.healthco.example"
+        ) as client:
+            for path in (*probes, *others):
+                await client.get(quote(path))
+
+    asyncio.run(ask())
+    tracing.close()
+    noted = [{one.key: one.value.string_value for one in span.attributes} for span in collector.spans]
+    assert {one["http.target"] for one in noted} == others
