@@ -15,6 +15,7 @@ from serving.access import Access
 from serving.answering import Answering, Call, new_id
 from serving.doors import Head, Headers
 from serving.errors import Problem, Stopping, problem_response, unforeseen
+from serving.logs import on_one_line
 from serving.metrics import Metrics
 from serving.permissions import PROBES, needed
 from serving.predicting import Directory, Found, PredictRoute, Sent, respond, respond_soon, told
@@ -195,7 +196,8 @@ class Edge:
 
     def _tell(self, visit: Call | _Visit, status: int, seconds: float, known: dict[str, Any]) -> None:
         noted: dict[str, Any] = {"request_id": visit.request_id, "method": visit.method}
-        noted |= {"path": visit.path[:_LONGEST_PATH], "status": status, "ms": round(seconds * 1000, 3), **known}
+        path = visit.path[:_LONGEST_PATH]
+        noted |= {"path": path, "status": status, "ms": round(seconds * 1000, 3), **known}
         if self._tracing is not None:
             self._tracing.note(noted)
         if self._logs or status >= 500:
@@ -203,7 +205,7 @@ class Edge:
             trace = visit.head.get(b"traceparent")
             if trace is not None:
                 noted["traceparent"] = trace[:55].decode("latin-1")
-            text = ("%s: %s answered %d in %.1f ms", visit.request_id, visit.path, status, seconds * 1000)
+            text = ("%s: %s answered %d in %.1f ms", visit.request_id, on_one_line(path), status, seconds * 1000)
             _LOG.log(level, *text, extra=noted)
 
 

@@ -32,3 +32,8 @@ def log_config(level: str, form: str) -> dict[str, Any]:
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": form}},
         "loggers": {"uvicorn": named, "uvicorn.error": {"level": level.upper()}, "serving": named},
     }
+
+
+def on_one_line(text: str) -> str:
+    """Returns a text as it may stand in a line of the log, with escapes for what cannot be printed."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from starlette.responses import Response
 
+from serving.app import create_app
 from serving.permissions import PROBES
 from serving.tracing import Tracing
 from tests.fakes.packages import CANCER_INPUTS, build_boosted_classifier, build_linear_classifier
@@ -181,3 +183,20 @@ def test_probes_have_no_span_and_whatever_else_is_asked_has_one(collector, monke
     tracing.close()
     noted = [{one.key: one.value.string_value for one in span.attributes} for span in collector.spans]
     assert {one["http.target"] for one in noted} == others
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/a"), ("POST", "/v1/models/a/predict")])
+def test_a_request_is_one_short_line_of_the_log_whatever_its_path(tmp_path, caplog, method, path):
+    caplog.set_level(logging.INFO, "serving.edge")
+    app = create_app(settings_for(tmp_path / "cache", log_requests=True), FakeRegistry({}))
+    forged = path.replace("a", "a%0AERROR%20forged%1B%E2%80%A8" + "x" * 60_000, 1)
+
+    async def ask():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+            await client.request(method, forged)
+
+    asyncio.run(ask())
+    (line,) = (record.getMessage() for record in caplog.records if record.name == "serving.edge")
+    assert r"a\nERROR forged\x1b\u2028x" in line
+    assert line.isprintable()
+    assert len(line) < 400
