@@ -125,7 +125,7 @@ class BesideSource:
         refusal: Refusal | None,
     ) -> Event | None:
         model, version = certificate.model, certificate.version
-        self._accepted[model, route] = certificate.epoch
+        self._accepted[model, route] = max(certificate.epoch, self._accepted.get((model, route), 0))
         same = before is not None and before.loaded.version == version
         waits = refusal is not None and refusal.version == version and self._source.now() < refusal.retry_at
         if waits and before is None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from release_platform.adapters.signing import Signer, new_key
+from release_platform.adapters.trust import Proof
 from release_platform.domain.windows import Route
 from serving.beside import BesideSource
 from serving.cache import PackageCache
@@ -13,7 +14,7 @@ from serving.models import Lost, RouteTable, StoodBeside, advance
 from serving.registry import ModelSource
 from serving.routes.health import describe
 from tests.fakes.packages import build_linear_classifier
-from tests.fakes.registry import TRUST, FakeRegistry
+from tests.fakes.registry import TRUST, FakeRegistry, push_of
 
 
 class SettableClock:
@@ -238,3 +239,36 @@ def test_a_look_that_was_overtaken_changes_nothing(server, registry):
     server.table = advance(server.table, late)
     assert isinstance(late, StoodBeside)
     assert server.on() is None
+
+
+class Interrupted(FakeRegistry):
+    """Lets something else happen while it is asked what it shows, once."""
+
+    def __init__(self, packages, **given):
+        self.meanwhile = None
+        super().__init__(packages, **given)
+
+    def shown(self, model):
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().shown(model)
+
+
+def test_a_look_does_not_undo_a_pushed_share_that_comes_while_it_asks_the_registry(folders, tmp_path):
+    packages = {("cancer", str(n)): folder for n, folder in enumerate(folders, 1)}
+    registry = Interrupted(packages, aliases={("cancer", "production"): "1"})
+    server = Server(registry, tmp_path / "cache")
+    server.look()
+    registry.put_beside("cancer", "canary", "2", 0.25)
+    record, began = registry.get_version("cancer", "2"), server.table
+    push = push_of(record, epoch=3, alias="canary", weight=0.0)
+    proof = Proof(signature=push.signature, certificate=push.certificate)
+
+    def push_away():
+        certificate = server.source.authorise(proof, record.manifest, "cancer", alias=None)
+        server.table = advance(server.table, server.beside.take(certificate, proof, record.manifest, server.table))
+
+    registry.meanwhile = push_away
+    (late,) = server.beside.look("cancer", began)
+    assert server.beside.is_overtaken(late, began, server.table)
