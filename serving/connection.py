@@ -467,9 +467,9 @@ class Connection(HttpToolsProtocol):
             self.end()
 
     def _has_read(self) -> bool:
-        """Returns whether the client has read something since it was looked last."""
+        """Returns whether the client has read something since it was looked last, and not yet all."""
         before, self._n_unsent_bytes = self._n_unsent_bytes, self._raw.get_write_buffer_size()
-        return self._n_unsent_bytes < before
+        return 0 < self._n_unsent_bytes < before
 
     def _too_late(self) -> Problem:
         if self._lobby.stopping:

@@ -34,7 +34,7 @@ from benchmarks.judging.streams import (
 from release_platform.domain.coverage import Holes
 from release_platform.domain.gates import Verdict
 from release_platform.domain.judge import SETTLE_S, Evidence, Plan, evidence_over_time, measure, plan, settled_minute
-from release_platform.domain.rollout import Rollout, begin
+from release_platform.domain.rollout import Begun, Rollout, advance, begin
 from release_platform.domain.sequential import FINE_AT, Counts, growth_if_fine
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, StepSpec, Strategy
 from release_platform.domain.windows import Window
@@ -111,7 +111,8 @@ def rollout_of(gates: tuple[LiveGateSpec, ...], *, shadow: bool = False) -> Roll
     """Returns a rollout of version 2 against version 1 in its first stage."""
     strategy = Strategy.SHADOW if shadow else Strategy.CANARY
     spec = RolloutSpec(strategy=strategy, canary=(StepSpec(weight=0.25, minimum_s=60),), gates=gates)
-    return begin(rollout_id="r", model="churn", candidate="2", stable="1", plan=spec, at=START)[0]
+    entered, _ = begin(rollout_id="r", model="churn", candidate="2", stable="1", plan=spec, at=START)
+    return advance(entered, Begun(stage=0, at=START))[0]
 
 
 def evidence_of(rollout: Rollout, windows: Iterable[Window], *, at: datetime, holes: Holes | None = None) -> Evidence:

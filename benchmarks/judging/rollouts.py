@@ -17,7 +17,7 @@ from benchmarks.judging.experiments import CASES, GATES, PAIRED, SHORT, Case, at
 from benchmarks.judging.streams import START, START_MINUTE, Pair, Traffic, Version, stream
 from release_platform.domain.gates import Verdict
 from release_platform.domain.judge import SETTLE_S
-from release_platform.domain.rollout import Effect, Rollout, RolloutState, Ticked, advance, begin
+from release_platform.domain.rollout import Begun, Effect, Rollout, RolloutState, Ticked, advance, begin
 from release_platform.domain.rollout import Traffic as Routed
 from release_platform.domain.strategy import LiveGateSpec, RolloutSpec, ShadowSpec, StageKind, StepSpec, Strategy
 from release_platform.domain.windows import Window
@@ -51,7 +51,8 @@ def rollout_for(gates: tuple[LiveGateSpec, ...], *, minutes: int, shadow: bool =
         canary=(StepSpec(weight=WEIGHT, minimum_s=least, maximum_s=least + 60),),
         gates=gates,
     )
-    return begin(rollout_id="r", model="churn", candidate="2", stable="1", plan=spec, at=START)[0]
+    entered, _ = begin(rollout_id="r", model="churn", candidate="2", stable="1", plan=spec, at=START)
+    return advance(entered, Begun(stage=0, at=START))[0]
 
 
 def fly(rollout: Rollout, windows: Sequence[Window], *, looks: Iterable[int]) -> Flight:
@@ -75,7 +76,7 @@ def fly(rollout: Rollout, windows: Sequence[Window], *, looks: Iterable[int]) ->
 
 
 def _landed(rollout: Rollout, effects: tuple[Effect, ...], *, failed: bool, minutes: int) -> Flight:
-    back = rollout.state is RolloutState.ABORTED and effects[0] == Routed(canary=0.0, shadow=0.0)
+    back = rollout.state is RolloutState.ABORTED and Routed(canary=0.0, shadow=0.0) in effects
     promoted = rollout.present.kind is StageKind.FULL
     return Flight(promoted=promoted, failed=failed, back_after=minutes if back else None)
 

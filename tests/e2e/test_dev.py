@@ -14,12 +14,14 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import yaml
 from dagster import DagsterRunStatus
 from dagster_graphql import DagsterGraphQLClient
 from mlflow import MlflowClient
+from playwright.sync_api import Page, expect
 
 from release_platform.adapters.release_store import ReleaseStore
-from tests.integration.homes import BIN, environment_of, free_port
+from tests.integration.homes import BIN, environment_of, example, free_port
 
 MODEL = "breast_cancer"
 READY_S = 90
@@ -190,6 +192,55 @@ def release(dev: Dev, *arguments: str) -> Any:
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def test_an_operator_launches_a_promotion_in_the_web_interface(dev: Dev, page: Page) -> None:
+    # Given a version in Staging, and the form of the job
+    version = release(dev, "run", MODEL, "--json")["version"]
+    page.goto(f"{dev.url('dagster')}/locations/release_platform/jobs/request_promotion/playground")
+    expect(page.get_by_text("Missing required config entries")).to_be_visible()
+
+    # When an operator fills it in and launches it
+    form = {"model": MODEL, "actor": "edsger", "reason": "looked at in the browser"}
+    page.locator(".CodeMirror").click()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(yaml.safe_dump({"ops": {"open_request": {"config": form}}}))
+    page.get_by_role("button", name="Launch Run").click()
+
+    # Then the sensor promotes it, and the asset shows who asked for it, and why
+    store = ReleaseStore(f"sqlite:///{dev.home / 'release.db'}")
+    until(lambda: store.head(MODEL).production == version, within_s=60)
+    store.close()
+    said = f"promoted: version {version}, by edsger: looked at in the browser"
+    until(lambda: shows(page, f"{dev.url('dagster')}/assets/{MODEL}/production_version?view=events", said), within_s=60)
+
+
+def shows(page: Page, url: str, text: str) -> bool:
+    page.goto(url)
+    page.wait_for_load_state("networkidle")
+    return page.get_by_text(text).count() > 0
+
+
+def test_a_data_scientist_reads_the_quality_gates_in_the_web_interface(dev: Dev, page: Page) -> None:
+    page.goto(f"{dev.url('dagster')}/assets/{MODEL}/evaluation_report?view=checks")
+    for gate in example(MODEL).spec.every_gate:
+        expect(page.get_by_text(gate.name, exact=True).first).to_be_visible()
+    expect(page.get_by_text("Succeeded").first).to_be_visible()
+    assert page.get_by_text("Failed").count() == 0
+    page.goto(f"{dev.url('dagster')}/locations/release_platform/asset-groups/{MODEL}")
+    for asset in ("raw_data", "features", "trained_model", "evaluation_report", "registered_version"):
+        expect(page.get_by_text(asset, exact=True).first).to_be_visible()
+
+
+def test_a_client_tries_the_server_in_its_documentation(dev: Dev, page: Page) -> None:
+    page.goto(f"{dev.url('serving')}/docs")
+    operation = page.locator(".opblock", has_text=f"/v1/models/{MODEL}/predict").first
+    operation.locator(".opblock-summary-control").click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.get_by_role("button", name="Execute").click()
+    answer = operation.locator(".live-responses-table")
+    expect(answer).to_contain_text('"prediction_id"')
+    expect(answer).to_contain_text("x-model-route: stable")
 
 
 def test_one_interrupt_stops_all_and_leaves_no_process_behind(dev: Dev) -> None:

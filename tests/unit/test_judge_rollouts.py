@@ -33,7 +33,7 @@ def test_a_version_that_the_judge_cannot_tell_is_taken_back_by_the_clock() -> No
     assert (found.promoted, found.failed, found.back_after) == (False, False, 6)
 
 
-def test_an_abort_is_the_candidates_traffic_at_zero_before_anything_else() -> None:
+def test_an_abort_is_the_candidates_traffic_at_zero() -> None:
     windows = [window for pair in stream(2, Version(slower=4.0), traffic=Traffic(minutes=10)) for window in pair]
     found = fly(rollout_for(GATES, minutes=10), windows, looks=range(10))
     assert found.failed
