@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from functools import partial
 from time import perf_counter
 
@@ -15,6 +16,8 @@ from serving.metrics import Metrics
 from serving.models import Event, Live, Lost, Reached, Refused, StoodBeside, Went
 from serving.registry import ModelSource
 
+AGAIN_S = 30.0
+"""Seconds after which a copy that could not be served is tried again: what was in its way may have passed."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -44,7 +47,7 @@ class Watcher:
         self._refresh_s = refresh_s
         self._patience_s = patience_s
         self._follow_s = follow_s
-        self._tried: set[str] = set()
+        self._tried: dict[str, datetime] = {}
         self._looking = anyio.Lock()
 
     async def run(self) -> None:
@@ -138,11 +141,13 @@ class Watcher:
     async def restore(self, models: tuple[str, ...]) -> None:
         """Serves, of these models, each that nothing is loaded of and that a verified copy is on disk of.
 
-        Each model is tried once: a copy that was bad stays so.
+        What did not come up is not tried again at once: mostly a copy that was bad stays so.
         """
         for model in models:
-            if model not in self._live.table.loaded and model not in self._tried:
-                self._tried.add(model)
+            now, tried = self._source.now(), self._tried.get(model)
+            is_due = tried is None or (now - tried).total_seconds() >= AGAIN_S
+            if model not in self._live.table.loaded and is_due:
+                self._tried[model] = now
                 event = await call_in_daemon(partial(self._source.restore, model))
                 if event is not None:
                     await self.settle(event)
