@@ -111,7 +111,10 @@ class Pushes:
         except IntegrityError as error:
             raise StaleMove(error.problem) from error
         except Exception as error:
-            raise _no_copy(certificate, error) from error
+            raise NoCopy(
+                f"this server has taken no move of {certificate.model} yet, and cannot ask the registry whether there "
+                f"is a later one: {reason_of(error)}"
+            ) from error
 
     def _stand_beside(self, share: "_Share") -> Certificate:
         event = share.event
