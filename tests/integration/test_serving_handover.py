@@ -12,11 +12,13 @@ import pytest
 
 from release_platform.adapters.servers import Servers
 from release_platform.domain.coverage import Owed, holes_in, owed_by
-from release_platform.domain.windows import merged
+from release_platform.domain.ports import Given
+from release_platform.domain.windows import Route, merged
 from tests.fakes.packages import CANCER_INPUTS, build_linear_classifier
 from tests.fakes.server import until
 from tests.fakes.serving_process import running_process
 
+SHARE = Given(route=Route.CANARY, version="2", weight=0.5)
 SPEED = 20
 BODY = {"rows": [dict.fromkeys(CANCER_INPUTS, 1.5)]}
 PATH = "/v1/models/cancer/predict"
@@ -53,7 +55,7 @@ class Collector:
         while not self._over.wait(0.1):
             at, last = self.now, self.minute - 1
             handed = servers.windows(self.first - 1)
-            for one in owed_by(handed, after=self.first - 1, last=last, at=at):
+            for one in owed_by(handed, "of no server", SHARE, after=self.first - 1, last=last, at=at):
                 key = (one.minute, one.url, one.replica)
                 self._owed[key] = self._owed.get(key, False) or one.told
             for one in handed:
