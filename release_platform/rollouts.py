@@ -242,7 +242,8 @@ class Rollouts:
         elif rollout.state is RolloutState.PAUSED:
             return None
         else:
-            due = rollout.since + timedelta(seconds=rollout.paused_s + rollout.present.minimum_s)
+            over_s = rollout.elapsed_s(now, policy.freeze) - rollout.present.minimum_s
+            due = now - timedelta(seconds=over_s)
         return due if now - due >= LATE else None
 
     def assessment(self, rollout: Rollout) -> dict[str, Any] | None:

@@ -148,7 +148,8 @@ def rollout_status(rollouts: Rollouts, project: Project) -> dict[str, Any]:
     """
     kept = rollouts.get(project.spec.name)
     rollout, evidence = kept.rollout, rollouts.evidence(kept.rollout)
-    due = rollouts.overdue(rollout, project.spec.policy)
+    policy = project.spec.policy
+    due, elapsed_s = rollouts.overdue(rollout, policy), rollout.elapsed_s(datetime.now(UTC), policy.freeze)
     return {
         "model": rollout.model,
         "request_id": rollout.rollout_id,
@@ -160,7 +161,7 @@ def rollout_status(rollouts: Rollouts, project: Project) -> dict[str, Any]:
         "stage": rollout.stage + 1,
         "stages": [{"said": stage.said, **asdict(stage)} for stage in rollout.plan.stages],
         "since": rollout.since.isoformat(),
-        "elapsed_s": None if rollout.ended else round(rollout.elapsed_s(datetime.now(UTC)), 1),
+        "elapsed_s": None if rollout.ended else round(elapsed_s, 1),
         "reason": rollout.reason,
         "actor": rollout.actor,
         "settled": kept.settled,

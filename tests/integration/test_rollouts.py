@@ -451,6 +451,21 @@ def test_no_time_runs_out_in_a_freeze_however_long_it_is(world: World) -> None:
     assert world.store.head(MODEL).production == "1"
 
 
+def test_a_bake_that_a_freeze_holds_up_is_not_told_as_one_that_nobody_looks_at(world: World) -> None:
+    world.ask("2")
+    world.order(Order.PROMOTE)
+    begins, ends = world.clock.now() + timedelta(seconds=60), world.clock.now() + timedelta(hours=1)
+    freeze = FreezeWindow(from_=begins.isoformat(), until=ends.isoformat(), reason="audit")
+    world.spec = replace(SPEC, policy=replace(SPEC.policy, freeze=(freeze,)))
+    world.clock.pass_s(3601)
+    assert overdue(world) is None
+    world.clock.pass_s(PLAN.bake_s)
+    due = ends + timedelta(seconds=PLAN.bake_s - 60)
+    assert overdue(world) is None
+    world.clock.pass_s(60)
+    assert str(overdue(world)).startswith(f"nobody has looked at it since {due.isoformat()}")
+
+
 def test_a_freeze_that_begins_just_before_production_moves_takes_nothing_from_the_bake(world: World) -> None:
     # Given a last step that is over, and a freeze that begins after the judge looked
     world.ask("2")
