@@ -110,7 +110,11 @@ class Seen:
 def rollout_of(gates: tuple[LiveGateSpec, ...], *, shadow: bool = False) -> Rollout:
     """Returns a rollout of version 2 against version 1 in its first stage."""
     strategy = Strategy.SHADOW if shadow else Strategy.CANARY
-    spec = RolloutSpec(strategy=strategy, canary=(StepSpec(weight=0.25, minimum_s=60),), gates=gates)
+    return begun(RolloutSpec(strategy=strategy, canary=(StepSpec(weight=0.25, minimum_s=60),), gates=gates))
+
+
+def begun(spec: RolloutSpec) -> Rollout:
+    """Returns a rollout of version 2 against version 1 whose first stage has begun."""
     entered, _ = begin(rollout_id="r", model="churn", candidate="2", stable="1", plan=spec, at=START)
     return advance(entered, Begun(stage=0, at=START))[0]
 

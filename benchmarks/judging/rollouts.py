@@ -13,11 +13,11 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.judging.experiments import CASES, GATES, PAIRED, SHORT, Case, at_most, evidence_of, holed
+from benchmarks.judging.experiments import CASES, GATES, PAIRED, SHORT, Case, at_most, begun, evidence_of, holed
 from benchmarks.judging.streams import START, START_MINUTE, Pair, Traffic, Version, stream
 from release_platform.domain.gates import Verdict
 from release_platform.domain.judge import SETTLE_S
-from release_platform.domain.rollout import Begun, Effect, Rollout, RolloutState, Ticked, advance, begin
+from release_platform.domain.rollout import Effect, Rollout, RolloutState, Ticked, advance
 from release_platform.domain.rollout import Traffic as Routed
 from release_platform.domain.strategy import LiveGateSpec, RolloutSpec, ShadowSpec, StageKind, StepSpec, Strategy
 from release_platform.domain.windows import Window
@@ -51,8 +51,7 @@ def rollout_for(gates: tuple[LiveGateSpec, ...], *, minutes: int, shadow: bool =
         canary=(StepSpec(weight=WEIGHT, minimum_s=least, maximum_s=least + 60),),
         gates=gates,
     )
-    entered, _ = begin(rollout_id="r", model="churn", candidate="2", stable="1", plan=spec, at=START)
-    return advance(entered, Begun(stage=0, at=START))[0]
+    return begun(spec)
 
 
 def fly(rollout: Rollout, windows: Sequence[Window], *, looks: Iterable[int]) -> Flight:

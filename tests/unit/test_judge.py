@@ -6,7 +6,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from benchmarks.judging.experiments import evidence_of
+from benchmarks.judging.experiments import begun, evidence_of
 from benchmarks.judging.late_labels import ALIKE, WORSE, late_stream
 from benchmarks.judging.streams import BOUGHT, START, START_MINUTE, Pair, Traffic, Version, stream, without
 from release_platform.domain.coverage import Holes
@@ -25,7 +25,7 @@ from release_platform.domain.judge import (
 )
 from release_platform.domain.live_metrics import tables_of
 from release_platform.domain.metrics import Direction
-from release_platform.domain.rollout import Assessed, Begun, Order, Ordered, Rollout, RolloutState, advance, begin
+from release_platform.domain.rollout import Assessed, Order, Ordered, Rollout, RolloutState, advance
 from release_platform.domain.sequential import evidence_fine, evidence_worse
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, RolloutSpec, StepSpec, Strategy
 from release_platform.domain.windows import EVERY_SLICE, Route, Window, WindowKey
@@ -44,8 +44,7 @@ ARMS = (("2", Route.CANARY), ("1", Route.STABLE))
 
 
 def rollout_of(spec: RolloutSpec = SPEC) -> Rollout:
-    entered, _ = begin(rollout_id="r", model="churn", candidate="2", stable="1", plan=spec, at=START)
-    return advance(entered, Begun(stage=0, at=START))[0]
+    return begun(spec)
 
 
 def judged(
