@@ -8,6 +8,7 @@ from release_platform.cli import remote
 from release_platform.cli.console import err, out, show_json, show_table
 from release_platform.cli.options import Json, Model
 from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.percent import percent
 
 
 def models(json: Json = False) -> None:
@@ -80,7 +81,8 @@ def _show_status(state: dict[str, Any]) -> None:
     )
     for route in ("canary", "shadow"):
         if route in state:
-            out.print(f"  {route}: version {state[route]['version']} with {state[route]['weight']:.4g} of the traffic")
+            share = percent(state[route]["weight"])
+            out.print(f"  {route}: version {state[route]['version']} with {share} of the traffic")
     for fault in state["registry_wrong"]:
         out.print(f"  [red]{fault}[/]")
     if state.get("rollback"):  # an operators' API of an older platform does not say it
@@ -124,7 +126,7 @@ def history(model: Model, json: Json = False) -> None:
             (
                 r.epoch,
                 r.at[:19].replace("T", " "),
-                r.move if r.weight is None else f"{r.move} {r.weight:g}",
+                r.move if r.weight is None else f"{r.move} {percent(r.weight)}",
                 r.version,
                 r.before["production"],
                 r.actor,

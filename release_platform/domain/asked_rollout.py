@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 from release_platform.domain.errors import Refused
 from release_platform.domain.json_form import exactly
+from release_platform.domain.percent import percent
 from release_platform.domain.spec_rules import STRICT
 from release_platform.domain.strategy import (
     LiveGateSpec,
@@ -136,7 +137,7 @@ def _kinds(plan: RolloutSpec) -> set[StageKind]:
 
 def _laxer_canary(own: Sequence[StepSpec], asked: Sequence[StepSpec]) -> str | None:
     for step in own:
-        until = f"up to {step.weight * 100:g} % of the traffic"
+        until = f"up to {percent(step.weight)} of the traffic"
         before, now = (_up_to(steps, step.weight) for steps in (own, asked))
         if len(now) < len(before):
             return f"it has {len(now)} step(s) {until}, its defs.yaml {len(before)}"
@@ -176,7 +177,8 @@ def _laxer_gate(own: Sequence[LiveGateSpec], asked: Sequence[LiveGateSpec]) -> s
         if replace(now, margin=gate.margin) != gate:
             return f"its gate '{gate.name}' judges something else than that of its defs.yaml"
         if now.accepted > gate.accepted:
-            return f"its gate '{gate.name}' accepts {now.accepted:g} more, its defs.yaml {gate.accepted:g}"
+            accepted, demanded = percent(now.accepted), percent(gate.accepted)
+            return f"its gate '{gate.name}' accepts {accepted} more, its defs.yaml {demanded}"
     return None
 
 

@@ -35,6 +35,7 @@ import numpy as np
 from release_platform.domain.coverage import Holes
 from release_platform.domain.gates import GateResult, Verdict
 from release_platform.domain.live_metrics import Arms, is_measured, tables_of
+from release_platform.domain.percent import percent
 from release_platform.domain.rollout import Assessed, Rollout
 from release_platform.domain.sequential import Counts, Floats, evidence_fine, evidence_worse, growth_if_fine
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, StageKind
@@ -174,19 +175,20 @@ def assess(gate: LiveGateSpec, measured: Measured, planned: Plan) -> Assessment:
     fine = float(_fine_over_time(gate, tables * np.array(measured.whole, dtype=np.int64)[:, None])[-1])
     difference, said = _difference(tables)
     n_more = _more(tables, gate.accepted, log(1 / planned.level_fine) - fine)
+    accepted = percent(gate.accepted) if tables.shape[-1] == 2 else f"{gate.accepted * 100:.4g}"
     evidence = (worse, fine)
     if worse >= log(1 / planned.level_worse):
-        reason = f"{said}, worse than the {gate.accepted:.4g} accepted"
+        reason = f"{said}, more than the {accepted} accepted"
         return _assessment(gate, Verdict.FAILED, reason, difference, evidence, n_more)
     if missing:
         return _assessment(gate, Verdict.INCONCLUSIVE, f"{said}; {missing}", difference, evidence, n_more)
     if n_more == 0:
-        reason = f"{said}, not worse than the {gate.accepted:.4g} accepted"
+        reason = f"{said}, not more than the {accepted} accepted"
         return _assessment(gate, Verdict.PASSED, reason, difference, evidence, 0)
     if tables.shape[-1] == 4 and np.count_nonzero(tables[..., 2].sum(axis=0)) == 1:
         return _assessment(gate, Verdict.INCONCLUSIVE, f"{said}; {ONLY_USUAL}", difference, evidence, n_more)
     what = "pairs" if tables.shape[-1] == 2 else "requests"
-    reason = f"{said}; about {n_more:,} more {what} to see whether it is worse by {gate.accepted:.4g}"
+    reason = f"{said}; about {n_more:,} more {what} to see whether it is more than {accepted}"
     return _assessment(gate, Verdict.INCONCLUSIVE, reason, difference, evidence, n_more)
 
 
@@ -316,10 +318,10 @@ def _difference(tables: Counts) -> tuple[float, str]:
     total = tables[worst_question(tables)].sum(axis=0)
     if tables.shape[-1] == 2:
         n, k = total
-        return float(k / n), f"{k / n:.4g} of {n:,} pairs differ"
+        return float(k / n), f"{percent(k / n)} of {n:,} pairs differ"
     n_c, k_c, n_s, k_s = total
     c, s = float(k_c / max(n_c, 1)), float(k_s / max(n_s, 1))
-    return c - s, f"{c:.4g} of {n_c:,} bad against {s:.4g} of {n_s:,} stable: {c - s:+.4g}"
+    return c - s, f"{percent(c)} of {n_c:,} bad against {percent(s)} of {n_s:,} stable: {(c - s) * 100:+.4g} points"
 
 
 def _more(tables: Counts, margin: float, lacking: float) -> int:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from release_platform.domain.json_form import exactly
 from release_platform.domain.metrics import Direction
+from release_platform.domain.percent import percent
 from release_platform.domain.spec_rules import STRICT, suggestion
 
 _MONTH_S = 30 * 86400.0
@@ -196,7 +197,7 @@ class Stage:
     @property
     def said(self) -> str:
         """What happens to traffic, in a few words."""
-        return "all traffic" if self.kind is StageKind.FULL else f"{self.kind} {self.share * 100:g} %"
+        return "all traffic" if self.kind is StageKind.FULL else f"{self.kind} {percent(self.share)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from release_platform.domain.card import ModelCard
 from release_platform.domain.evidence import Measurement
 from release_platform.domain.ledger import LedgerRow
 from release_platform.domain.metrics import METRICS
+from release_platform.domain.percent import percent
 from release_platform.pipeline.markdown import cell, table
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def _moves(card: ModelCard) -> Section:
 
 
 def _move(row: LedgerRow) -> str:
-    return row.move.value if row.weight is None else f"{row.move}, {row.weight * 100:g} %"
+    return row.move.value if row.weight is None else f"{row.move}, {percent(row.weight)}"
 
 
 def _approvals(card: ModelCard) -> Section:

@@ -181,7 +181,7 @@ def test_a_request_that_would_skip_what_the_yaml_demands_is_refused(home: Home) 
     for laxer, why_not in (
         ({"strategy": "all_at_once"}, "its defs.yaml demands a canary"),
         ({"steps": ["20%:99:10m"]}, "it asks for 99 request"),
-        ({"gates": ["errors:6%"]}, "accepts 0.06 more"),
+        ({"gates": ["errors:6%"]}, "accepts 6 % more"),
     ):
         result = home.launch("request_promotion", PROJECT, **asked, **laxer)
         assert not result.success
@@ -218,7 +218,7 @@ def test_a_sensor_that_was_killed_before_it_said_so_says_it_at_the_next_look(hom
 
 def test_a_rollback_by_policy_is_shown_as_every_move(home: Home, daemon: Daemon) -> None:
     promote(home, "second", changed(PROJECT, rollout=RolloutSpec()))
-    home.services.releases.rollback(MODEL, to="1", actor=POLICY, reason="errors: 0.2 of 900 bad")
+    home.services.releases.rollback(MODEL, to="1", actor=POLICY, reason="errors: 20 % of 900 bad")
     for _ in range(2):
         daemon.tick()
     moves = [values(of) for of in daemon.shown("production_version")]
@@ -267,7 +267,7 @@ def test_a_rollout_from_the_command_line(home: Home) -> None:
         assert "no Dagster daemon runs here" in begun.err
         again = release("promote", MODEL, "--reason", "better", "--json")
         assert (again.json["state"], again.json["stage"]) == ("running", 1)
-        assert "canary: version 2 with 0.05 of the traffic" in release("status", MODEL).out
+        assert "canary: version 2 with 5 % of the traffic" in release("status", MODEL).out
         paused = order("pause")
         assert (paused["state"], paused["actor"], paused["reason"]) == ("paused", "grace", "pause by grace: to pause")
         assert order("resume")["state"] == "running"

@@ -200,7 +200,7 @@ def test_labels_that_come_later_join_both_arms_of_a_canary_and_end_it(live: Live
     answered = live.until_over(look)
     rollout = world.rollouts.get(MODEL).rollout
     assert (rollout.state, rollout.stage) == (RolloutState.ABORTED, 0)
-    assert rollout.reason.startswith("label_quality: 1 of 40 bad against 0.1667 of 60 stable")
+    assert rollout.reason.startswith("label_quality: 100 % of 40 bad against 16.67 % of 60 stable")
     assert all(counts["4"] and counts["1"] for counts in answered)
     assert live.minute() == Counter({"1": N_KEYS})
     assert world.wrong() == []

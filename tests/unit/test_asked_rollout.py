@@ -167,8 +167,8 @@ def test_steps_ask_for_as_much_up_to_each_weight_of_the_yaml(steps: list[str], w
         ({"bake": "1h"}, None),
         ({"bake": "59m"}, "bakes for 3540 s"),
         ({"gates": ["errors:1%"]}, None),
-        ({"gates": ["errors:1.1%"]}, "accepts 0.011 more"),
-        ({"gates": ["latency:5.1%"]}, "accepts 0.051 more"),
+        ({"gates": ["errors:1.1%"]}, "accepts 1.1 % more"),
+        ({"gates": ["latency:5.1%"]}, "accepts 5.1 % more"),
     ],
 )
 def test_a_shadow_a_bake_time_and_a_gate_demand_as_much(words: dict[str, object], wrong: str | None) -> None:

@@ -83,7 +83,7 @@ def test_a_version_that_is_worse_fails_the_gate_that_measures_it(gate: str) -> N
     assert {name for name, a in found.items() if a.result.verdict is Verdict.FAILED} == {gate}
     assert event.verdict is Verdict.FAILED
     assert event.reason.startswith(f"{gate}: ")
-    assert "worse than the" in event.reason
+    assert "more than the" in event.reason
 
 
 def test_answers_that_are_nan_fail_the_errors() -> None:
@@ -300,7 +300,7 @@ def test_minutes_that_only_show_what_is_usual_are_said_to_however_bad_they_are()
     assert said == [BAD.keys(), {"latency", "predictions"}, set()]
     errors = found[0]["errors"].result
     assert errors.verdict is Verdict.INCONCLUSIVE
-    assert errors.reason.endswith(f" stable: {errors.value:+.4g}; {ONLY_USUAL}")
+    assert errors.reason.endswith(f" stable: {errors.value * 100:+.4g} points; {ONLY_USUAL}")
 
 
 def test_a_minute_is_judged_once_it_has_settled() -> None:

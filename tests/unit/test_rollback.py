@@ -142,12 +142,12 @@ def test_a_version_that_fails_more_is_taken_back_with_the_numbers() -> None:
     found = judged([*record(), *(window("2", minute, errors=20) for minute in range(1, 10))])
     assert isinstance(found, Taken)
     assert found.watched.before == "1"
-    assert found.reason == "errors: 0.2 of 900 bad, 0.01 of 900 in the record of version 1; accepted is 0.02 more"
+    assert found.reason == "errors: 20 % of 900 bad, 1 % of 900 in the record of version 1: +19 points, 2 accepted"
 
 
 def test_a_version_that_fails_as_before_stays() -> None:
     assert judged([*record(), *(window("2", minute, errors=1) for minute in range(1, 60))]) == (
-        "errors: 0.01 of 1,900 bad, 0.01 of 1,900 in the record of version 1; accepted is 0.02 more",
+        "errors: 1 % of 1,900 bad, 1 % of 1,900 in the record of version 1: +0 points, 2 accepted",
     )
 
 
@@ -201,7 +201,7 @@ def test_an_advisory_gate_takes_nothing_back() -> None:
     )
     found = judged([*record(), *(window("2", m, errors=50) for m in range(1, 20))], spec=replace(SPEC, gates=gates))
     assert isinstance(found, tuple)
-    assert "errors: 0.5 of 1,900 bad" in found[0]
+    assert "errors: 50 % of 1,900 bad" in found[0]
 
 
 def streams(rate: float, n: int) -> Iterator[list[Window]]:
