@@ -37,7 +37,9 @@ def api(port: Port = 8001, host: Host = "127.0.0.1") -> None:
     settings.prepare()
     ring = KeyRing(settings.known_keys)
     app = create_app(Services(settings), ring)
-    err.print(f"the operators' API answers on http://{host}:{port} (documentation: /docs)", highlight=False)
+    err.print(
+        f"the operators' API answers on http://{host}:{port} (documentation: /docs)", highlight=False, soft_wrap=True
+    )
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("release_platform").setLevel(logging.INFO)
     # No access log: it would repeat whole addresses, and what somebody wrongly wrote into one.

@@ -68,7 +68,10 @@ def restore(
         contents = load(holdings(settings, os.environ), settings, folder, overwrite=overwrite, tell=_tell)
     for model, (epoch, _) in contents.ledger.items():
         err.print(f"{model}: epoch {epoch}", markup=False, highlight=False)
-    err.print(f"restored what was there at {contents.made_at}; now `release ledger verify` and `release audit`")
+    err.print(
+        f"restored what was there at {contents.made_at}; now `release ledger verify` and `release audit`",
+        soft_wrap=True,
+    )
 
 
 def _tell(what: str) -> None:

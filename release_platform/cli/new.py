@@ -45,4 +45,6 @@ def new(
     for package in (models, place):
         (package / "__init__.py").touch()
     (place / "defs.yaml").write_text(text, encoding="utf-8")
-    out.print(f"wrote [bold]{place / 'defs.yaml'}[/]; read its gates, then: [bold]release run {name}[/]")
+    out.print(
+        f"wrote [bold]{place / 'defs.yaml'}[/]; read its gates, then: [bold]release run {name}[/]", soft_wrap=True
+    )

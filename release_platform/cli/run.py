@@ -40,7 +40,7 @@ def run(
     show_pairs(f"{model} version {registration.version}", _identity(registration))
     show_gates(registration)
     if head.staging == registration.version:
-        err.print(f"In Staging. Next: [bold]release promote {model} --reason '...'[/]")
+        err.print(f"In Staging. Next: [bold]release promote {model} --reason '...'[/]", soft_wrap=True)
 
 
 def run_release(model: str, partitions: str | None = None) -> Registration:

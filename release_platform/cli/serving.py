@@ -29,7 +29,7 @@ def serve(port: Port = 8000) -> None:
 
         release serve --port 8000
     """
-    err.print(f"serving on http://127.0.0.1:{port} (documentation: /docs, state: /status)")
+    err.print(f"serving on http://127.0.0.1:{port} (documentation: /docs, state: /status)", soft_wrap=True)
     process = serving_process(port)
     environment = apart_from_here(process["env"])
     os.execve(process["args"][0], process["args"], environment)  # it takes this process's place, and its signals
