@@ -215,11 +215,13 @@ class Answering:
 
     def _finish(self, call: Call) -> None:
         arm = call.arm
-        if arm is None or (call.problem and not call.error):
-            if arm is not None and call.refusal is not None and self._samples.is_on:
-                self._samples.calls.refused(_served(call), call.refusal)
+        if arm is None:
             return
         loaded = _served(call)
+        if call.refusal is not None and self._samples.is_on:
+            self._samples.calls.refused(loaded, call.refusal)
+        if call.problem and not call.error:
+            return
         if call.refused_by is not None:
             now = perf_counter()
             self._put_down((call.refused_by, _CANARY, call.begun, now, INPUT_REFUSED, nan, nan, 0))
@@ -250,6 +252,8 @@ class Answering:
                 ask = self._read_routed(call, call.canary, body)
         except REFUSALS as refused:
             call.refusal = refused
+            if self._was_taken(call, body):
+                call.error = INPUT_REFUSED
             raise
         call.ask = ask
         if self._live.table.shadow:
@@ -268,6 +272,19 @@ class Answering:
         if refused:  # what Production takes is no fault of the client
             call.refused_by = canary.loaded
         return ask
+
+    def _was_taken(self, call: Call, body: bytes) -> bool:
+        """Returns whether the version before takes what Production's refused, while none is judged beside that."""
+        loaded, table = _served(call), self._live.table
+        before = table.standby.get(loaded.model)
+        if call.arm is not _STABLE or before is None or loaded.model in table.canary or loaded.model in table.shadow:
+            return False
+        if before.package.plan.inputs == loaded.package.plan.inputs:
+            return False
+        with suppress(RequestProblem):
+            call.door.read(body, call.head, before, self._limits)
+            return True
+        return False
 
     async def _later(self, call: Call, body: bytes) -> Reply:
         if call.ask is None:

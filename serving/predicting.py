@@ -123,7 +123,8 @@ def respond_soon(answering: Answering, call: Call, body: bytes, deliver: Callabl
 def told(error: Exception, call: Call) -> Sent:
     """Returns a problem as it goes out to a call."""
     problem = error if isinstance(error, Problem) else unforeseen(call.request_id)
-    call.problem, call.error, call.caller_id = problem.slug, error_kind(problem), call.caller_id or problem.caller_id
+    call.problem, call.error = problem.slug, error_kind(problem) or call.error
+    call.caller_id = call.caller_id or problem.caller_id
     more = call.door.complain(problem)
     response = problem_response(problem, instance=call.path, request_id=call.request_id, more=more)
     return Sent(response.status_code, [*response.raw_headers, *call.names], bytes(response.body))

@@ -67,7 +67,7 @@ def test_a_version_that_fails_as_the_one_before_stays(world: World) -> None:
     *_, last = world.serve_minutes(12, errors=1)
     assert world.store.head(MODEL).production == "2"
     assert last is not None
-    assert last.said[0].startswith("errors: 0.01 of")
+    assert last.said[0].startswith("errors: 1 % of")
 
 
 def test_while_it_bakes_the_rollout_is_aborted(world: World) -> None:

@@ -118,6 +118,35 @@ def test_a_request_that_only_production_takes_is_an_error_of_the_canary_and_coun
     assert windows[QUICK, "stable", MINUTE].requests == 0
 
 
+def test_a_request_that_only_the_version_before_takes_is_an_error_of_the_one_in_production(served):
+    client, clock, registry = served
+    for alias, version in (("canary", None), ("production", "3"), ("previous", "1")):
+        registry.set_alias(QUICK, alias, version)
+    until(lambda: ask(client, QUICK).is_error and ask(client, QUICK, path="versions/1/predict").is_success)
+    let_pass(client, clock, 31)
+    answers = [ask(client, QUICK) for _ in range(5)] + [ask(client, QUICK, rows=[{"bmi": "what no version takes"}])]
+    assert {(answer.status_code, answer.headers["x-model-version"]) for answer in answers} == {(422, "3")}
+    let_pass(client, clock, 60)
+    window = told(client)[QUICK, "stable", MINUTE + 1]
+    assert (window.key.version, window.requests, window.errors) == ("3", 5, {"input_refused": 5})
+
+
+@pytest.mark.parametrize("route", ["canary", "shadow"])
+def test_while_a_version_is_judged_beside_it_no_refusal_counts_against_the_one_in_production(served, route):
+    client, clock, registry = served
+    for alias, version in (("canary", None), ("production", "3"), ("previous", "1")):
+        registry.set_alias(QUICK, alias, version)
+    registry.put_beside(QUICK, route, "2", 0.5)
+    key = next(key for key in KEYS if place_of(QUICK, key.encode()) >= 0.5)
+    until(lambda: ask(client, QUICK, key=key).is_error and ask(client, QUICK, path="versions/1/predict").is_success)
+    until(lambda: route in client.get("/status").json()["models"][QUICK]["routes"])
+    let_pass(client, clock, 31)
+    assert {ask(client, QUICK, key=key).status_code for _ in range(5)} == {422}
+    let_pass(client, clock, 60)
+    window = told(client)[QUICK, "stable", MINUTE + 1]
+    assert (window.key.version, window.requests, window.errors) == ("3", 0, {})
+
+
 def test_who_chose_a_version_does_not_count_and_a_quiet_minute_does(served):
     client, clock, _ = served
     assert ask(client, QUICK, path="versions/1/predict").is_success

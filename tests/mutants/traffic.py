@@ -8,10 +8,12 @@ _METRICS = "release_platform/domain/live_metrics.py"
 _OBSERVATIONS = "serving/observations.py"
 _SHADOW = "serving/shadow.py"
 _ROUTING = "serving/routing.py"
+_ANSWERING = "serving/answering.py"
 _OF_JUDGE = "tests/unit/test_judge.py::"
 _OF_SEQUENTIAL = "tests/unit/test_sequential.py::"
 _OF_ROUTING = "tests/unit/test_serving_routing.py::"
 _OF_SHADOW = "tests/unit/test_serving_shadow.py::"
+_OF_WINDOWS = "tests/integration/test_serving_windows.py::"
 _OF_OBSERVATIONS = "tests/unit/test_serving_observations.py::"
 
 DEFECTS = (
@@ -178,5 +180,21 @@ DEFECTS = (
         old="if problem.status < 500 or isinstance(problem, Stopping):",
         new="if problem.status < 500 or isinstance(problem, (Stopping, NonFinitePrediction)):",
         tests=(f"{_OF_OBSERVATIONS}test_what_is_no_fault_of_the_version_is_no_error_of_it",),
+    ),
+    Defect(
+        name="what only the version before takes is no error of the one in Production",
+        file=_ANSWERING,
+        old="if self._was_taken(call, body):",
+        new="if self._was_taken(call, body) and call.canary is not None:",
+        tests=(f"{_OF_WINDOWS}test_a_request_that_only_the_version_before_takes_is_an_error_of_the_one_in_production",),
+    ),
+    Defect(
+        name="a refusal counts against Production's version while another is compared with it",
+        file=_ANSWERING,
+        old="or loaded.model in table.canary or loaded.model in table.shadow:",
+        new="or loaded.model in table.canary:",
+        tests=(
+            f"{_OF_WINDOWS}test_while_a_version_is_judged_beside_it_no_refusal_counts_against_the_one_in_production",
+        ),
     ),
 )
