@@ -5,6 +5,11 @@ platform; the peers load the same fitted pipeline. Before anything is timed, eve
 model's answers. Then one server at a time is started, warmed up and measured by `wrk`, in turns, over several rounds;
 medians count. A server and all that it starts are pinned to one core, `wrk` to another.
 
+The slowest of a hundred answers is late because something else had the core for a moment, so it differs much from
+second to second. For it ours and the no-op FastAPI route run at the same time on the same core, and are asked in turns
+(A B, B A, ...) over 16 connections. The ratios of the pairs count; they are not judged where they are too few or
+disagree too much.
+
 `make bench-install` installs the peers; `wrk` is a package of the system (`apt-get install wrk`).
 """
 
@@ -19,13 +24,15 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.load import figures  # noqa: E402
-from benchmarks.load.figures import Measured, TwoWorkers  # noqa: E402
+from benchmarks.load.figures import AT_16, FASTAPI, OURS, Measured, TwoWorkers  # noqa: E402
 from benchmarks.load.measuring import Bench, Cores  # noqa: E402
-from benchmarks.load.models import ESTIMATORS, fetch, release  # noqa: E402
+from benchmarks.load.models import ESTIMATORS, Served, fetch, release  # noqa: E402
+from benchmarks.load.pairs import Pair, p99_aim, table  # noqa: E402
 from benchmarks.load.place import begun  # noqa: E402
 from benchmarks.load.process import NoAnswer  # noqa: E402
 from benchmarks.load.registry import registry  # noqa: E402
 from benchmarks.load.servers import PEER_FORMS, Server, limit, ours, peer  # noqa: E402
+from benchmarks.load.turns import Side, Turns  # noqa: E402
 
 EXAMPLES = """examples:
   python benchmarks/serving.py                                  everything; about half an hour
@@ -44,6 +51,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--models", default=",".join(ESTIMATORS), help="which models, by comma; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="how often each server is measured; default: %(default)s")
     parser.add_argument("--seconds", type=int, default=3, help="seconds of load in a setting; default: %(default)s")
+    parser.add_argument("--pairs", type=int, default=8, help="pairs of each round for p99; default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="one round of one second: shows that all works")
     parser.add_argument("--only-limits", action="store_true", help="no peers")
     parser.add_argument("--no-pin", action="store_true", help="leave it to the kernel which core runs what")
@@ -52,7 +60,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="exit code 1 when an aim is missed")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.rounds, options.seconds = 1, 1
+        options.rounds, options.pairs, options.seconds = 1, 1, 1
     options.models = _chosen(parser, options.models, ESTIMATORS)
     options.peers = [] if options.only_limits else _chosen(parser, options.peers, PEER_FORMS)
     return options
@@ -94,17 +102,29 @@ def _compare(options: argparse.Namespace, cores: Cores, place: Path, home: Path,
                 except NoAnswer as error:
                     left_out[server.name] = str(error)
                     print(f"  LEFT OUT: {server.name}: {error}", file=sys.stderr, flush=True)
+    tails: dict[str, list[Pair]] = {model.name: [] for model in models}
     workers: dict[str, TwoWorkers | None] = {model.name: None for model in models}
     for model in models if own.name not in left_out else ():
-        print(f"{model.name}: ours with one worker and two ...", flush=True)
         try:
+            for number in range(options.rounds if FASTAPI not in left_out else 0):
+                print(f"round {number + 1}, {model.name}: {FASTAPI} and ours in turns ...", flush=True)
+                tails[model.name] += _tails(bench, own, model, options.pairs, swapped=number % 2 == 1)
+            print(f"{model.name}: ours with one worker and two ...", flush=True)
             workers[model.name] = bench.two_workers(own, model, options.rounds)
         except NoAnswer as error:
-            left_out["ours with SERVING_WORKERS"] = str(error)
-    missed = _show(found, workers, left_out)
+            left_out["ours in turns, or with SERVING_WORKERS"] = str(error)
+    missed = _show(found, tails, workers, left_out)
     if options.json:
-        _write(options.json, found, workers, left_out)
+        _write(options.json, found, tails, workers, left_out)
     return 1 if own.name in left_out or (options.check and missed) else 0
+
+
+def _tails(bench: Bench, own: Server, model: Served, n_pairs: int, *, swapped: bool) -> list[Pair]:
+    """Returns pairs of the no-op FastAPI route and ours, both on one core."""
+    noop, served = (Side(server=one, served=model, cores=bench.cores.server) for one in (limit("fastapi"), own))
+    turns = Turns(bench=bench)
+    with turns.started(noop, served, swapped=swapped) as (one, other):
+        return turns.measure(one, other, n_pairs=n_pairs, swapped=swapped)
 
 
 def _installed(names: list[str]) -> list[Server]:
@@ -116,6 +136,7 @@ def _installed(names: list[str]) -> list[Server]:
 
 def _show(
     found: dict[str, dict[str, Measured]],
+    tails: dict[str, list[Pair]],
     workers: dict[str, TwoWorkers | None],
     left_out: dict[str, str],
 ) -> int:
@@ -124,9 +145,12 @@ def _show(
     for model, measured in found.items():
         print(f"\n=== {model}: {ESTIMATORS[model]['type'].rpartition('.')[2]}")
         print(figures.tables({server: one for server, one in measured.items() if one.loads}))
-        both = workers[model]
+        both, pairs = workers[model], tails[model]
+        if pairs:
+            print(f"\n{AT_16}, in turns\n{table(pairs, 'no-op', OURS)}")
         print(f"\ntwo workers / one: {'not measured' if both is None else both}")
         judged = figures.aims(measured, workers=None if both is None else both.judged)
+        judged.append(p99_aim(pairs, f"p99, {AT_16}, in turns: {OURS} / {FASTAPI}"))
         print("\naims", *judged, sep="\n")
         missed += sum(aim.met is False for aim in judged)
     for server, reason in left_out.items():
@@ -135,14 +159,20 @@ def _show(
 
 
 def _write(
-    path: Path, found: dict[str, dict[str, Measured]], workers: dict[str, TwoWorkers | None], left_out: dict[str, str]
+    path: Path,
+    found: dict[str, dict[str, Measured]],
+    tails: dict[str, list[Pair]],
+    workers: dict[str, TwoWorkers | None],
+    left_out: dict[str, str],
 ) -> None:
     models = {
         model: {server: dataclasses.asdict(one) for server, one in measured.items()}
         for model, measured in found.items()
     }
     both = {model: one and dataclasses.asdict(one) for model, one in workers.items()}
-    path.write_text(json.dumps({"models": models, "two_workers": both, "left_out": left_out}, indent=1))
+    turns = {model: [dataclasses.asdict(pair) for pair in pairs] for model, pairs in tails.items()}
+    told = {"models": models, "in_turns": turns, "two_workers": both, "left_out": left_out}
+    path.write_text(json.dumps(told, indent=1))
 
 
 if __name__ == "__main__":

@@ -152,7 +152,6 @@ def aims(found: Mapping[str, Measured], *, workers: float | None = None) -> list
         to_best(AT_16, 8),
         to_server(FASTAPI, 1.0),
         to_server(ASGI, 0.35),
-        Aim(what=f"p99, {AT_16}: ours / {FASTAPI}", found=_p99(found), wanted=1.0, at_most=True),
         to_best(AT_1, 8),
         to_best(AT_64, 8),
         to_best(AS_JSON, 2),
@@ -162,11 +161,6 @@ def aims(found: Mapping[str, Measured], *, workers: float | None = None) -> list
         _least(found, "empty_start_s", "first right answer, no copy on disk: ours / fastest peer", 0.5),
         Aim(what="requests/s, two workers / one", found=workers, wanted=1.7),
     ]
-
-
-def _p99(found: Mapping[str, Measured]) -> float | None:
-    loads = [found[server].at(AT_16) if server in found else None for server in (OURS, FASTAPI)]
-    return ratio(*(None if load is None else load.p99_ms for load in loads))
 
 
 def _least(found: Mapping[str, Measured], ours: str, what: str, wanted: float) -> Aim:

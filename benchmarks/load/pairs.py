@@ -108,20 +108,28 @@ def recording_promise(full: Sequence[Pair]) -> Aim:
     return Aim(what=what, found=None if found is None else found.judged(KEPT_THROUGHPUT), wanted=KEPT_THROUGHPUT)
 
 
-def table(pairs: Sequence[Pair]) -> str:
+def p99_aim(pairs: Sequence[Pair], what: str) -> Aim:
+    """Returns the aim that the second server's p99 is at most the first one's."""
+    found = spread_of(pairs, "p99_ms")
+    return Aim(what=what, found=None if found is None else found.judged(1.0), wanted=1.0, at_most=True)
+
+
+def table(pairs: Sequence[Pair], without: str = "without", having: str = "with") -> str:
     """Returns the medians of both sides and the spread of the ratios as text, a line for each figure."""
-    lines = [f"{'':14} {'without':>10} {'with':>10} {'ratio':>8}    half of them     its median (95 %)  pairs"]
+    lines = [f"{'':14} {without:>10} {having:>10} {'ratio':>8}    half of them     its median (95 %)  pairs"]
     figures: tuple[tuple[str, Figure], ...] = (
         ("p50 ms", "p50_ms"),
         ("p99 ms", "p99_ms"),
         ("requests/s", "per_second"),
     )
     for name, figure in figures:
-        without, having = (median(getattr(load, figure) for load in side) for side in sides(pairs))
+        before, after = (median(getattr(load, figure) for load in side) for side in sides(pairs))
         found = spread_of(pairs, figure)
-        lines.append(f"  {name:<12} {without:>10,.2f} {having:>10,.2f} {'  not judged' if found is None else found}")
+        lines.append(f"  {name:<12} {before:>10,.2f} {after:>10,.2f} {'  not judged' if found is None else found}")
     n_errors = [sum(load.n_errors for load in side) for side in sides(pairs)]
-    return "\n".join([*lines, *([f"  ERRORS: {n_errors[0]} without, {n_errors[1]} with"] if any(n_errors) else [])])
+    return "\n".join(
+        [*lines, *([f"  ERRORS: {n_errors[0]} {without}, {n_errors[1]} {having}"] if any(n_errors) else [])]
+    )
 
 
 def sides(pairs: Sequence[Pair]) -> tuple[list[Load], list[Load]]:

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.beside import THINGS, parse
 from benchmarks.load.forms import NATIVE_ROWS
-from benchmarks.load.pairs import Pair, recording_promise, shadow_promise, spread, spread_of, table
+from benchmarks.load.pairs import Pair, p99_aim, recording_promise, shadow_promise, spread, spread_of, table
 from benchmarks.load.servers import ours
 from benchmarks.load.turns import Asked, read_asked, variant
 from benchmarks.load.wrk import Load
@@ -52,6 +52,13 @@ def test_the_interval_of_the_median_holds_it_as_often_as_it_says():
 @pytest.mark.parametrize(("times", "met"), [(1.049, True), (1.051, False)])
 def test_p99_beside_a_shadow_may_be_five_percent_more(times, met):
     assert shadow_promise(pairs("p99_ms", [times] * 6), asked=1.0).met is met
+
+
+@pytest.mark.parametrize(
+    ("ratios", "met"), [([1.0] * 6, True), ([1.001] * 6, False), ([0.9] * 5, None), ([0.8, 1.2] * 4, None)]
+)
+def test_p99_is_compared_where_the_pairs_are_enough_and_agree(ratios, met):
+    assert p99_aim(pairs("p99_ms", ratios), "p99").met is met
 
 
 @pytest.mark.parametrize(("asked", "met"), [(0.989, None), (0.99, True)])

@@ -176,7 +176,6 @@ def test_an_aim_is_met_at_its_limit():
         ({"memory": 101}, ["memory: ours / leanest peer"]),
         ({"first": 0.51}, ["first right answer, restart: ours / fastest peer"]),
         ({"empty": [0.51]}, ["first right answer, no copy on disk: ours / fastest peer"]),
-        ({"p99_ms": 1.01}, ["p99, 1 row, 16 connections: ours / no-op fastapi"]),
     ],
 )
 def test_an_aim_is_missed_just_beyond_its_limit_and_no_other_with_it(ours, named):
