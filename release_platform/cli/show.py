@@ -7,7 +7,7 @@ import typer
 from release_platform.cli import remote
 from release_platform.cli.console import err, out, show_json, show_table
 from release_platform.cli.options import Json, Model
-from release_platform.domain.ledger import LedgerRow
+from release_platform.domain.ledger import LedgerRow, moves_production
 from release_platform.domain.percent import percent
 
 
@@ -119,23 +119,18 @@ def history(model: Model, json: Json = False) -> None:
     if json:
         show_json([row.to_json() for row in rows])
         return
-    show_table(
-        f"ledger of {model}",
-        ("epoch", "at (UTC)", "move", "version", "before", "actor", "reason", "request"),
-        [
-            (
-                r.epoch,
-                r.at[:19].replace("T", " "),
-                r.move if r.weight is None else f"{r.move} {percent(r.weight)}",
-                r.version,
-                r.before["production"],
-                r.actor,
-                r.reason,
-                r.request_id,
-            )
-            for r in rows
-        ],
-    )
+    for row in rows:
+        _show_row(row)
+
+
+def _show_row(row: LedgerRow) -> None:
+    move = row.move if row.weight is None else f"{row.move} {percent(row.weight)}"
+    before = row.before["production"] if moves_production(row) else None
+    after = f", after version {before}" if before is not None else ""
+    at = row.at[:19].replace("T", " ")
+    first = f"{row.epoch:>5}  {at}  {move}: version {row.version}{after}, by {row.actor}"
+    for line in (first, f"       {row.reason}", f"       request {row.request_id}"):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _history_here(model: str) -> tuple[LedgerRow, ...]:
