@@ -14,12 +14,12 @@ from prometheus_client.registry import Collector
 from release_platform.domain.prediction import Predictions
 from serving.exposition import exposition_of_all_workers
 from serving.models import BESIDE, Live, LoadedModel
+from serving.tallies import MOST_PUT_DOWN
 
 _BUCKETS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BUCKETS_ITEMS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _BUCKETS_SCORE = tuple(round(0.05 * step, 2) for step in range(1, 21))
 _SERVED = ("model", "version")
-_MOST_PUT_DOWN = 1000
 
 _Answer = tuple[str, str, str, int]
 _Version = tuple[str, str]
@@ -152,7 +152,7 @@ class Metrics:
     def request_answered(self, *, route: str, model: str, version: str, status: int, seconds: float) -> None:
         """Counts a request; model and version are empty where none answered."""
         self._answers.append(((route, model, version, status), seconds))
-        if len(self._answers) >= _MOST_PUT_DOWN:
+        if len(self._answers) >= MOST_PUT_DOWN:
             self.count()
 
     def problem_told(self, model: str, kind: str) -> None:

@@ -31,11 +31,10 @@ from serving.models import Live, LoadedModel
 from serving.outcomes import Memory, Remembered, Told, bucket_of, memory_of
 from serving.prediction_files import KeptPredictions
 from serving.ring import MOST_NAMES
-from serving.tallies import Arm, Tally, number_buckets, prediction_buckets
+from serving.tallies import MOST_PUT_DOWN, Arm, Tally, number_buckets, prediction_buckets
 
 KEPT_MINUTES = 60
 MOST_WINDOWS = 20_000
-_MOST_PUT_DOWN = 1000
 
 
 INPUT_REFUSED = "input_refused"
@@ -156,7 +155,7 @@ class Observations:
     def put_down(self, answered: Answered) -> None:
         """Takes a request, to be counted soon."""
         self._put_down.append(answered)
-        if len(self._put_down) >= _MOST_PUT_DOWN:
+        if len(self._put_down) >= MOST_PUT_DOWN:
             self.count()
 
     def count(self) -> None:

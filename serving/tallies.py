@@ -12,6 +12,9 @@ from release_platform.domain.metrics import Task
 from release_platform.domain.prediction import Predictions
 from release_platform.domain.windows import OCTAVES, PER_OCTAVE, Route, Window, WindowKey
 
+MOST_PUT_DOWN = 200
+"""Most requests that wait to be counted: an answer waits for at most so many, half a millisecond where that is slow."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arm:
