@@ -1,5 +1,6 @@
 """`release models`, `status` and `history`: what is, and what was."""
 
+from textwrap import indent
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,8 @@ from release_platform.cli.console import err, out, show_json, show_table
 from release_platform.cli.options import Json, Model
 from release_platform.domain.ledger import LedgerRow, moves_production
 from release_platform.domain.percent import percent
+
+_MARGIN = " " * 7
 
 
 def models(json: Json = False) -> None:
@@ -120,17 +123,17 @@ def history(model: Model, json: Json = False) -> None:
         show_json([row.to_json() for row in rows])
         return
     for row in rows:
-        _show_row(row)
+        out.print(said_of(row), markup=False, highlight=False, soft_wrap=True)
 
 
-def _show_row(row: LedgerRow) -> None:
+def said_of(row: LedgerRow) -> str:
+    """Returns a row of the ledger as text. Only its first line begins at the left, whatever actor and reason hold."""
     move = row.move if row.weight is None else f"{row.move} {percent(row.weight)}"
     before = row.before["production"] if moves_production(row) else None
     after = f", after version {before}" if before is not None else ""
-    at = row.at[:19].replace("T", " ")
-    first = f"{row.epoch:>5}  {at}  {move}: version {row.version}{after}, by {row.actor}"
-    for line in (first, f"       {row.reason}", f"       request {row.request_id}"):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    first = f"{row.at[:19].replace('T', ' ')}  {move}: version {row.version}{after}, by {row.actor}"
+    text = indent(f"{first}\n{row.reason}\nrequest {row.request_id}", _MARGIN)
+    return f"{row.epoch:>5}  {text.removeprefix(_MARGIN)}"
 
 
 def _history_here(model: str) -> tuple[LedgerRow, ...]:
