@@ -135,7 +135,7 @@ def test_a_bad_version_loses_its_traffic_and_no_client_saw_an_error(live: Live) 
     answered = live.until_over(world.step)
     rollout = world.rollouts.get(MODEL).rollout
     assert rollout.state is RolloutState.ABORTED
-    assert "errors: 1 of" in rollout.reason
+    assert "errors: 100 % of" in rollout.reason
     assert {version for counts in answered for version in counts} == {"1"}
     assert live.minute() == Counter({"1": N_KEYS})
     assert world.wrong() == []
@@ -177,8 +177,8 @@ def test_labels_that_come_later_show_that_a_version_is_worse_and_it_is_taken_bac
     row = looks[-1].row
     assert row is not None, looks[-1].said
     assert (row.version, row.move, row.actor) == ("1", "rolled_back", POLICY)
-    assert row.reason.startswith("label_quality: 0.9 of ")
-    assert "0.1 of " in row.reason
+    assert row.reason.startswith("label_quality: 90 % of ")
+    assert "10 % of " in row.reason
     assert len(looks) > 2, "of the first minutes nobody knew what would have been right"
     assert live.minute() == Counter({"1": N_KEYS})
     assert world.wrong() == []

@@ -84,7 +84,7 @@ def test_a_version_that_fails_loses_its_traffic_at_once(world: World) -> None:
     world.ask("2")
     *_, last = world.pass_minutes(3, errors=80)
     assert last.after.state is RolloutState.ABORTED
-    assert "errors: 0.4 of" in last.after.reason
+    assert "errors: 40 % of" in last.after.reason
     evidence = world.rollouts.evidence(last.after)
     assert evidence is not None
     assert evidence.found[0].result.verdict is Verdict.FAILED
