@@ -24,10 +24,10 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.load import figures  # noqa: E402
-from benchmarks.load.figures import AT_16, FASTAPI, OURS, Measured, TwoWorkers  # noqa: E402
+from benchmarks.load.figures import AT_16, FASTAPI, OURS, P99_TO_FASTAPI, Measured, TwoWorkers  # noqa: E402
 from benchmarks.load.measuring import Bench, Cores  # noqa: E402
 from benchmarks.load.models import ESTIMATORS, Served, fetch, release  # noqa: E402
-from benchmarks.load.pairs import Pair, p99_aim, table  # noqa: E402
+from benchmarks.load.pairs import Pair, judged, table  # noqa: E402
 from benchmarks.load.place import begun  # noqa: E402
 from benchmarks.load.process import NoAnswer  # noqa: E402
 from benchmarks.load.registry import registry  # noqa: E402
@@ -149,10 +149,10 @@ def _show(
         if pairs:
             print(f"\n{AT_16}, in turns\n{table(pairs, 'no-op', OURS)}")
         print(f"\ntwo workers / one: {'not measured' if both is None else both}")
-        judged = figures.aims(measured, workers=None if both is None else both.judged)
-        judged.append(p99_aim(pairs, f"p99, {AT_16}, in turns: {OURS} / {FASTAPI}"))
-        print("\naims", *judged, sep="\n")
-        missed += sum(aim.met is False for aim in judged)
+        p99 = judged(pairs, "p99_ms", P99_TO_FASTAPI)
+        aims = figures.aims(measured, workers=None if both is None else both.judged, p99=p99)
+        print("\naims", *aims, sep="\n")
+        missed += sum(aim.met is False for aim in aims)
     for server, reason in left_out.items():
         print(f"\nLEFT OUT: {server}: {reason}")
     return missed

@@ -22,6 +22,8 @@ MOST_OF_A_CORE = 0.15
 """The share of a core that `wrk` may take from two workers for them to be judged as too slow."""
 WORKERS_TIMES = 1.7
 """How many times the requests per second of one worker two are to answer."""
+P99_TO_FASTAPI = 1.0
+"""The most that p99 may be of that of FastAPI's no-op route."""
 
 
 @dataclass(kw_only=True)
@@ -134,12 +136,13 @@ def peers(found: Mapping[str, Measured]) -> list[str]:
     return [server for server in found if server != OURS and server not in LIMITS]
 
 
-def aims(found: Mapping[str, Measured], *, workers: float | None = None) -> list[Aim]:
+def aims(found: Mapping[str, Measured], *, workers: float | None = None, p99: float | None = None) -> list[Aim]:
     """Returns the aims, judged by what was measured of each server with one model.
 
     Args:
         found: By server.
         workers: Requests per second of two workers divided by those of one; None where it cannot be judged.
+        p99: That of ours at 16 connections divided by that of FastAPI's no-op route, in turns; None likewise.
     """
 
     def to_best(setting: str, wanted: float, *beside: str) -> Aim:
@@ -155,6 +158,7 @@ def aims(found: Mapping[str, Measured], *, workers: float | None = None) -> list
         to_best(AT_16, 8),
         to_server(FASTAPI, 1.0),
         to_server(ASGI, 0.35),
+        Aim(what=f"p99, {AT_16}, in turns: {OURS} / {FASTAPI}", found=p99, wanted=P99_TO_FASTAPI, at_most=True),
         to_best(AT_1, 8),
         to_best(AT_64, 8),
         to_best(AS_JSON, 2),

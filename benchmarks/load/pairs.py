@@ -89,6 +89,12 @@ def spread_of(pairs: Sequence[Pair], figure: Figure) -> Spread | None:
     return spread(ratios) if ratios else None
 
 
+def judged(pairs: Sequence[Pair], figure: Figure, promised: float) -> float | None:
+    """Returns the median of a figure's ratios; None where it says nothing of what is promised, see `Spread`."""
+    found = spread_of(pairs, figure)
+    return None if found is None else found.judged(promised)
+
+
 def shadow_promise(paced: Sequence[Pair], asked: float) -> Aim:
     """Returns what is promised of the latency beside a shadow; not judged where it was not asked nearly everything.
 
@@ -96,22 +102,15 @@ def shadow_promise(paced: Sequence[Pair], asked: float) -> Aim:
         paced: Pairs at a load that leaves the machine time.
         asked: The share of the requests that the shadow was asked.
     """
-    found = spread_of(paced, "p99_ms") if asked >= LEAST_ASKED else None
+    found = judged(paced, "p99_ms", P99_TIMES) if asked >= LEAST_ASKED else None
     what = "p99 at a moderate load: with a shadow at share 1.0 / without"
-    return Aim(what=what, found=None if found is None else found.judged(P99_TIMES), wanted=P99_TIMES, at_most=True)
+    return Aim(what=what, found=found, wanted=P99_TIMES, at_most=True)
 
 
 def recording_promise(full: Sequence[Pair]) -> Aim:
     """Returns what is promised of the throughput while requests are recorded."""
-    found = spread_of(full, "per_second")
     what = "requests/s: with 1 % of the requests recorded / without"
-    return Aim(what=what, found=None if found is None else found.judged(KEPT_THROUGHPUT), wanted=KEPT_THROUGHPUT)
-
-
-def p99_aim(pairs: Sequence[Pair], what: str) -> Aim:
-    """Returns the aim that the second server's p99 is at most the first one's."""
-    found = spread_of(pairs, "p99_ms")
-    return Aim(what=what, found=None if found is None else found.judged(1.0), wanted=1.0, at_most=True)
+    return Aim(what=what, found=judged(full, "per_second", KEPT_THROUGHPUT), wanted=KEPT_THROUGHPUT)
 
 
 def table(pairs: Sequence[Pair], without: str = "without", having: str = "with") -> str:

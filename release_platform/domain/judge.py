@@ -35,7 +35,7 @@ import numpy as np
 from release_platform.domain.coverage import Holes
 from release_platform.domain.gates import GateResult, Verdict
 from release_platform.domain.live_metrics import Arms, is_measured, tables_of
-from release_platform.domain.percent import percent
+from release_platform.domain.percent import percent, points
 from release_platform.domain.rollout import Assessed, Rollout
 from release_platform.domain.sequential import Counts, Floats, evidence_fine, evidence_worse, growth_if_fine
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric, StageKind
@@ -321,7 +321,7 @@ def _difference(tables: Counts) -> tuple[float, str]:
         return float(k / n), f"{percent(k / n)} of {n:,} pairs differ"
     n_c, k_c, n_s, k_s = total
     c, s = float(k_c / max(n_c, 1)), float(k_s / max(n_s, 1))
-    return c - s, f"{percent(c)} of {n_c:,} bad against {percent(s)} of {n_s:,} stable: {(c - s) * 100:+.4g} points"
+    return c - s, f"{percent(c)} of {n_c:,} bad against {percent(s)} of {n_s:,} stable: {points(c - s)}"
 
 
 def _more(tables: Counts, margin: float, lacking: float) -> int:

@@ -33,7 +33,7 @@ from release_platform.domain.judge import evidence_over_time, settled_minute
 from release_platform.domain.ledger import LedgerRow, moves_production
 from release_platform.domain.lifecycle import Head, Move
 from release_platform.domain.live_metrics import Arms, tables_of
-from release_platform.domain.percent import percent
+from release_platform.domain.percent import percent, points
 from release_platform.domain.rollback_spec import RollbackSpec
 from release_platform.domain.strategy import LiveGateSpec, LiveMetric
 from release_platform.domain.verified import Verified, failures_of, sentence_of
@@ -204,8 +204,8 @@ def _judged(gate: LiveGateSpec, arms: list[Arms], watched: Watched, level: float
     shares = [(k_c / max(n_c, 1), n_c, k_s / max(n_s, 1), n_s) for n_c, k_c, n_s, k_s in total.tolist()]
     share, n, before, n_before = max(shares, key=lambda s: s[0] - s[2])
     record = f"{percent(before)} of {n_before:,} in the record of version {watched.before}"
-    points = f"{(share - before) * 100:+.4g} points, {gate.accepted * 100:.4g} accepted"
-    sentence = f"{gate.name}: {percent(share)} of {n:,} bad, {record}: {points}"
+    more = f"{points(share - before)}, {gate.accepted * 100:.4g} accepted"
+    sentence = f"{gate.name}: {percent(share)} of {n:,} bad, {record}: {more}"
     found = {
         **asdict(gate),
         "gate": gate.name,
