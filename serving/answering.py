@@ -22,7 +22,7 @@ from release_platform.domain.prediction import Predictions
 from release_platform.domain.windows import Route
 from serving.access import Access
 from serving.bodies import read_body
-from serving.doors import Ask, Door, Head, Reply, check_media_type
+from serving.doors import Ask, Door, Head, Sent, check_media_type
 from serving.engine import Engine
 from serving.errors import Problem, RequestProblem
 from serving.limits import Limits
@@ -155,7 +155,7 @@ class Answering:
         """Gives ids that begin with an origin, and numbers from one on; to be called before there is a prediction."""
         self._origin, self._numbers = origin, count(first)
 
-    async def answer(self, call: Call, receive: Receive) -> Reply:
+    async def answer(self, call: Call, receive: Receive) -> Sent:
         """Returns the answer to a call, naming the version that gave it; goes on from `at_once` where that gave none.
 
         Raises:
@@ -164,8 +164,8 @@ class Answering:
         if call.served is None:
             self.begin(call)
         body = await read_body(receive, call.head, max_bytes=self._max_body_bytes, within_s=self._body_timeout_s)
-        reply = None if call.ask else self.at_once(call, body)
-        return await self._later(call, body) if reply is None else reply
+        sent = None if call.ask else self.at_once(call, body)
+        return await self._later(call, body) if sent is None else sent
 
     def begin(self, call: Call) -> None:
         """Lets a caller in, and finds the version that answers, or the two of which one will.
@@ -185,7 +185,7 @@ class Answering:
                 call.arm = _STABLE
         check_media_type(head, call.door.media_types)
 
-    def at_once(self, call: Call, body: bytes) -> Reply | None:
+    def at_once(self, call: Call, body: bytes) -> Sent | None:
         """Returns the answer to a call that has begun, or None where that would take long. Raises as `answer`."""
         ask = self._read_if_quick(call, body)
         if ask is None:
@@ -193,8 +193,10 @@ class Answering:
         loaded = _served(call)
         return self._written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
 
-    def soon(self, call: Call, body: bytes, deliver: Callable[[Reply | Exception], None]) -> bool:
+    def soon(self, call: Call, body: bytes, deliver: Callable[[Sent | Exception], None], *, is_alone: bool) -> bool:
         """Delivers the answer to a call that has begun when this turn of the event loop ends, or what went wrong.
+
+        One that comes alone is answered now.
 
         Returns:
             Whether it does; False where it would take long. Raises as `answer`.
@@ -203,7 +205,8 @@ class Answering:
         if ask is None:
             return False
         loaded = _served(call)
-        self._engine.compute_soon(loaded, ask.inputs, partial(self._deliver, call, ask, loaded, deliver))
+        answer = partial(self._deliver, call, ask, loaded, deliver)
+        self._engine.compute_soon(loaded, ask.inputs, answer, is_alone=is_alone)
         return True
 
     def finished(self, call: Call) -> None:
@@ -286,13 +289,13 @@ class Answering:
             return True
         return False
 
-    async def _later(self, call: Call, body: bytes) -> Reply:
+    async def _later(self, call: Call, body: bytes) -> Sent:
         if call.ask is None:
             return await self._engine.run(partial(self._on_a_thread, call, body))
         loaded = _served(call)
         return self._written(call, call.ask, loaded, await self._engine.predict(loaded, call.ask.inputs))
 
-    def _on_a_thread(self, call: Call, body: bytes) -> Reply:
+    def _on_a_thread(self, call: Call, body: bytes) -> Sent:
         ask = self._read(call, body)
         loaded = _served(call)
         return self._written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
@@ -307,27 +310,33 @@ class Answering:
         call: Call,
         ask: Ask,
         loaded: LoadedModel,
-        deliver: Callable[[Reply | Exception], None],
+        deliver: Callable[[Sent | Exception], None],
         result: Predictions | Problem,
     ) -> None:
         if isinstance(result, Problem):
             deliver(result)
             return
         try:
-            reply = self._written(call, ask, loaded, result)
+            sent = self._written(call, ask, loaded, result)
         except Exception as error:  # noqa: BLE001 - whoever delivers logs it and tells the client
             deliver(error)
         else:
-            deliver(reply)
+            deliver(sent)
 
-    def _written(self, call: Call, ask: Ask, loaded: LoadedModel, predictions: Predictions) -> Reply:
+    def _written(self, call: Call, ask: Ask, loaded: LoadedModel, predictions: Predictions) -> Sent:
         number = next(self._numbers)
         prediction_id = f"{self._origin}-{number:x}"
         reply = call.door.write(ask, loaded, predictions, prediction_id)
         call.predictions, call.number = predictions, number
         names = loaded.stable_headers if call.arm is _STABLE else call.names
-        own = (*reply.headers, *names, (b"x-prediction-id", prediction_id.encode()))
-        return Reply(reply.body, reply.media_type, own)
+        headers = [
+            (b"content-type", reply.media_type),
+            (b"content-length", b"%d" % len(reply.body)),
+            *reply.headers,
+            *names,
+            (b"x-prediction-id", prediction_id.encode()),
+        ]
+        return Sent(200, headers, reply.body)
 
 
 def _served(call: Call) -> LoadedModel:

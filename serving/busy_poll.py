@@ -5,6 +5,8 @@ soon as it has the answer to the last one is back within that time: so the event
 again, without sleeping, for a moment after each answer to it. Nobody is waited for whose requests come further apart
 than that moment; what a client that goes away has cost is one such moment. The technique is the kernel's busy polling
 (`SO_BUSY_POLL`), on the side of the application.
+
+Looking so often also tells who comes alone: a request that does need not wait for the others of its turn of the loop.
 """
 
 import asyncio
@@ -29,10 +31,19 @@ class BusyPoll:
         self._answered = -moment_s
         self._is_soon = False
         self.is_awake = False
+        self._n_came = 0  # in this turn
+        self._one_came = False  # in the last turn in which any did
 
-    def request_came(self) -> None:
-        """Looks whether a request follows an answer at once."""
+    def request_came(self) -> bool:
+        """Looks whether a request follows an answer at once.
+
+        Returns:
+            Whether it likely comes alone: it is the first of this turn of the loop, and the last turn that had any had
+            one. False while the loop is not kept awake.
+        """
         self._is_soon = self._seconds() - self._answered < self._moment_s
+        self._n_came += 1
+        return self._one_came and self._n_came == 1 and self.is_awake
 
     def request_answered(self, loop: asyncio.AbstractEventLoop) -> None:
         """Stays awake for the next request, if this one came at once."""
@@ -42,6 +53,8 @@ class BusyPoll:
             loop.call_soon(self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._n_came:
+            self._one_came, self._n_came = self._n_came == 1, 0
         self.is_awake = self._seconds() - self._answered < self._moment_s
         if self.is_awake:
             loop.call_soon(self._look, loop)

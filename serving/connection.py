@@ -30,6 +30,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from serving.busy_poll import BusyPoll
+from serving.doors import Sent
 from serving.edge import Edge
 from serving.errors import (
     HeadTimeout,
@@ -40,7 +41,6 @@ from serving.errors import (
     TooManyConnections,
     problem_response,
 )
-from serving.predicting import Sent
 from serving.settings import Settings
 
 LAST_CHANCE_S = 1.0
@@ -143,7 +143,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Reads on. Nothing is read any more once the connection is at fault or ends."""
-        self._settle()
+        if self._is_owed:
+            self._edge.settle()
         if self._deaf:
             return
         self._n_overhead_bytes += len(data)
@@ -188,7 +189,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begins a request."""
-        self._settle()
+        if self._is_owed:
+            self._edge.settle()
         self._in_head = self._receiving = True
         HttpToolsProtocol.on_message_begin(self)
 
@@ -263,7 +265,7 @@ class Connection(HttpToolsProtocol):
         """Whether the request is a POST that nothing is special about."""
         return (
             self.parser.get_method() == b"POST"
-            and not self._is_busy
+            and (self.cycle is None or self.cycle.response_complete)
             and not self.expect_100_continue
             and not self.flow.write_paused
             and not self._lobby.stopping
@@ -275,8 +277,10 @@ class Connection(HttpToolsProtocol):
     def _is_answered(self, body: bytes) -> bool:
         """Returns whether the request is answered within this turn, or was already."""
         self._is_owed = True
-        self._lobby.busy_poll.request_came()
-        is_taken = self._edge.soon(self.url, self.scope["headers"], body, self.scope["state"], self._pay)
+        is_alone = self._lobby.busy_poll.request_came()
+        is_taken = self._edge.soon(
+            self.url, self.scope["headers"], body, self.scope["state"], self._pay, is_alone=is_alone
+        )
         if not is_taken:
             self._is_owed = False
         return is_taken

@@ -13,12 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.access import Access
 from serving.answering import Answering, Call, new_id
-from serving.doors import Head, Headers
+from serving.doors import Head, Headers, Sent
 from serving.errors import Problem, Stopping, problem_response, unforeseen
 from serving.logs import on_one_line
 from serving.metrics import Metrics
 from serving.permissions import PROBES, needed
-from serving.predicting import Directory, Found, PredictRoute, Sent, respond, respond_soon, told
+from serving.predicting import Directory, Found, PredictRoute, respond, respond_soon, told
 from serving.requests import mark_served
 from serving.tracing import Tracing
 
@@ -90,7 +90,14 @@ class Edge:
             await self._pass_on(visit, scope, receive, send, predicts=found is not None)
 
     def soon(
-        self, url: bytes, headers: Headers, body: bytes, state: dict[str, Any], deliver: Callable[[Sent], None]
+        self,
+        url: bytes,
+        headers: Headers,
+        body: bytes,
+        state: dict[str, Any],
+        deliver: Callable[[Sent], None],
+        *,
+        is_alone: bool,
     ) -> bool:
         """Answers a request to predict, for a server that has read it whole and would otherwise have to make a task.
 
@@ -100,6 +107,7 @@ class Edge:
             body: All of its body.
             state: The ASGI state of the request; where it was begun here, it goes on from there.
             deliver: Is given the answer, before this turn of the event loop ends.
+            is_alone: Whether it comes alone, and so is answered now.
 
         Returns:
             Whether it is; False where it takes longer, or this is no such request: it is then to be passed to
@@ -111,7 +119,9 @@ class Edge:
         if found is None:
             return False
         call = _call(found, url.decode("ascii"), headers)
-        is_taken = respond_soon(self._answering, call, body, lambda sent: deliver(self._done(call, sent)))
+        is_taken = respond_soon(
+            self._answering, call, body, lambda sent: deliver(self._done(call, sent)), is_alone=is_alone
+        )
         if not is_taken:
             state[_BEGUN] = call
         return is_taken

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from serving.answering import Answering, Call
-from serving.doors import Door, Reply
+from serving.doors import Door, Sent
 from serving.errors import Problem, problem_response, unforeseen
 from serving.observations import error_kind
 from serving.requests import mark_served, request_id_of
@@ -59,14 +59,6 @@ class PredictRoute:
         return re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", self.template))
 
 
-class Sent(NamedTuple):
-    """What goes out: status, headers, body."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-
-
 class Directory:
     """Finds the route of a path. It remembers what it found of short ones; any client may send many long ones."""
 
@@ -98,23 +90,25 @@ class Directory:
 async def respond(answering: Answering, call: Call, receive: Receive) -> Sent:
     """Returns what goes out to a call: the answer, or the problem in the words of its protocol."""
     try:
-        sent = _as_sent(await answering.answer(call, receive))
+        sent = await answering.answer(call, receive)
     except Exception as error:  # noqa: BLE001 - it is logged, and the client is told
         sent = told(error, call)
     answering.finished(call)
     return sent
 
 
-def respond_soon(answering: Answering, call: Call, body: bytes, deliver: Callable[[Sent], None]) -> bool:
+def respond_soon(
+    answering: Answering, call: Call, body: bytes, deliver: Callable[[Sent], None], *, is_alone: bool
+) -> bool:
     """Delivers the same within this turn of the event loop, or returns False: `respond` then goes on from there."""
 
-    def write(reply: Reply | Exception) -> None:
-        deliver(told(reply, call) if isinstance(reply, Exception) else _as_sent(reply))
+    def write(answer: Sent | Exception) -> None:
+        deliver(told(answer, call) if isinstance(answer, Exception) else answer)
         answering.finished(call)
 
     try:
         answering.begin(call)
-        return answering.soon(call, body, write)
+        return answering.soon(call, body, write, is_alone=is_alone)
     except Exception as error:  # noqa: BLE001 - it is logged, and the client is told
         write(error)
         return True
@@ -128,11 +122,6 @@ def told(error: Exception, call: Call) -> Sent:
     more = call.door.complain(problem)
     response = problem_response(problem, instance=call.path, request_id=call.request_id, more=more)
     return Sent(response.status_code, [*response.raw_headers, *call.names], bytes(response.body))
-
-
-def _as_sent(reply: Reply) -> Sent:
-    length = (b"content-length", b"%d" % len(reply.body))
-    return Sent(200, [(b"content-type", reply.media_type), length, *reply.headers], reply.body)
 
 
 def build_predict_routes(routes: Sequence[PredictRoute], *, answering: Answering) -> APIRouter:

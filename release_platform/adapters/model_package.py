@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from release_platform.adapters.bound_row import BoundRow
 from release_platform.adapters.onnx_file import check_onnx
 from release_platform.adapters.package_files import read_checked
 from release_platform.adapters.row_order import row_order
@@ -241,6 +242,7 @@ class OnnxEngine:
         self._takes_matrix = len(self._numbers) == len(types)
         self._regression = release["task"] == Task.REGRESSION
         self._order = row_order(data, MATRIX) if self._joined and not self._columns else None
+        self._one = BoundRow(self._session, MATRIX, self._output)
 
     def predict(self, features: Mapping[str, Column]) -> npt.NDArray[np.float64]:
         """See `Engine`."""
@@ -261,7 +263,7 @@ class OnnxEngine:
         if not self._takes_matrix or features.shape[1:] != (len(self._numbers),):
             raise ValueError(f"a matrix of shape {features.shape} does not hold the plan's features")
         if self._joined:
-            return self._run({MATRIX: features})
+            return self._formed(self._one.through(features)) if len(features) == 1 else self._run({MATRIX: features})
         return self.predict(dict(zip(self._numbers, features.T, strict=True)))
 
     def _run(self, feeds: Mapping[str, Column]) -> npt.NDArray[np.float64]:
@@ -271,6 +273,9 @@ class OnnxEngine:
 
     def _compute(self, feeds: Mapping[str, Column]) -> npt.NDArray[np.float64]:
         (raw,) = self._session.run([self._output], feeds)
+        return self._formed(raw)
+
+    def _formed(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         return np.asarray(raw, dtype=np.float64).reshape(-1) if self._regression else np.asarray(raw, dtype=np.float64)
 
 

@@ -7,6 +7,8 @@ _REGISTRY = "serving/registry.py"
 _PUSHES = "serving/pushes.py"
 _VERIFICATION = "release_platform/domain/verification.py"
 _PROTOCOLS = "release_platform/adapters/serving_protocols.py"
+_BOUND_ROW = "release_platform/adapters/bound_row.py"
+_OF_BOUND_ROW = "tests/unit/test_bound_row.py::"
 _OF_MODELS = "tests/unit/test_serving_models.py::"
 _OF_REGISTRY = "tests/unit/test_serving_registry.py::"
 _OF_PUSHES = "tests/unit/test_serving_pushes.py::"
@@ -130,5 +132,19 @@ DEFECTS = (
         old="if size_bytes != entry.size_bytes:",
         new="if entry.path not in sizes:",
         tests=("tests/hostile/test_fetch.py::test_a_file_of_another_size_is_not_fetched[golden.json-one-byte-more]",),
+    ),
+    Defect(
+        name="the memory of one answer is given away",
+        file=_BOUND_ROW,
+        old="return self._answer.copy()",
+        new="return self._answer",
+        tests=(f"{_OF_BOUND_ROW}test_each_row_has_the_bits_that_it_has_without[scaled]",),
+    ),
+    Defect(
+        name="threads share the memory of one row",
+        file=_BOUND_ROW,
+        old="self._lock = Lock()",
+        new="self._lock = __import__('threading').Semaphore(99)",
+        tests=(f"{_OF_BOUND_ROW}test_rows_of_many_threads_are_not_mixed_up",),
     ),
 )

@@ -31,10 +31,11 @@ class Day:
         self.loop = Loop()
         self._poll = BusyPoll(moment_s, seconds=lambda: self.now)
 
-    def request(self, *, after_s: float) -> None:
+    def request(self, *, after_s: float) -> bool:
         self.now += after_s
-        self._poll.request_came()
+        is_alone = self._poll.request_came()
         self._poll.request_answered(self.loop)  # type: ignore[arg-type]
+        return is_alone
 
     @property
     def is_awake(self) -> bool:
@@ -84,6 +85,37 @@ def test_a_moment_of_nothing_never_keeps_it_awake() -> None:
     for _ in range(5):
         day.request(after_s=0.0)
         assert not day.is_awake
+
+
+def test_who_came_alone_in_the_last_turn_is_taken_to_come_alone() -> None:
+    day = Day()
+    found = []
+    for _ in range(5):
+        found.append(day.request(after_s=0.1))
+        day.loop.come_round()
+        day.loop.come_round()  # a turn in which nobody comes says nothing
+    assert found == [False, False, False, True, True]  # of the first ones it is not known yet
+
+
+def test_who_comes_in_company_once_is_taken_to_come_so_in_the_next_turn() -> None:
+    day = Day()
+    found = []
+    for n_together in (1, 1, 1, 1, 3, 3, 1, 1):
+        found.append([day.request(after_s=0.1) for _ in range(n_together)])
+        day.loop.come_round()
+    assert found[:4] == [[False], [False], [False], [True]]
+    assert found[4:] == [[True, False, False], [False, False, False], [False], [True]]
+
+
+def test_while_the_loop_may_sleep_nobody_is_taken_to_come_alone() -> None:
+    day = Day()
+    for _ in range(3):
+        day.request(after_s=0.5)
+        day.loop.come_round()
+    day.now += 1.0
+    day.loop.come_round()
+    assert not day.is_awake
+    assert [day.request(after_s=1.5) for _ in range(3)] == [False] * 3
 
 
 def test_a_real_loop_goes_to_sleep_again() -> None:
