@@ -1,6 +1,7 @@
 """The pure parts of the serving benchmark: wire forms, the load generator's summary, cores, medians and aims."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.load import figures, forms
+from benchmarks.load.awake import awake
 from benchmarks.load.figures import AS_BINARY, AS_JSON, AT_1, AT_16, AT_64, Aim, Measured, TwoWorkers
 from benchmarks.load.forms import Body, http_request, read_v2
 from benchmarks.load.measuring import Cores
@@ -159,6 +161,29 @@ def contest(**ours):
 
 def missed(found, **more):
     return [aim.what for aim in figures.aims(found, **more) if aim.met is False]
+
+
+def test_the_wish_for_awake_cores_is_open_within_the_block_only(tmp_path):
+    device = tmp_path / "latency"
+    device.touch()
+    with awake(wanted=True, device=device) as said:
+        assert said == "cores are kept awake"
+        assert device.read_bytes() == bytes(4)  # no microseconds, as the kernel reads it
+        assert is_open(device)
+    assert not is_open(device)
+
+
+def is_open(file):
+    descriptors = Path("/proc/self/fd").iterdir()
+    return any(file == one.readlink() for one in descriptors if one.is_symlink())
+
+
+def test_cores_that_may_sleep_are_told_of(tmp_path):
+    with awake(wanted=True, device=tmp_path / "absent") as said:
+        assert "cores may sleep" in said
+        assert "No such file or directory" in said
+    with awake(wanted=False, device=tmp_path / "absent") as said:
+        assert said == "cores sleep while they have no work"
 
 
 def test_an_aim_is_met_at_its_limit():
