@@ -3,8 +3,8 @@
 Two models (histogram gradient boosting, scaled logistic regression) are trained, registered and promoted by the
 platform; the peers load the same fitted pipeline. Before anything is timed, every server must give the registered
 model's answers. Then one server at a time is started, warmed up and measured by `wrk`, in turns, over several rounds;
-medians count. A server and all that it starts are pinned to one core, `wrk` to another. Cores are kept awake, so that
-no server is charged for waking the client; `--let-sleep` leaves that to the kernel.
+medians count. A server and all that it starts are pinned to one core, `wrk` to another. Over one connection cores are
+kept awake, so that no server is charged for waking its client; `--let-sleep` leaves that to the kernel.
 
 The slowest of a hundred answers is late because something else had the core for a moment, so it differs much from
 second to second. For it ours and the no-op FastAPI route run at the same time on the same core, and are asked in turns
@@ -57,7 +57,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round of one second: shows that all works")
     parser.add_argument("--only-limits", action="store_true", help="no peers")
     parser.add_argument("--no-pin", action="store_true", help="leave it to the kernel which core runs what")
-    parser.add_argument("--let-sleep", action="store_true", help="let cores sleep while they have no work")
+    parser.add_argument("--let-sleep", action="store_true", help="let cores sleep over one connection, too")
     parser.add_argument("--home", type=Path, help="keep the trained models in this folder, and use them again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
     parser.add_argument("--check", action="store_true", help="exit code 1 when an aim is missed")
@@ -84,9 +84,9 @@ def main() -> int:
         release(home, options.models)
         if cores.load:
             os.sched_setaffinity(0, cores.load)
-        kept = awake(wanted=not options.let_sleep)
-        with kept as said, registry(home, place / "registry.log", cores) as tracking_uri:
-            print(said, flush=True)
+        with awake(wanted=not options.let_sleep) as said:
+            print(f"over one connection {said}", flush=True)
+        with registry(home, place / "registry.log", cores) as tracking_uri:
             return _compare(options, cores, place, home, tracking_uri)
 
 
@@ -94,7 +94,7 @@ def _compare(options: argparse.Namespace, cores: Cores, place: Path, home: Path,
     own = ours(tracking_uri, home, place / "cache")
     servers = [own, limit("fastapi"), limit("asgi"), *_installed(options.peers)]
     models = [fetch(home, name, place / "models" / name) for name in options.models]
-    bench = Bench(place=place, cores=cores, seconds=options.seconds)
+    bench = Bench(place=place, cores=cores, seconds=options.seconds, keeps_awake=not options.let_sleep)
     found: dict[str, dict[str, Measured]] = {model.name: {} for model in models}
     left_out: dict[str, str] = {}
     for number in range(options.rounds):

@@ -1,10 +1,9 @@
 """Keeps the cores of a machine from sleeping while a server is measured.
 
-A client that waits for an answer lets its core sleep. Where client and server share a virtual machine, the server then
-pays for waking it with each answer, and the client for being woken: far more than a small prediction takes, and more of
-it the quicker a server is. A client elsewhere costs a server nothing of the kind. So the kernel is asked for no
-latency at all, by its interface for that: documentation of PM QoS, `/dev/cpu_dma_latency`; a core without work then
-waits awake.
+A client that waits for its one answer lets its core sleep. Where client and server share a virtual machine, the server
+then pays for waking it with each answer, and the client for being woken: more than a small prediction takes. A client
+elsewhere costs a server nothing of the kind. So the kernel is asked for no latency at all, by its interface for that,
+`/dev/cpu_dma_latency` (its documentation calls it PM QoS); a core without work then waits awake.
 """
 
 import os

@@ -9,6 +9,7 @@ from time import sleep
 
 import numpy as np
 
+from benchmarks.load.awake import awake
 from benchmarks.load.figures import AT_64, SETTINGS, Measured, TwoWorkers
 from benchmarks.load.forms import Body, Form, Table, http_request
 from benchmarks.load.models import N_BODIES, N_MANY, N_SINGLE, ROOT, Served
@@ -63,11 +64,13 @@ class Bench:
     Attributes:
         place: A folder for logs, requests and recorded answers.
         seconds: How long a setting is measured.
+        keeps_awake: Whether cores are kept awake over one connection, where a client sleeps while it waits.
     """
 
     place: Path
     cores: Cores
     seconds: int
+    keeps_awake: bool = False
 
     def measure(self, server: Server, served: Served, measured: Measured) -> None:
         """Starts a server, checks its answers, measures it in each setting, and adds all that to what was measured.
@@ -86,7 +89,8 @@ class Bench:
                 measured.difference = max(measured.difference, difference)
             for name, (setting, connections) in SETTINGS.items():
                 if setting in offered:
-                    load = self.drive(server, served, port, setting, connections, self.cores.load)
+                    with awake(wanted=self.keeps_awake and connections == 1):
+                        load = self.drive(server, served, port, setting, connections, self.cores.load)
                     measured.loads.setdefault(name, []).append(load)
             memory = running.memory()
             measured.memory_bytes.append(memory.rss if memory.pss is None else memory.pss)
