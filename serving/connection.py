@@ -25,7 +25,6 @@ from uuid import uuid4
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -51,6 +50,7 @@ _LINGER_S = 2.0
 _MOST_LINGERING = 64
 _MOST_PIPELINED = 32
 _CHUNK_FRAME_BYTES = 16
+_MOST_UNTAKEN_BYTES = 1024 * 1024  # of a body; uvicorn's 64 KiB stop the socket at each piece of a larger one
 
 
 class Lobby(ServerState):
@@ -214,7 +214,7 @@ class Connection(HttpToolsProtocol):
         else:
             self._start()
 
-    def on_body(self, body: bytes) -> None:
+    def on_body(self, body: bytes | bytearray) -> None:
         """Takes a part of the body; what frames it may not be much more than it."""
         self._n_overhead_bytes -= 2 * len(body) + _CHUNK_FRAME_BYTES
         if self._n_overhead_bytes < 0:
@@ -225,7 +225,7 @@ class Connection(HttpToolsProtocol):
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.body += body
-            if len(cycle.body) > HIGH_WATER_LIMIT:
+            if len(cycle.body) > _MOST_UNTAKEN_BYTES:
                 self.flow.pause_reading()
             cycle.message_event.set()
 
@@ -258,7 +258,7 @@ class Connection(HttpToolsProtocol):
         body, self._held = self._held, None
         self._start()
         if body:
-            self.on_body(bytes(body))
+            self.on_body(body)
 
     @property
     def _is_plain(self) -> bool:

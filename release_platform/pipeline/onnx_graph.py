@@ -6,6 +6,7 @@ from typing import Any
 from release_platform.adapters.model_package import MATRIX
 from release_platform.domain.features import ColumnType
 from release_platform.pipeline.onnx_imputer import use_double_imputer
+from release_platform.pipeline.onnx_logistic import use_double_logistic
 from release_platform.pipeline.onnx_one_hot import use_double_one_hot
 from release_platform.pipeline.onnx_trees import use_double_trees
 
@@ -26,6 +27,7 @@ def to_onnx(pipeline: Any, types: Mapping[str, ColumnType]) -> bytes:
     from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
 
     use_double_imputer()
+    use_double_logistic()
     use_double_one_hot()
     use_double_trees()
     kinds = {ColumnType.CATEGORY: StringTensorType}

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from release_platform.pipeline.onnx_writer import Writer
+from release_platform.pipeline.onnx_writer import Writer, classifier_shapes
 from release_platform.pipeline.tree_ensemble import Ensemble, Tree
 
 
@@ -30,7 +29,7 @@ def use_double_trees() -> None:
         "HistGradientBoosting": (sklearn.ensemble, _of_predictors),
     }.items():
         for kind, shapes, options in (
-            ("Classifier", _classifier_shapes, {"zipmap": [True, False, "columns"]}),
+            ("Classifier", classifier_shapes, {"zipmap": [True, False, "columns"]}),
             ("Regressor", _regressor_shapes, None),
         ):
             model = getattr(module, name + kind)
@@ -45,17 +44,9 @@ def _convert(build: Callable[[Any, Writer], str]) -> Callable[[Any, Any, Any], N
         answer = build(model, graph)
         graph.node("Identity", answer, out=graph.outputs[-1])
         if hasattr(model, "classes_"):
-            _label(graph, graph.outputs[-1], model.classes_)
+            graph.label(graph.outputs[-1], model.classes_)
 
     return convert
-
-
-def _label(graph: Writer, probabilities: str, classes: npt.NDArray[Any]) -> None:
-    """Adds the label of each row as the first output."""
-    place = graph.node("ArgMax", probabilities, axis=1, keepdims=0)
-    numbers = classes.dtype.kind in "biu"
-    labels = classes.astype(np.int64) if numbers else np.array([str(label) for label in classes], dtype=object)
-    graph.node("Gather", graph.constant(labels), place, out=graph.outputs[0])
 
 
 def _trees(graph: Writer, ensemble: Ensemble, n_features: int, *, single: bool) -> str:
@@ -170,14 +161,6 @@ def _linked(graph: Writer, raw: str, model: Any) -> str:
             raise ValueError(f"boosting with the link function {other}")
     # Both classes by the function: of an even count of numbers the runtime computes each in the same way in any batch
     return graph.node("Sigmoid", graph.node("Concat", graph.node("Neg", raw), raw, axis=1))
-
-
-def _classifier_shapes(operator: Any) -> None:
-    from skl2onnx.common.data_types import DoubleTensorType, Int64TensorType, StringTensorType
-
-    classes = operator.raw_operator.classes_
-    operator.outputs[0].type = (Int64TensorType if classes.dtype.kind in "biu" else StringTensorType)([None])
-    operator.outputs[1].type = DoubleTensorType([None, len(classes)])
 
 
 def _regressor_shapes(operator: Any) -> None:

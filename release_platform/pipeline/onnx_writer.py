@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 
 class Writer:
@@ -58,3 +59,26 @@ class Writer:
         (kind,) = {kind for _, kind in self._given}
         names = [name for name, _ in self._given]
         return (names[0] if len(names) == 1 else self.node("Concat", *names, axis=1)), kind
+
+    def doubles(self) -> str:
+        """Returns the name of all inputs as one in double precision, shape (n_rows, n_columns)."""
+        from onnx import TensorProto
+
+        features, kind = self.matrix()
+        return features if kind == "DoubleTensorType" else self.node("Cast", features, to=TensorProto.DOUBLE)
+
+    def label(self, probabilities: str, classes: npt.NDArray[Any]) -> None:
+        """Adds the label of each row as the first output."""
+        place = self.node("ArgMax", probabilities, axis=1, keepdims=0)
+        numbers = classes.dtype.kind in "biu"
+        labels = classes.astype(np.int64) if numbers else np.array([str(label) for label in classes], dtype=object)
+        self.node("Gather", self.constant(labels), place, out=self.outputs[0])
+
+
+def classifier_shapes(operator: Any) -> None:
+    """Tells skl2onnx what a classifier answers: a label and the probabilities of its classes, for each row."""
+    from skl2onnx.common.data_types import DoubleTensorType, Int64TensorType, StringTensorType
+
+    classes = operator.raw_operator.classes_
+    operator.outputs[0].type = (Int64TensorType if classes.dtype.kind in "biu" else StringTensorType)([None])
+    operator.outputs[1].type = DoubleTensorType([None, len(classes)])
