@@ -15,22 +15,29 @@ def use_double_logistic() -> None:
     from skl2onnx import update_registered_converter
     from sklearn.linear_model import LogisticRegression
 
-    options = {"zipmap": [True, False, "columns"]}
+    options = {"zipmap": [True, False, "columns"], "raw_scores": [True, False]}
     update_registered_converter(
         LogisticRegression, "DoubleLogisticRegression", classifier_shapes, _convert, options=options
     )
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
-    """As `LogisticRegression.predict_proba`: the logistic function for two classes, softmax for more."""
+    """As `LogisticRegression.predict_proba`: the logistic function for two classes, softmax for more.
+
+    What calibrates the model asks for its scores instead.
+    """
     model, graph = operator.raw_operator, Writer(scope, operator, container)
     weights, intercept = np.asarray(model.coef_, dtype=np.float64), np.asarray(model.intercept_, dtype=np.float64)
-    if len(weights) == 1:
-        weights, intercept, link = np.vstack([-weights, weights]), np.append(-intercept, intercept), "Sigmoid"
-    else:
-        link = "Softmax"
-    product = graph.node("MatMul", graph.doubles(), graph.constant(np.ascontiguousarray(weights.T)))
+    binary = len(weights) == 1
+    if binary:
+        weights, intercept = np.vstack([-weights, weights]), np.append(-intercept, intercept)
+    product = graph.node("MatMul", graph.matrix(), graph.constant(np.ascontiguousarray(weights.T)))
     scores = graph.node("Add", product, graph.constant(intercept))
-    more = {"axis": 1} if link == "Softmax" else {}
-    graph.node(link, scores, out=graph.outputs[1], **more)
-    graph.label(graph.outputs[1], model.classes_)
+    answer = graph.outputs[1]
+    if container.get_options(model, {"raw_scores": False})["raw_scores"]:
+        graph.node("Identity", scores, out=answer)
+    elif binary:
+        graph.node("Sigmoid", scores, out=answer)
+    else:
+        graph.node("Softmax", scores, out=answer, axis=1)
+    graph.label(answer, model.classes_)

@@ -51,14 +51,9 @@ def _convert(build: Callable[[Any, Writer], str]) -> Callable[[Any, Any, Any], N
 
 def _trees(graph: Writer, ensemble: Ensemble, n_features: int, *, single: bool) -> str:
     """Adds the trees and returns the name of the sums of their leaves, shape (n_rows, n_targets), float64."""
-    from onnx import TensorProto, helper
+    from onnx import helper
 
-    features, kind = graph.matrix()
-    if single and kind != "FloatTensorType":
-        features = graph.node("Cast", features, to=TensorProto.FLOAT)
-    if single or kind != "DoubleTensorType":
-        features = graph.node("Cast", features, to=TensorProto.DOUBLE)
-    features = graph.node("Reshape", features, graph.constant(np.array([-1, n_features])))
+    features = graph.node("Reshape", graph.matrix(single=single), graph.constant(np.array([-1, n_features])))
     output = graph.name("leaves")
     graph.add(helper.make_node("TreeEnsemble", [features], [output], domain="ai.onnx.ml", **ensemble.attributes()))
     return output

@@ -54,18 +54,20 @@ class Writer:
         ((joined, _),) = self._given
         return [self.node("Gather", joined, self.constant(np.array([place])), axis=1) for place in range(n_columns)]
 
-    def matrix(self) -> tuple[str, str]:
-        """Returns the name of all inputs as one, shape (n_rows, n_columns), and its type as skl2onnx names it."""
-        (kind,) = {kind for _, kind in self._given}
-        names = [name for name, _ in self._given]
-        return (names[0] if len(names) == 1 else self.node("Concat", *names, axis=1)), kind
+    def matrix(self, *, single: bool = False) -> str:
+        """Returns the name of all inputs as one in double precision, shape (n_rows, n_columns).
 
-    def doubles(self) -> str:
-        """Returns the name of all inputs as one in double precision, shape (n_rows, n_columns)."""
+        Args:
+            single: Whether they are rounded to single precision first.
+        """
         from onnx import TensorProto
 
-        features, kind = self.matrix()
-        return features if kind == "DoubleTensorType" else self.node("Cast", features, to=TensorProto.DOUBLE)
+        (kind,) = {kind for _, kind in self._given}
+        names = [name for name, _ in self._given]
+        joined = names[0] if len(names) == 1 else self.node("Concat", *names, axis=1)
+        if single and kind != "FloatTensorType":
+            joined = self.node("Cast", joined, to=TensorProto.FLOAT)
+        return self.node("Cast", joined, to=TensorProto.DOUBLE) if single or kind != "DoubleTensorType" else joined
 
     def label(self, probabilities: str, classes: npt.NDArray[Any]) -> None:
         """Adds the label of each row as the first output."""

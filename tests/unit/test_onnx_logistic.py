@@ -6,10 +6,14 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from onnxruntime import InferenceSession
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import BaggingClassifier, StackingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from release_platform.adapters.model_package import MATRIX
 from release_platform.pipeline.onnx_graph import to_onnx
 from tests.unit.test_onnx_engine import load, scaled, types_of
 
@@ -60,6 +64,28 @@ def test_a_row_of_two_classes_has_the_same_bits_in_any_company() -> None:
     for size in (2, 3, 5, 16, 64):
         parts = [served.predict_matrix(matrix[begin : begin + size]) for begin in range(0, len(matrix), size)]
         assert np.array_equal(np.concatenate(parts), alone)
+
+
+@pytest.mark.parametrize("classes", ["two names", "three"])
+@pytest.mark.parametrize(
+    "around",
+    [
+        CalibratedClassifierCV(LogisticRegression(), cv=3),
+        BaggingClassifier(LogisticRegression(), 5, random_state=0),
+        StackingClassifier([("one", LogisticRegression()), ("other", LogisticRegression(C=0.1))], LogisticRegression()),
+    ],
+    ids=["calibrated", "bagged", "stacked"],
+)
+def test_models_around_it_answer_as_those_of_scikit_learn(around: Any, classes: str) -> None:
+    fitted = Pipeline([*scaled(list("abcd")).steps[:1], ("estimator", around)]).fit(FRAME, CLASSES[classes])
+    found = onnx_answers(to_onnx(fitted, types_of(FRAME)))
+    np.testing.assert_allclose(found, fitted.predict_proba(FRAME), rtol=0, atol=1e-14)
+
+
+def onnx_answers(data: bytes) -> Any:
+    """Returns the probabilities of all rows, also of a graph whose operators are not served."""
+    session = InferenceSession(data, providers=["CPUExecutionProvider"])
+    return session.run([session.get_outputs()[-1].name], {MATRIX: FRAME.to_numpy()})[0]
 
 
 def test_two_classes_take_three_steps_behind_the_scaler() -> None:
