@@ -143,8 +143,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Reads on. Nothing is read any more once the connection is at fault or ends."""
-        if self._is_owed:
-            self._edge.settle()
+        self._settle()
         if self._deaf:
             return
         self._n_overhead_bytes += len(data)
@@ -189,8 +188,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begins a request."""
-        if self._is_owed:
-            self._edge.settle()
+        self._settle()
         self._in_head = self._receiving = True
         HttpToolsProtocol.on_message_begin(self)
 
@@ -265,7 +263,7 @@ class Connection(HttpToolsProtocol):
         """Whether the request is a POST that nothing is special about."""
         return (
             self.parser.get_method() == b"POST"
-            and (self.cycle is None or self.cycle.response_complete)
+            and not self._is_busy
             and not self.expect_100_continue
             and not self.flow.write_paused
             and not self._lobby.stopping

@@ -100,8 +100,6 @@ def check_media_type(head: Head, accepted: frozenset[bytes]) -> None:
         WrongMediaType: It is one.
     """
     given = head.get(b"content-type") or b""
-    if given in accepted and b"content-encoding" not in head:  # the usual request
-        return
     media, _, parameters = given.partition(b";")
     if media not in accepted and media.strip().lower() not in accepted:
         wanted = " or ".join(sorted(name.decode() for name in accepted if name))
