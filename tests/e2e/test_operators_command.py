@@ -17,7 +17,7 @@ import pytest
 
 from release_platform.domain.policy import RequestState
 from tests.chaos.operations import MODEL, POLICY, Parts, Place, log_package, open_parts, register
-from tests.fakes.operators import write_model
+from tests.fakes.operators import secret_of, write_model
 from tests.fakes.packages import build_linear_classifier, build_onnx_classifier, manifest_of
 from tests.fakes.server import until
 from tests.integration.homes import BIN, Command, Done, blank_home, environment_of, free_port, warm_release
@@ -207,7 +207,7 @@ def test_the_key_shows_neither_among_the_processes_nor_in_any_file_but_its_own(t
     assert not any(key in word for word in psutil.Process(running.pid).cmdline())
     assert running.wait(60) == 0
     httpx.get(f"{team.url}/v1/models/{MODEL}/who-served", params={"at": key}, headers={"x-api-key": key})
-    secret = key.rpartition("_")[2].encode()
+    secret = secret_of(key)
     files = [path for path in team.place.home.parent.rglob("*") if path.is_file() and path.suffix != ".key"]
     assert [path for path in files if secret in path.read_bytes()] == []
     assert "ada (key " in team.log.read_text()

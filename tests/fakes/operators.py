@@ -119,3 +119,8 @@ def client_of(operators: Operators, name: str = "") -> httpx.Client:
     """Returns a client that shows the key of a name; of nobody without one."""
     headers = {"authorization": f"Bearer {operators.key(name)}"} if name else {}
     return httpx.Client(base_url=operators.url, headers=headers, timeout=30)
+
+
+def secret_of(key: str) -> bytes:
+    """Returns the secret in the text of a key, `mrp_<id>_<secret>`; an underscore may stand in the secret too."""
+    return key.split("_", 2)[2].encode()

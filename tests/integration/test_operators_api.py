@@ -15,7 +15,7 @@ import pytest
 from release_platform.domain.api_keys import Scope
 from release_platform.project import read_projects
 from release_platform.rollouts import Rollouts
-from tests.fakes.operators import MODEL, POLICY, Operators, client_of, running_api
+from tests.fakes.operators import MODEL, POLICY, Operators, client_of, running_api, secret_of
 from tests.fakes.packages import build_linear_classifier
 from tests.unit.test_drift_day import DRIFTED
 
@@ -343,7 +343,7 @@ def test_no_key_is_in_the_ledger_the_logs_or_an_answer(
         ask(ada),
     ]
     assert [answer.status_code for answer in answers] == [409, 422, 422, 422, 422, 404, 404, 201]
-    secret = key.rpartition("_")[2].encode()
+    secret = secret_of(key)
     held = [path for path in operators.folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
     assert held == []
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("release_platform")]

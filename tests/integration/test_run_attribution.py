@@ -19,7 +19,7 @@ from release_platform.settings import Settings
 from tests.chaos.operations import MODEL, POLICY, Parts, Place, log_package, open_parts, register
 from tests.fakes.dagster_mutations import read_schema
 from tests.fakes.dagster_stack import LOCATION, DagsterStack, ask, launch, launch_again, running_dagster
-from tests.fakes.operators import Operators, running_api, write_model
+from tests.fakes.operators import Operators, running_api, secret_of, write_model
 from tests.fakes.packages import build_linear_classifier, manifest_of
 from tests.fakes.proxy import Proxy, running_proxy
 from tests.fakes.server import until
@@ -229,9 +229,9 @@ def test_a_key_as_the_login_makes_the_run_its_holders(platform: Platform, proxy:
     said = {"X-FORWARDED-USER": "mallory", "x-release-operator": "mallory"}
     run_id = launch(proxy.dagster, "approve", approval("none"), auth=("mallory", operators.key("ada")), headers=said)
     assert platform.run(run_id).tags[OPERATOR_TAG] == "ada"
-    key = operators.key("ada").rpartition("_")[2].encode()
+    secret = secret_of(operators.key("ada"))
     files = [path for path in platform.parts.place.home.parent.rglob("*") if path.is_file()]
-    assert [path for path in files if key in content_of(path)] == []
+    assert [path for path in files if secret in content_of(path)] == []
 
 
 def approval(request_id: str) -> dict[str, Any]:
