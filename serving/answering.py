@@ -193,10 +193,8 @@ class Answering:
         loaded = _served(call)
         return self._written(call, ask, loaded, self._engine.compute(loaded, ask.inputs))
 
-    def soon(self, call: Call, body: bytes, deliver: Callable[[Sent | Exception], None], *, is_alone: bool) -> bool:
+    def soon(self, call: Call, body: bytes, deliver: Callable[[Sent | Exception], None]) -> bool:
         """Delivers the answer to a call that has begun when this turn of the event loop ends, or what went wrong.
-
-        One that comes alone is answered now.
 
         Returns:
             Whether it does; False where it would take long. Raises as `answer`.
@@ -205,8 +203,7 @@ class Answering:
         if ask is None:
             return False
         loaded = _served(call)
-        answer = partial(self._deliver, call, ask, loaded, deliver)
-        self._engine.compute_soon(loaded, ask.inputs, answer, is_alone=is_alone)
+        self._engine.compute_soon(loaded, ask.inputs, partial(self._deliver, call, ask, loaded, deliver))
         return True
 
     def finished(self, call: Call) -> None:

@@ -276,11 +276,11 @@ class Connection(HttpToolsProtocol):
         """Returns whether the request is answered within this turn, or was already."""
         self._is_owed = True
         is_alone = self._lobby.busy_poll.request_came()
-        is_taken = self._edge.soon(
-            self.url, self.scope["headers"], body, self.scope["state"], self._pay, is_alone=is_alone
-        )
+        is_taken = self._edge.soon(self.url, self.scope["headers"], body, self.scope["state"], self._pay)
         if not is_taken:
             self._is_owed = False
+        elif is_alone:
+            self._settle()
         return is_taken
 
     def _pay(self, sent: Sent) -> None:

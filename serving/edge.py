@@ -90,14 +90,7 @@ class Edge:
             await self._pass_on(visit, scope, receive, send, predicts=found is not None)
 
     def soon(
-        self,
-        url: bytes,
-        headers: Headers,
-        body: bytes,
-        state: dict[str, Any],
-        deliver: Callable[[Sent], None],
-        *,
-        is_alone: bool,
+        self, url: bytes, headers: Headers, body: bytes, state: dict[str, Any], deliver: Callable[[Sent], None]
     ) -> bool:
         """Answers a request to predict, for a server that has read it whole and would otherwise have to make a task.
 
@@ -107,7 +100,6 @@ class Edge:
             body: All of its body.
             state: The ASGI state of the request; where it was begun here, it goes on from there.
             deliver: Is given the answer, before this turn of the event loop ends.
-            is_alone: Whether it comes alone, and so is answered now.
 
         Returns:
             Whether it is; False where it takes longer, or this is no such request: it is then to be passed to
@@ -119,9 +111,7 @@ class Edge:
         if found is None:
             return False
         call = _call(found, url.decode("ascii"), headers)
-        is_taken = respond_soon(
-            self._answering, call, body, lambda sent: deliver(self._done(call, sent)), is_alone=is_alone
-        )
+        is_taken = respond_soon(self._answering, call, body, lambda sent: deliver(self._done(call, sent)))
         if not is_taken:
             state[_BEGUN] = call
         return is_taken

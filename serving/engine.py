@@ -97,22 +97,18 @@ class Engine:
         self._metrics.predicted(loaded, predictions)
         return predictions
 
-    def compute_soon(
-        self, loaded: LoadedModel, inputs: Inputs, deliver: Deliver[Predictions], *, is_alone: bool
-    ) -> None:
-        """Delivers what `compute` returns or raises: when this turn of the event loop ends, or now.
+    def compute_soon(self, loaded: LoadedModel, inputs: Inputs, deliver: Deliver[Predictions]) -> None:
+        """Delivers what `compute` returns or raises: when this turn of the event loop ends, or before.
 
         Args:
             loaded: The model.
             inputs: The rows.
             deliver: Is called once; it must not raise.
-            is_alone: Whether nobody else is likely to ask in this turn.
         """
         n_rows = n_rows_of(inputs)
-        if not is_alone and loaded.same_in_company and n_rows <= BATCHED_ROWS:
+        if loaded.same_in_company and n_rows <= BATCHED_ROWS:
             self._turn.ask(loaded.package, (loaded, inputs), n_rows, deliver)
         else:
-            self._metrics.batch_computed(loaded, 1)
             deliver(self._try(loaded, inputs))
 
     def settle(self) -> None:

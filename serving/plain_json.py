@@ -95,8 +95,6 @@ class PlainJson:
     def _rows(rows: list[Struct], max_rows: int) -> npt.NDArray[np.float64] | None:
         if not 0 < len(rows) <= max_rows:
             return None
-        if len(rows) == 1:  # a nested sequence takes twice as long
-            return np.array(_as_tuple(rows[0]), dtype=np.float64).reshape(1, -1)
         return np.array([_as_tuple(row) for row in rows], dtype=np.float64)
 
     @staticmethod

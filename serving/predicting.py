@@ -97,9 +97,7 @@ async def respond(answering: Answering, call: Call, receive: Receive) -> Sent:
     return sent
 
 
-def respond_soon(
-    answering: Answering, call: Call, body: bytes, deliver: Callable[[Sent], None], *, is_alone: bool
-) -> bool:
+def respond_soon(answering: Answering, call: Call, body: bytes, deliver: Callable[[Sent], None]) -> bool:
     """Delivers the same within this turn of the event loop, or returns False: `respond` then goes on from there."""
 
     def write(answer: Sent | Exception) -> None:
@@ -108,7 +106,7 @@ def respond_soon(
 
     try:
         answering.begin(call)
-        return answering.soon(call, body, write, is_alone=is_alone)
+        return answering.soon(call, body, write)
     except Exception as error:  # noqa: BLE001 - it is logged, and the client is told
         write(error)
         return True

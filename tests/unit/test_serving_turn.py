@@ -105,7 +105,7 @@ def answers_of(values: Sequence[float], predict, *, same_in_company: bool = True
 
     async def turn() -> None:
         for value in values:
-            engine.compute_soon(loaded, {"x": np.array([value])}, delivered.append, is_alone=False)
+            engine.compute_soon(loaded, {"x": np.array([value])}, delivered.append)
         await asyncio.sleep(0)
 
     asyncio.run(turn())
@@ -137,22 +137,22 @@ def test_a_model_whose_answers_depend_on_company_has_none() -> None:
     assert sizes == [1, 1, 1]
 
 
-def test_who_comes_alone_has_the_answer_at_once_and_others_their_own_later() -> None:
+def test_who_settles_has_the_answer_at_once_and_others_theirs_when_the_turn_ends() -> None:
     loaded = loaded_with(doubled, same_in_company=True)
     engine = Engine(n_threads=1, max_waiting=1, metrics=Metrics(Live()))
     delivered: list[object] = []
 
     async def turn() -> int:
-        engine.compute_soon(loaded, {"x": np.array([1.0])}, delivered.append, is_alone=False)
-        engine.compute_soon(loaded, {"x": np.array([7.0])}, delivered.append, is_alone=True)
-        engine.compute_soon(loaded, {"x": np.array([3.0])}, delivered.append, is_alone=True)
+        engine.compute_soon(loaded, {"x": np.array([7.0])}, delivered.append)
+        engine.settle()
+        engine.compute_soon(loaded, {"x": np.array([1.0])}, delivered.append)
         n_now = len(delivered)
         await asyncio.sleep(0)
         return n_now
 
-    assert asyncio.run(turn()) == 2
+    assert asyncio.run(turn()) == 1
     assert type(delivered[0]) is NonFinitePrediction
-    assert [one.values.tolist() for one in delivered[1:]] == [[6.0], [2.0]]
+    assert [one.values.tolist() for one in delivered[1:]] == [[2.0]]
 
 
 def test_many_rows_of_one_request_are_computed_alone() -> None:
@@ -161,7 +161,7 @@ def test_many_rows_of_one_request_are_computed_alone() -> None:
     loaded = loaded_with(doubled, same_in_company=True)
 
     async def turn() -> None:
-        engine.compute_soon(loaded, {"x": np.ones(BATCHED_ROWS + 1)}, delivered.append, is_alone=False)
+        engine.compute_soon(loaded, {"x": np.ones(BATCHED_ROWS + 1)}, delivered.append)
 
     asyncio.run(turn())
     assert len(delivered) == 1
