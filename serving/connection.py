@@ -158,17 +158,23 @@ class Connection(HttpToolsProtocol):
                 if not self._receiving:  # blank lines, which may stand before a request
                     self._in_head = self._receiving = True
                 self._fail(self._too_much())
-            elif self._waits is _IDLE and self._in_head:
+            elif self._waits is _IDLE and self._in_head and not self._is_busy:
                 self._expect(_HEAD, self._settings.header_timeout_s)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client has said all that it will; the transport stays open for the answers to what came whole."""
         self._settle()
-        if not self._is_busy or self._receiving:
+        if not self._is_busy:
             return False
-        newest = self.pipeline[0][0] if self.pipeline else self.cycle
-        newest.keep_alive = False
-        return True
+        self._receiving = False
+        if self._fault is not None:
+            return True
+        if not self.cycle.more_body:
+            self.cycle.keep_alive = False
+            return True
+        if self.pipeline:  # the newest request did not come whole, but others did
+            self._fail(InvalidHttp("the body of the request ended too soon"))
+        return self._fault is not None
 
     def _feed(self, data: bytes) -> None:
         rest: bytes | memoryview = data
@@ -198,6 +204,9 @@ class Connection(HttpToolsProtocol):
             return
         if self._n_overhead_bytes > self._max_head_bytes and self._head_bytes() > self._max_head_bytes:
             self._fault = self._too_much()
+            raise ValueError(self._fault.detail)
+        if not self.url.startswith(b"/") and not _has_path(self.url):
+            self._fault = InvalidHttp("the URL of the request has no path")
             raise ValueError(self._fault.detail)
         if len(self.pipeline) >= _MOST_PIPELINED:
             self.cycle.keep_alive, self._deaf = False, True  # the answers end here; the client may ask the rest again
@@ -497,6 +506,14 @@ class _Wire:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+
+def _has_path(url: bytes) -> bool:
+    """Returns whether a URL in absolute form, or `*`, names a path, as any other does; it need not be valid."""
+    try:
+        return httptools.parse_url(url).path is not None
+    except httptools.HttpParserInvalidURLError:
+        return False
 
 
 def _raw_answer(problem: Problem, lobby: Lobby) -> bytes:

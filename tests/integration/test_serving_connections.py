@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import threading
 import time
 from contextlib import ExitStack
@@ -248,15 +249,39 @@ def is_told(client):
 # Words
 
 
-@pytest.mark.parametrize(
-    "garbage", [b"GARBAGE\r\n\r\n", b"GET http://\xe9/ HTTP/1.1\r\n\r\n", b"CONNECT x:1 HTTP/1.1\r\n\r\n"]
-)
+def to(url, method=b"GET"):
+    return b"%b %b HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n" % (method, url)
+
+
+GARBAGE = [
+    b"GARBAGE\r\n\r\n",
+    to(b"x:1", b"CONNECT"),
+    *(to(url) for url in (b"http://\xe9/", b"http://h", b"http://h?x", b"http:///x", b"http://h:99999/x")),
+    to(b"http://h", b"POST"),
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
 def test_what_is_no_http_is_answered_after_the_requests_before_it(port, garbage):
     with RawClient(port) as client:
         client.send(request("/livez") * 2 + garbage)
         assert [client.answer().status for _ in range(2)] == [200, 200]
         answer = client.answer()
         assert (answer.status, answer.slug, answer.says_close) == (400, "invalid-http", True)
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_what_is_no_http_is_answered_though_nothing_came_before_it(port, garbage):
+    with RawClient(port) as client:
+        client.send(garbage)
+        answer = client.answer()
+        assert (answer.status, answer.slug, answer.says_close) == (400, "invalid-http", True)
+
+
+def test_a_url_may_name_the_server_too(port):
+    with RawClient(port) as client:
+        client.send(to(b"http://h/livez"))
+        assert client.answer().status == 200
 
 
 def test_a_fault_in_a_body_is_the_answer_to_its_request(port):
@@ -346,6 +371,30 @@ def overfill(client):
             time.sleep(0.005)
     except (TimeoutError, ConnectionError):
         pass
+
+
+def test_a_head_that_stops_after_a_slow_request_does_not_take_the_place_of_its_answer(tmp_path):
+    with running_process(tmp_path, header_timeout_s=0.3, keep_alive_s=0.3) as server, RawClient(server.port) as client:
+        assert client.get("/livez").status == 200
+        client.send(request("/slow?seconds=1") + b"GET")
+        time.sleep(0.1)
+        client.send(b" ")
+        assert client.answer().status == 200
+        assert client.answer().slug == "head-timeout"
+        assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("rest", "more"), [(b"", []), (b"GET", []), (post(READS_BODY, 5) + b"[1,", [400]), (GARBAGE[0], [400])]
+)
+def test_who_says_nothing_more_has_the_answers_to_what_came_whole(tmp_path, rest, more):
+    with running_process(tmp_path) as server, RawClient(server.port) as client:
+        client.send(request("/slow?seconds=0.5") + request("/livez") + rest)
+        client.socket.shutdown(socket.SHUT_WR)
+        statuses = [200, 200, *more]
+        assert [client.answer().status for _ in statuses] == statuses
+        assert client.ended_after() < 1
+        assert "Traceback" not in server.log.read_text()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
