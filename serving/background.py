@@ -1,12 +1,30 @@
-"""Runs blocking calls to outside systems where they can hold up neither the event loop nor the process's end."""
+"""What goes on beside the requests: endless tasks, and blocking calls that can hold up neither loop nor end."""
 
 import asyncio
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
 _T = TypeVar("_T")
+_AGAIN_S = 1.0
+_LOG = logging.getLogger(__name__)
+
+
+async def keep_going(run: Callable[[], Awaitable[None]], *, again_s: float = _AGAIN_S) -> None:
+    """Runs what never ends by itself, and again a moment after it failed: one failure ends neither it nor the others.
+
+    Args:
+        run: Runs until it is cancelled.
+        again_s: Seconds between a failure and the next try.
+    """
+    while True:
+        try:
+            await run()
+        except Exception:  # noqa: BLE001 - whatever it is, the server goes on answering, and this is needed
+            _LOG.exception("what goes on beside the requests failed, and begins anew")
+        await asyncio.sleep(again_s)
 
 
 async def call_in_daemon(work: Callable[[], _T]) -> _T:

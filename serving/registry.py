@@ -76,6 +76,7 @@ class ModelSource:
         self._cache_keep = cache_keep
         self._warm: dict[str, tuple[ModelPackage, ...]] = {}
         self._no_way_back: dict[str, datetime] = {}
+        self._unnoted: set[str] = set()  # models whose live version is not noted on disk
 
     def now(self) -> datetime:
         """Returns the present moment, in UTC."""
@@ -94,10 +95,18 @@ class ModelSource:
         """Returns whether this server may serve a model of that name."""
         return not self._only or model in self._only
 
-    def look(self, model: str, live: LoadedModel | None, refusal: Refusal | None) -> Event | None:
+    def look(
+        self, model: str, live: LoadedModel | None, refusal: Refusal | None, *, at_once: bool = False
+    ) -> Event | None:
         """Returns what the registry says of a model now; None while a refused version waits to be tried again.
 
         Whatever goes wrong with a version is a refusal, never an exception: a live one goes on answering.
+
+        Args:
+            model: Its name.
+            live: The version that answers, if one does.
+            refusal: Why the version that was named last does not, if it does not.
+            at_once: Whether a refused version need not wait.
         """
         version: str | None = None
         record: VersionRecord | None = None
@@ -108,8 +117,11 @@ class ModelSource:
             record = self.reach().get_version(model, version)
             proof = record.tags.get(CERTIFICATE_TAG + ALIAS)
             if live is not None and (live.version, live.proof.certificate) == (version, proof):
+                if model in self._unnoted:
+                    self.confirm(live)
                 return Confirmed(model=model, epoch=live.epoch)
-            if refusal is not None and refusal.version == version and self._clock.now() < refusal.retry_at:
+            waits = refusal is not None and refusal.version == version and self._clock.now() < refusal.retry_at
+            if waits and not at_once:
                 return None
             return Went(loaded=self._take(record, live))
         except _Behind as error:
@@ -182,13 +194,15 @@ class ModelSource:
     def confirm(self, loaded: LoadedModel) -> None:
         """Notes on disk that a version went live, unless a later move is noted already.
 
-        A full disk is logged; it does not stop serving.
+        A full disk is logged; it does not stop serving, and it is tried again whenever the registry is looked at.
         """
+        self._unnoted.add(loaded.model)
         try:
             note = Note(version=loaded.version, manifest=loaded.package.manifest, proof=loaded.proof)
             with self._cache.sole_writer():
                 if self.accepted_epoch(loaded.model, None) <= loaded.epoch:
                     self._cache.remember(loaded.model, note)
+                self._unnoted.discard(loaded.model)
                 self._cache.prune(keep=self._cache_keep, now_s=self._clock.now().timestamp())
         except (OSError, ValueError) as error:
             _LOG.warning("%s version %s is live, but not noted for a restart: %s", loaded.model, loaded.version, error)

@@ -124,14 +124,15 @@ class Shadows:
         try:
             while True:
                 await self._gathered()
-                batch = self._next()
-                await asyncio.sleep(0)  # here and below: requests that came meanwhile are answered first
+                batch = []
                 try:
+                    batch = self._next()
+                    await asyncio.sleep(0)  # here and below: requests that came meanwhile are answered first
                     n_done = await self._ask(batch) if batch else 0
                 except Exception:  # noqa: BLE001 - no shadow may take the server down
                     _LOG.exception("a shadow could not be asked")
                     await self._process.end()
-                    n_done = len(batch)
+                    n_done = len(batch) or len(self._queue)  # whichever of them is at fault
                 self._done_with(n_done)
         finally:
             with anyio.CancelScope(shield=True):

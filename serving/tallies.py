@@ -88,9 +88,14 @@ def _add(counts: Counter[int], buckets: npt.NDArray[np.int64]) -> None:
 
 
 def said(task: Task, predictions: Predictions) -> str | float:
-    """Returns the answer to the first row as it is compared with another version's: a label is a text."""
+    """Returns the answer to the first row as it is compared with another version's: a label is a text.
+
+    Args:
+        task: The task of either version; the other's answer may be of another kind.
+        predictions: What one of them answered.
+    """
     value = predictions.values.item(0)
-    return float(value) if task is Task.REGRESSION else str(value)
+    return float(value) if task is Task.REGRESSION and not isinstance(value, str) else str(value)
 
 
 def number_buckets(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

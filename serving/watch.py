@@ -10,7 +10,7 @@ from time import perf_counter
 import anyio
 
 from release_platform.domain.errors import ReleaseError
-from serving.background import call_in_daemon
+from serving.background import call_in_daemon, keep_going
 from serving.beside import BesideSource
 from serving.metrics import Metrics
 from serving.models import Event, Live, Lost, Reached, Refused, StoodBeside, Went
@@ -48,6 +48,7 @@ class Watcher:
         self._patience_s = patience_s
         self._follow_s = follow_s
         self._tried: dict[str, datetime] = {}
+        self._unanswered: set[str] = set()  # models that the registry did not answer about when it was asked last
         self._looking = anyio.Lock()
 
     async def run(self) -> None:
@@ -55,17 +56,21 @@ class Watcher:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._restore_after, self._patience_s)
             if self._follow_s is not None:
-                tasks.start_soon(self._follow, self._follow_s)
+                tasks.start_soon(keep_going, partial(self._follow, self._follow_s))
             while True:
                 await self._guarded(self.refresh)
                 await anyio.sleep(self._refresh_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
 
-    async def refresh(self) -> None:
-        """Looks at the registry once. Each model goes live as soon as it is ready, whatever becomes of the others."""
-        async with self._looking:
-            await self._refresh()
+    async def refresh(self, *, at_once: bool = False) -> None:
+        """Looks at the registry once. Each model goes live as soon as it is ready, whatever becomes of the others.
 
-    async def _refresh(self) -> None:
+        Args:
+            at_once: Whether a version that was refused is tried again though its time has not come.
+        """
+        async with self._looking:
+            await self._refresh(at_once=at_once)
+
+    async def _refresh(self, *, at_once: bool) -> None:
         try:
             models = await call_in_daemon(self._source.models)
         except Exception as error:  # noqa: BLE001 - whatever it is, the registry is of no use now
@@ -73,9 +78,10 @@ class Watcher:
             await self.restore(self._source.remembered())
             return
         self._apply(Reached(models=models, at=self._source.now()))
-        for model in models:
+        for model in sorted(models, key=self._unanswered.__contains__):  # the trouble may be with that one alone
             table = self._live.table
-            look = partial(self._source.look, model, table.loaded.get(model), table.refusals.get(model))
+            before = (table.loaded.get(model), table.refusals.get(model))
+            look = partial(self._source.look, model, *before, at_once=at_once)
             begun = perf_counter()
             event = await call_in_daemon(look)
             if event is not None:
@@ -85,8 +91,10 @@ class Watcher:
             if isinstance(event, Refused):
                 await self.restore((model,))
             if isinstance(event, Lost):
+                self._unanswered.add(model)
                 await self.restore(self._source.remembered())
                 return
+            self._unanswered.discard(model)
             await self._look_behind(model)
             await self._look_beside(model)
 

@@ -18,7 +18,7 @@ def build_admin_routes(*, watcher: Watcher, live: Live) -> APIRouter:
 
     @router.post("/refresh", summary="Look at the registry now", responses=answers(None, 401, 403, 429))
     async def refresh() -> Response:
-        await watcher.refresh()
+        await watcher.refresh(at_once=True)
         described: dict[str, Any] = describe(live.table)
         return Response(orjson.dumps(described), media_type="application/json")
 

@@ -1,5 +1,6 @@
 """A version goes live verified or not at all; each refusal has a reason."""
 
+import errno
 import json
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -159,6 +160,31 @@ def test_a_refused_version_is_tried_again_ever_more_rarely(source, folders, cloc
         clock.pass_s(waits[-1])
     assert waits == [2, 4, 8, 16, 32, 60, 60]
     assert refusal.n_attempts == 7
+
+
+def test_a_refused_version_is_tried_at_once_when_that_is_asked_for(source, folders):
+    good = (folders[0] / "golden.json").read_bytes()
+    (folders[0] / "golden.json").write_text("{}")
+    refusal = refusal_of(source.look("cancer", None, None))
+    (folders[0] / "golden.json").write_bytes(good)
+    assert source.look("cancer", None, refusal) is None
+    assert source.look("cancer", None, refusal, at_once=True).loaded.version == "1"
+
+
+def test_what_could_not_be_noted_for_a_restart_is_noted_later(source, registry, cache, clock, monkeypatch):
+    live = source.look("cancer", None, None).loaded
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "remember", refuse_to_write)
+        source.confirm(live)
+        assert isinstance(source.look("cancer", live, None), Confirmed)
+    restarted = ModelSource(connect=lambda: registry, cache=cache, trust=TRUST, clock=clock)
+    assert restarted.restore("cancer") is None
+    assert isinstance(source.look("cancer", live, None), Confirmed)
+    assert restarted.restore("cancer").loaded.version == "1"
+
+
+def refuse_to_write(model, note):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_another_version_is_tried_at_once_although_one_was_refused(source, registry, folders):

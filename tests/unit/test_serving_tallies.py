@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from release_platform.domain.metrics import Task
 from release_platform.domain.prediction import Predictions
 from release_platform.domain.windows import Route, number_bucket, share_bucket
-from serving.tallies import Arm, Tally, first_answer, number_buckets, prediction_buckets, share_buckets
+from serving.tallies import Arm, Tally, first_answer, number_buckets, prediction_buckets, said, share_buckets
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=True)
 
@@ -49,6 +49,14 @@ def answered(*rows):
 def test_of_a_request_the_first_row_counts(counted, predictions, answer, bucket):
     found, of_it = first_answer(predictions)
     assert (found, prediction_buckets(counted, np.array([of_it])).tolist()) == (answer, [bucket])
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "answer"),
+    [(Task.REGRESSION, 2.5, 2.5), (Task.BINARY, 1, "1"), (Task.BINARY, "no", "no"), (Task.REGRESSION, "no", "no")],
+)
+def test_an_answer_is_compared_as_what_it_is_whatever_the_other_version_predicts(task, value, answer):
+    assert said(task, Predictions(values=np.array([value, value], dtype=object))) == answer
 
 
 def test_counts_add_up_to_a_window():

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from release_platform.domain.errors import Unavailable
 from serving.cache import PackageCache
 from serving.metrics import Metrics
 from serving.models import Live, Origin
@@ -56,3 +57,34 @@ def test_a_copy_that_could_not_be_served_is_tried_again_after_a_while(registry, 
     assert restarted.look() is None
     restarted.clock.pass_s(1)
     assert restarted.look().origin is Origin.DISK
+
+
+def test_one_model_that_the_registry_says_nothing_of_does_not_keep_others_from_going_live(registry, tmp_path):
+    # Given a registry that fails for one model only, the first
+    folder = build_linear_classifier(tmp_path / "other", model="zebra")
+    aliases = {("cancer", "production"): "1", ("zebra", "production"): "1"}
+    both = FailingFor("cancer", {CANCER: tmp_path / "package", ("zebra", "1"): folder}, aliases=aliases)
+    server = Server(both, tmp_path / "cache")
+
+    # When it is looked at twice
+    server.look()
+    assert server.look() is None
+
+    # Then the other one is served
+    assert set(server.live.table.loaded) == {"zebra"}
+    both.failing = ""
+    assert server.look().version == "1"
+
+
+class FailingFor(FakeRegistry):
+    """A registry that does not answer about one model."""
+
+    def __init__(self, failing, packages, **given):
+        self.failing = ""
+        super().__init__(packages, **given)
+        self.failing = failing
+
+    def find_alias(self, model, alias):
+        if model == self.failing:
+            raise Unavailable("INTERNAL_ERROR", remedy="try again")
+        return super().find_alias(model, alias)
