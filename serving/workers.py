@@ -20,24 +20,35 @@ if TYPE_CHECKING:
 
 WRONG_CONFIGURATION = 2
 STARTUP_FAILED = 3
+NOT_STARTED = 1
 _HOPELESS = {WRONG_CONFIGURATION, STARTUP_FAILED}
 _MARGIN_S = 3.5
 _SOON_S = 5.0
 _LONGEST_WAIT_S = 10.0
+_LONGEST_FOLDER = 60  # a socket's path has 107 bytes at most: see `Siblings`
 _LOG = logging.getLogger("serving.workers")
 
 
 def supervise(settings: Settings, command: Sequence[str]) -> int:
     """Keeps `settings.workers` processes until SIGTERM or SIGINT; returns the exit status.
 
-    A worker that dies is started again, unless it says that no other would fare better. All accept from one socket, so
-    that none of the connections that wait there is lost with a worker, and see how many the others have, so that each
-    takes its part. When the supervisor dies the workers notice, by their standard input, and end in good order.
+    A worker that dies is started again, unless it says that no other would fare better, and none does. All accept from
+    one socket, so that none of the connections that wait there is lost with a worker, and see how many the others have,
+    so that each takes its part. When the supervisor dies the workers notice, by their standard input, and end in good
+    order.
 
     Args:
         settings: Address, number of workers, and the times of their end.
         command: Starts a worker; put at its end is what `run_worker` is to be given.
+
+    Raises:
+        ValueError: The folder of temporary files has too long a path for the sockets of the workers.
     """
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER:
+        raise ValueError(
+            f"the path of TMPDIR has more than {_LONGEST_FOLDER} bytes: too many for the sockets there, over which "
+            "workers ask each other; set it to a shorter one, e.g. /tmp"
+        )
     with (
         tempfile.TemporaryDirectory(prefix="serving-metrics-") as folder,
         tempfile.TemporaryFile() as shared,
@@ -81,7 +92,7 @@ class _Supervisor:
         self._shared = shared
         self._shares = Shares(shared)
         self._environment = environment
-        self._running: set[Process] = set()
+        self._running: dict[Process, float] = {}  # and since when
         self._stopping = asyncio.Event()
         self._status = 0
 
@@ -111,29 +122,38 @@ class _Supervisor:
                 self._status = self._status or int(
                     status not in {0, -signal.SIGTERM}
                 )  # by signal: it was starting still
-            elif status in _HOPELESS:
+            elif status in _HOPELESS and not self._has_good_worker():
                 self._status = status
                 self._stop()
             else:
                 _LOG.error("a worker ended with status %d; another is started in %.1f s", status, wait_s)
 
+    def _has_good_worker(self) -> bool:
+        """Whether one is beyond its start: then what a new one does not bear, e.g. a broken key file, may pass."""
+        now = asyncio.get_running_loop().time()
+        return any(now - begun > _SOON_S for begun in self._running.values())
+
     async def _run_worker(self, place: int) -> int:
         inherited = (self._listener.fileno(), self._shared)
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            *map(str, (*inherited, place)),
-            stdin=PIPE,
-            pass_fds=inherited,
-            env=self._environment,
-            start_new_session=True,  # Ctrl-C in a terminal reaches the supervisor alone, which passes it on once
-        )
-        self._running.add(process)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                *map(str, (*inherited, place)),
+                stdin=PIPE,
+                pass_fds=inherited,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C in a terminal reaches the supervisor alone, which passes it on once
+            )
+        except OSError as error:  # no memory, or no more processes or files are allowed: that may pass
+            _LOG.error("a worker could not be started: %s", error)
+            return NOT_STARTED
+        self._running[process] = asyncio.get_running_loop().time()
         if self._stopping.is_set():
             process.terminate()
         try:
             return await process.wait()
         finally:
-            self._running.discard(process)
+            del self._running[process]
             self._shares.leave(place)
 
     async def _stops_within(self, seconds: float) -> bool:

@@ -101,7 +101,7 @@ def _answers(started: Running) -> bool:
 def main(package: str, *inherited: str) -> int:
     """Serves; returns the exit status."""
     from serving.settings import Settings
-    from serving.workers import run_worker, supervise
+    from serving.workers import WRONG_CONFIGURATION, run_worker, supervise
 
     settings = Settings()
     if settings.workers > 1 and not inherited:
@@ -110,7 +110,10 @@ def main(package: str, *inherited: str) -> int:
 
     speed = os.environ.get("FAKE_SPEED")
     clock = None if speed is None else _QuickClock(float(speed))
-    server = build_server(settings, _registry(package, settings.key_folder), clock=clock)
+    try:
+        server = build_server(settings, _registry(package, settings.key_folder), clock=clock)
+    except ValueError:  # as the product does
+        return WRONG_CONFIGURATION
     app: Any = server.config.app
 
     async def block(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from release_platform.adapters.api_keys import ApiKeyFile
 from release_platform.adapters.golden_answers import run_golden
 from release_platform.adapters.live_verification import verify_live
 from release_platform.adapters.serving_client import ServingClient
+from release_platform.domain.api_keys import Scope
 from release_platform.domain.verification import Expected
 from tests.fakes.packages import CANCER_INPUTS, build_linear_classifier, manifest_of
 from tests.fakes.raw_client import RawClient, request
@@ -296,15 +299,58 @@ def test_a_worker_that_ignores_everything_is_killed_in_time(tmp_path):
         assert is_gone(stopped)
 
 
-def test_a_configuration_that_no_worker_can_start_with_ends_the_supervisor(tmp_path):
-    done = subprocess.run(
+def serve_in_vain(**environment):
+    return subprocess.run(
         [sys.executable, "-m", "serving"],
         cwd=ROOT,
-        env={"SERVING_WORKERS": "2", "SERVING_PORT": "0", "SERVING_CACHE_DIR": str(tmp_path)},
+        env={"SERVING_WORKERS": "2", "SERVING_PORT": "0", **environment},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def test_a_configuration_that_no_worker_can_start_with_ends_the_supervisor(tmp_path):
+    done = serve_in_vain(SERVING_CACHE_DIR=str(tmp_path))
     assert done.returncode == 2
     assert "SERVING_TRACKING_URI" in done.stderr
+
+
+def test_a_folder_for_sockets_whose_path_is_too_long_ends_the_supervisor(tmp_path):
+    folder = tmp_path / ("x" * 60)
+    folder.mkdir()
+    done = serve_in_vain(SERVING_CACHE_DIR=str(tmp_path), TMPDIR=str(folder))
+    assert done.returncode == 2
+    assert "TMPDIR" in done.stderr
+
+
+def test_a_worker_that_cannot_start_again_does_not_end_the_one_that_is_well(tmp_path):
+    keys = tmp_path / "api-keys.json"
+    key = ApiKeyFile(keys).create("ada", [Scope.READ])[1]
+    good = keys.read_bytes()
+    with (
+        running_process(tmp_path, workers=2, api_keys=keys) as server,
+        ServingClient(server.url, api_key=key) as client,
+    ):
+        until(lambda: len(client.workers()) == 2, within_s=60)
+        time.sleep(6)  # beyond its start
+        keys.write_text("{")
+        dead, well = server.worker_ids()
+        os.kill(dead, signal.SIGKILL)
+        until(lambda: "a worker ended with status 2; another is started" in server.log.read_text(), within_s=30)
+        assert len(client.workers()) == 1
+        keys.write_bytes(good)
+        until(lambda: len(client.workers()) == 2, within_s=60)
+        assert well in server.worker_ids()
+
+
+def test_a_worker_that_there_is_no_room_for_is_started_later(tmp_path):
+    with running_process(tmp_path, workers=2) as server:
+        until(lambda: len(answering(server)) == 2, within_s=60)
+        was = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, was[1]))
+        os.kill(server.worker_ids()[0], signal.SIGKILL)
+        until(lambda: "a worker could not be started: " in server.log.read_text(), within_s=30)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, was)
+        until(lambda: len(answering(server)) == 2, within_s=60)
