@@ -46,10 +46,20 @@ def check(loaded: LoadedModel, inputs: Inputs, predictions: Predictions) -> None
 
 
 def _blame_input(loaded: LoadedModel, inputs: Inputs) -> None:
-    """Raises `InvalidInput` if a feature is beyond single precision, which is what scikit-learn's trees compute in."""
+    """Raises `InvalidInput` if a number is too large for what is computed of it.
+
+    That is a feature beyond single precision, which is what scikit-learn's trees compute in, or a derived column beyond
+    double precision; the largest of the inputs that it is derived from is then to blame.
+    """
     limit = float(np.finfo(np.float32).max)
     plan = loaded.package.plan
-    for name, values in plan.apply(plan.columns(inputs)).items():
-        if values.dtype.kind == "f" and (large := np.abs(values) > limit).any():
+    columns = plan.columns(inputs)
+    for name, values in plan.derive(columns).items():
+        if values.dtype.kind != "f":
+            continue
+        large = np.abs(values) > limit if name in plan.features else np.isinf(values)
+        if large.any():
             row = int(np.argmax(large))
-            raise InvalidInput(f"row {row}, '{name}': the number is too large for the model", field=name, row=row)
+            sources = [source for source in plan.sources_of(name) if columns[source].dtype.kind == "f"]
+            field = max(sources, key=lambda source: np.nan_to_num(abs(columns[source][row])))
+            raise InvalidInput(f"row {row}, '{field}': the number is too large for the model", field=field, row=row)

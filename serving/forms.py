@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import chain
 from math import isfinite
 from operator import itemgetter
 from typing import Any
@@ -120,6 +121,10 @@ class Form:
         return [place for place, column in enumerate(self._plan.inputs) if column.type is ColumnType.INTEGER]
 
     @cached_property
+    def _times(self) -> list[str]:
+        return [column.name for column in self._plan.inputs if column.type is ColumnType.TIMESTAMP]
+
+    @cached_property
     def _get(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
         get = itemgetter(*self.names)
         return get if len(self.names) > 1 else lambda row: (get(row),)
@@ -134,26 +139,26 @@ class Form:
             if type(row) is not dict or row.keys() != wanted:
                 return None
             flat += get(row)
-        matrix = self._quick(flat, set(map(type, flat)))
+        matrix = self._quick(flat)
         return None if matrix is None else self._if_whole(matrix.reshape(len(rows), -1))
 
     def _quick_columns(self, columns: Mapping[str, list[Any]]) -> Inputs | None:
         if not self._numeric:
             return None
-        listed = [columns[name] for name in self.names]
-        matrix = self._quick(listed, {found for values in listed for found in set(map(type, values))})
-        return None if matrix is None else self._if_whole(np.ascontiguousarray(matrix.T))
+        flat = list(chain.from_iterable(columns[name] for name in self.names))
+        matrix = self._quick(flat)
+        return None if matrix is None else self._if_whole(np.ascontiguousarray(matrix.reshape(len(self.names), -1).T))
 
-    def _quick(self, values: list[Any], types: set[type]) -> npt.NDArray[np.float64] | None:
-        if not types <= self._types:
+    def _quick(self, values: list[Any]) -> npt.NDArray[np.float64] | None:
+        if not self._types.issuperset(map(type, values)):
             return None
         try:
             numbers = np.array(values, dtype=np.float64)
         except OverflowError:  # a whole number of hundreds of digits
             return None
         with np.errstate(over="ignore", invalid="ignore"):
-            total = np.add.reduce(numbers, axis=None)  # quicker than to look at each; if it is not finite, each is
-        sound = isfinite(total) or (~np.isinf(numbers) if type(None) in types else np.isfinite(numbers)).all()
+            total = np.add.reduce(numbers)  # quicker than to look at each; if it is not finite, each is
+        sound = isfinite(total) or np.isfinite(numbers).sum() + values.count(None) == len(values)
         return numbers if sound else None
 
     def _if_whole(self, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
@@ -181,6 +186,8 @@ class Form:
         return lengths[first]
 
     def _read(self, raw: Mapping[str, Sequence[Any]], limits: Limits) -> Inputs:
+        if limits.takes_nat and self._times:
+            raw = dict(raw) | {name: [None if value == "NaT" else value for value in raw[name]] for name in self._times}
         return self._packed({column.name: _column(column, raw[column.name]) for column in self._plan.inputs}, limits)
 
     def _packed(self, columns: Mapping[str, Column], limits: Limits) -> Inputs:

@@ -60,11 +60,11 @@ def parse_with_nan(body: bytes, read: Callable[[Any], _T]) -> _T:
 
     Args:
         body: The text.
-        read: Reads the value. Infinities and lone surrogates may be in it, so that their field and row are named; where
-            it does not look at them, they are refused here.
+        read: Reads the value. Infinities and lone surrogates may be in it, so that their field and row are named. Where
+            it does not look, infinities do no harm, as to MLflow, and lone surrogates are refused here.
 
     Raises:
-        MalformedBody: It is not valid JSON in UTF-8 but for NaN, or nested too deep.
+        MalformedBody: It is not valid JSON in UTF-8 but for NaN and infinities, or nested too deep.
         DuplicateKey: A key stands twice in one object.
         RequestProblem: What `read` raises.
     """
@@ -80,8 +80,8 @@ def parse_with_nan(body: bytes, read: Callable[[Any], _T]) -> _T:
         _refuse_duplicates(body)
         found = read(value)
         try:
-            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-        except ValueError:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
             raise malformed from None
         return found
     return read(strict)

@@ -55,6 +55,8 @@ class PlainJson:
             body: The JSON text.
             max_rows: Most rows that are taken.
         """
+        if b"\\" in body:  # a name may be written in several ways then, and its colons cannot be counted
+            return None
         matrix = self._long_columns(body, max_rows) if len(body) >= _LONG_BYTES and self._takes_long else None
         if matrix is None:
             matrix = self._rows_or_columns(body, max_rows)
@@ -81,7 +83,8 @@ class PlainJson:
 
     def _long_columns(self, body: bytes, max_rows: int) -> npt.NDArray[np.float64] | None:
         # As many colons and brackets as names: no key stands twice, and no column holds arrays: simdjson flattens them.
-        if not (_has(body, b":", 1 + self._n_colons) and _has(body, b"[", len(self._names))):
+        # It skips a byte order mark, too, which no other reader does.
+        if not (body.startswith(b"{") and _has(body, b":", 1 + self._n_colons) and _has(body, b"[", len(self._names))):
             return None
         try:
             document: Any = simdjson.Parser().parse(body)

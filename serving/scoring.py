@@ -81,7 +81,7 @@ def _read(value: Any, form: Form, limits: Limits, *, is_keyed: bool) -> Inputs:
     field = _form_of(value)
     if is_keyed:
         _key_in(value)
-    lenient = replace(limits, ignore_extra=True)
+    lenient = replace(limits, ignore_extra=True, takes_nat=True)
     if field == "dataframe_split":
         return _split(value[field], form, lenient)
     if field == "dataframe_records" and not isinstance(value[field], list):
@@ -103,7 +103,7 @@ def read_scoring_csv(body: bytes, plan: FeaturePlan, form: Form, limits: Limits)
     columns = _by_name(header, rows, form, limits, "csv")
     types = {column.name: column.type for column in plan.inputs}
     typed = {name: [_cell(text, types[name]) for text in texts] for name, texts in columns.items()}
-    return form.from_columns(typed, limits)
+    return form.from_columns(typed, replace(limits, takes_nat=True))
 
 
 def read_key_csv(body: bytes, limits: Limits) -> str | None:

@@ -175,11 +175,24 @@ class FeaturePlan:
         Raises:
             KeyError: An input is absent.
         """
+        have = self.derive(columns)
+        return {name: have[name] for name in self.features}
+
+    def derive(self, columns: Mapping[str, Column]) -> dict[str, Column]:
+        """Returns the inputs of these rows, and all that is derived from them, in order. As `apply`."""
         have: dict[str, Column] = {column.name: columns[column.name] for column in self.inputs}
         with np.errstate(all="ignore"):  # what overflows is judged by the answer
             for step in self.derived:
                 have[step.name] = _OPERATIONS[step.operation](*(have[name] for name in step.of))
-        return {name: have[name] for name in self.features}
+        return have
+
+    def sources_of(self, name: str) -> list[str]:
+        """Returns the inputs that an input or a derived column is made of, at least one, each once."""
+        found = dict.fromkeys([name])
+        for step in reversed(self.derived):  # each is derived from inputs, or from those before it
+            if step.name in found:
+                found |= dict.fromkeys(step.of)
+        return [column.name for column in self.inputs if column.name in found]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the plan as a JSON value."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from release_platform.adapters.trust import Proof
-from release_platform.domain.features import ColumnType, FeaturePlan, Input
+from release_platform.domain.features import ColumnType, Derived, FeaturePlan, Input, Operation
 from release_platform.domain.prediction import Predictions
 from serving.engine import Engine
 from serving.errors import InvalidInput, NonFinitePrediction, Overloaded, PredictionFailed
@@ -20,8 +20,8 @@ PLAN = FeaturePlan(inputs=(Input(name="x", type=ColumnType.NUMBER),), derived=()
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def loaded_with(predict, *, same_in_company=False):
-    package = SimpleNamespace(plan=PLAN, predict=predict, engine_name="fake")
+def loaded_with(predict, *, same_in_company=False, plan=PLAN):
+    package = SimpleNamespace(plan=plan, predict=predict, engine_name="fake")
     since = datetime(2026, 1, 1, tzinfo=UTC)
     return LoadedModel(
         model="m",
@@ -65,6 +65,34 @@ def test_an_error_of_the_model_is_counted_and_does_not_show_its_text(engine, met
 def test_a_failure_at_a_number_beyond_single_precision_is_the_requests_fault(engine, value, error):
     with pytest.raises(error):
         engine.compute(loaded_with(failing), {"x": np.array([1.0, value])})
+
+
+DERIVED = FeaturePlan(
+    inputs=tuple(Input(name=name, type=ColumnType.NUMBER, nullable=True) for name in "abc"),
+    derived=(
+        Derived(name="sum", operation=Operation.ADD, of=("a", "b")),
+        Derived(name="product", operation=Operation.MULTIPLY, of=("a", "b")),
+        Derived(name="ratio", operation=Operation.DIVIDE, of=("sum", "product")),
+    ),
+    features=("ratio", "c"),
+)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "c", "field"),
+    [
+        (1e308, 1.7e308, 1.0, "b"),  # infinity divided by infinity is no number
+        (1e200, np.nan, LARGEST * 1.01, "c"),
+        (1e200, 1.0, 1.0, None),  # the feature is 1
+        (0.0, 0.0, 1.0, None),  # nor is 0 divided by 0, but no number is large
+        (np.nan, np.nan, np.nan, None),
+    ],
+)
+def test_of_what_is_derived_the_largest_input_is_to_blame(engine, a, b, c, field):
+    columns = {"a": np.array([1.0, a]), "b": np.array([1.0, b]), "c": np.array([1.0, c])}
+    with pytest.raises(InvalidInput if field else PredictionFailed) as caught:
+        engine.compute(loaded_with(failing, plan=DERIVED), columns)
+    assert (caught.value.field, caught.value.row) == ((field, 1) if field else (None, None))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from release_platform.domain.features import ColumnType, FeaturePlan, Input
-from serving.errors import InvalidInput, MalformedBody, RequestProblem, problem_response
+from serving.errors import DuplicateKey, InvalidInput, MalformedBody, RequestProblem, problem_response
 from serving.forms import Form
 from serving.inputs import read_json
 from serving.limits import Limits
@@ -118,6 +118,39 @@ def test_a_misspelt_name_gets_a_suggestion():
         read({"rows": [{"a": 1, "b": 1, "ciyt": "x"}]})
 
 
+# Rows of numbers only, which have a reader of their own
+
+_X = Input(name="x", type=ColumnType.NUMBER, nullable=True)
+NULLABLE = FeaturePlan(inputs=(_X,), derived=(), features=("x",))
+
+
+def read_numbers(body):
+    return read_json(body, Form(NULLABLE), Limits())
+
+
+@pytest.mark.parametrize("name", ["x", "\\u0078"])
+def test_a_key_that_stands_twice_is_refused_however_others_are_written(name):
+    body = b'{"rows": [{"x": 1, "%s": 2}], "route_key": "a\\u003ab"}' % name.encode()
+    with pytest.raises(DuplicateKey) as caught:
+        read_numbers(body)
+    assert caught.value.field == "x"
+
+
+@pytest.mark.parametrize("n_rows", [1, 6000])
+def test_a_byte_order_mark_is_refused_in_short_and_long_bodies(n_rows):
+    body = json.dumps({"columns": {"x": [1.5] * n_rows}}).encode()
+    assert len(read_numbers(body)) == n_rows
+    with pytest.raises(MalformedBody, match="BOM"):
+        read_numbers(b"\xef\xbb\xbf" + body)
+
+
+@pytest.mark.parametrize("body", [b'{"rows": [{"x": null}, {"x": NaN}]}', b'{"columns": {"x": [null, NaN]}}'])
+def test_nan_beside_null_is_named_with_field_and_row(body):
+    with pytest.raises(InvalidInput) as caught:
+        read_numbers(body)
+    assert (caught.value.field, caught.value.row) == ("x", 1)
+
+
 _BODY = json.dumps({"rows": [GOOD, GOOD | {"b": 1.5, "city": "a:b"}]}).encode()
 _NUMBERS = [b"NaN", b"1e999", b"-", b"-0.0", b"1e-999", b"9" * 400, b"9" * 5000, b"null", b"true"]
 _TEXTS = [b'"', b"\\", b"\\u0061", b"\\ud800", b"\xff", b"\x00", b'"rows"', b'"columns"', b'"a":1,']
@@ -125,7 +158,7 @@ _MARKS = [b"{", b"}", b"[[[", b"]", b",", b":", b'{"a":1}']
 _PIECES = st.sampled_from([*_NUMBERS, *_TEXTS, *_MARKS])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(st.tuples(st.integers(0, len(_BODY)), st.integers(0, 4), _PIECES), min_size=1, max_size=4))
 def test_no_body_leads_to_anything_but_columns_or_a_problem_of_the_request(edits):
     body = _BODY

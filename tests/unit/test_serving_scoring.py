@@ -88,6 +88,45 @@ def test_nan_stands_for_null_and_for_nothing_else():
         assert (caught.value.field, caught.value.row) == ("n", 1)
 
 
+def test_what_is_not_looked_at_may_be_infinite():
+    body = b'{"dataframe_split": {"columns": ["x", "z"], "data": [[1, Infinity], [2, -1e999]]}, "params": {"p": NaN}}'
+    np.testing.assert_array_equal(read(body, SINGLE), [[1.0], [2.0]])
+
+
+def test_a_lone_surrogate_is_refused_wherever_it_stands():
+    with pytest.raises(MalformedBody):
+        read(b'{"inputs": {"x": [1]}, "params": {"p": "\\ud800"}}', SINGLE)
+
+
+WHEN = FeaturePlan(
+    inputs=(
+        Input(name="when", type=ColumnType.TIMESTAMP, nullable=True),
+        Input(name="city", type=ColumnType.CATEGORY),
+    ),
+    derived=(),
+    features=("city",),
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_split": {"columns": ["when", "city"], "data": [["NaT", "NaT"]]}},
+        {"inputs": [{"when": "NaT", "city": "NaT"}]},
+    ],
+)
+def test_a_time_that_pandas_writes_as_missing_is_missing(body):
+    for inputs in (read(body, WHEN), read_csv("when,city\nNaT,NaT\n", WHEN)):
+        assert np.isnat(inputs["when"]).all()
+        assert inputs["city"].tolist() == ["NaT"]
+
+
+def test_a_time_that_may_not_be_missing_is_named():
+    with pytest.raises(InvalidInput) as caught:
+        read({"inputs": [ROW, ROW | {"when": "NaT"}]})
+    assert (caught.value.field, caught.value.row) == ("when", 1)
+
+
 def test_infinities_that_cancel_each_other_out_are_refused_without_a_warning():
     with pytest.raises(InvalidInput) as caught:
         read(b'{"inputs": {"x": [1, -Infinity, Infinity]}}', SINGLE)
@@ -201,7 +240,7 @@ _PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(st.tuples(st.integers(0, len(_BODY)), st.integers(0, 4), _PIECES), min_size=1, max_size=4))
 def test_no_body_leads_to_anything_but_rows_or_a_problem_of_the_request(edits):
     for reader, start in ((read, _BODY), (read_csv, _CSV)):
