@@ -1,8 +1,6 @@
 """Puts the server together. Its lifespan owns every task; importing this starts nothing."""
 
-import logging
 import os
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -24,6 +22,7 @@ from release_platform.adapters.trust import Trust
 from release_platform.domain.ports import Clock, RegistryReader
 from serving.access import Access
 from serving.answering import Answering
+from serving.background import keep_going
 from serving.cache import PackageCache
 from serving.documentation import with_keys, with_models
 from serving.edge import Edge
@@ -56,8 +55,6 @@ from serving.siblings import Siblings
 from serving.telling import OUTCOMES, Desk
 from serving.tracing import find_tracing
 from serving.watch import Watcher
-
-_LOG = logging.getLogger(__name__)
 
 FOLLOW_S = 0.2
 """Seconds between two looks of a worker at what the others took."""
@@ -171,10 +168,10 @@ def create_app(settings: Settings, registry: RegistryReader | None = None, *, cl
             answering.number_from(kept.origin, kept.first)
             siblings.origin = kept.origin
         async with siblings.answering(), anyio.create_task_group() as tasks:
-            tasks.start_soon(watcher.run)
-            tasks.start_soon(_count_each_second, metrics, observations)
-            tasks.start_soon(shadows.run)
-            tasks.start_soon(_lose_each_minute, metrics, held)
+            tasks.start_soon(keep_going, watcher.run)
+            tasks.start_soon(keep_going, partial(_count_each_second, metrics, observations))
+            tasks.start_soon(keep_going, shadows.run)
+            tasks.start_soon(keep_going, partial(_lose_each_minute, metrics, held))
             yield
             live.draining = True
             tasks.cancel_scope.cancel()
@@ -255,19 +252,13 @@ async def _count_each_second(metrics: Metrics, observations: Observations) -> No
     while True:
         await anyio.sleep(1.0)
         metrics.count()
-        try:
-            observations.count()
-        except Exception:  # noqa: BLE001 - answers are owed all the same
-            _LOG.exception("what requests came to could not be counted")
+        observations.count()
 
 
 async def _lose_each_minute(metrics: Metrics, held: Held) -> None:
     while True:
         await anyio.sleep(60.0)
-        try:
-            metrics.outcomes_became(Fate.LOST, await anyio.to_thread.run_sync(held.lose_old))
-        except sqlite3.Error as error:
-            _LOG.error("what is held of outcomes cannot be read: %s", error)
+        metrics.outcomes_became(Fate.LOST, await anyio.to_thread.run_sync(held.lose_old))
 
 
 def _shared_folder() -> Path | None:
@@ -299,6 +290,9 @@ def _connector(settings: Settings, registry: RegistryReader | None) -> Callable[
     return lambda: reader_at(settings.tracking_uri)
 
 
+_HTTP_ERROR = "http-error"
+
+
 async def _answer_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     mark_served(request.scope, None, error.slug)
@@ -307,9 +301,10 @@ async def _answer_problem(request: Request, error: Exception) -> Response:
 
 async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    mark_served(request.scope, None, _HTTP_ERROR)
     return document(
         status=error.status_code,
-        slug="http-error",
+        slug=_HTTP_ERROR,
         title=str(error.detail),
         detail=f"{request.method} {request.url.path}: {error.detail}; `/docs` lists what there is",
         instance=request.url.path,

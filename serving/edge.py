@@ -170,8 +170,7 @@ class Edge:
                 raise
         else:
             return
-        more = {"error": problem.detail} if visit.path.startswith("/v2") else None
-        answer = problem_response(problem, instance=visit.path, request_id=visit.request_id, more=more)
+        answer = problem_response(problem, instance=visit.path, request_id=visit.request_id)
         await answer(scope, receive, send_marked)
 
     def _admit(self, visit: _Visit, scope: Scope) -> None:

@@ -393,9 +393,13 @@ def document(
     extra: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Returns a problem document as a response. Members of `extra` that are None are left out."""
+    """Returns a problem document as a response. Members of `extra` that are None are left out.
+
+    Below `/v2` it says `error`, too, which is what clients of the Open Inference Protocol look for.
+    """
     members: dict[str, Any] = {"type": _URN + slug, "title": title, "status": status, "detail": detail}
     members |= {"instance": instance, "request_id": request_id}
+    members |= {"error": detail} if instance.startswith("/v2") else {}
     members |= {name: value for name, value in (extra or {}).items() if value is not None}
     body = orjson.dumps({name: _printable(value) for name, value in members.items()})
     return Response(body, status, dict(headers or {}), MEDIA_TYPE)

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import orjson
 from fastapi import APIRouter
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,7 +13,7 @@ from release_platform.domain.features import ColumnType
 from release_platform.domain.prediction import Predictions
 from serving.bodies import read_body
 from serving.doors import JSON, Ask, Head, Reply
-from serving.errors import InvalidInput, NotOffered, Problem, problem_response
+from serving.errors import InvalidInput, NotOffered, Problem
 from serving.inference_bodies import (
     JSON_LENGTH,
     OCTETS,
@@ -29,7 +28,6 @@ from serving.limits import Limits
 from serving.models import Live, LoadedModel, RouteTable
 from serving.parsing import parse
 from serving.predicting import PredictRoute
-from serving.requests import mark_served, request_id_of
 from serving.route_keys import found_key
 from serving.routes.health import not_ready
 from serving.routing import MARK
@@ -94,7 +92,7 @@ class InferenceDoor:
 
     def complain(self, problem: Problem) -> Mapping[str, str]:
         """See `Door`."""
-        return {"error": problem.detail}
+        return {}
 
 
 _DOOR = InferenceDoor()
@@ -118,24 +116,6 @@ INFER_ROUTES = tuple(
 )
 
 
-class _Route(APIRoute):
-    """A route whose problems have what clients of the protocol look for."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """See `APIRoute`."""
-        handle = super().get_route_handler()
-
-        async def handle_and_complain(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except Problem as problem:
-                mark_served(request.scope, None, problem.slug)
-                request_id, more = request_id_of(request.scope), _DOOR.complain(problem)
-                return problem_response(problem, instance=request.url.path, request_id=request_id, more=more)
-
-        return handle_and_complain
-
-
 def build_inference_routes(*, live: Live, configured: tuple[str, ...]) -> APIRouter:
     """Returns the routes under `/v2` that do not predict.
 
@@ -143,7 +123,7 @@ def build_inference_routes(*, live: Live, configured: tuple[str, ...]) -> APIRou
         live: What is served.
         configured: The models that the server was told to serve; empty for all in Production.
     """
-    router = APIRouter(tags=["open inference protocol"], route_class=_Route)
+    router = APIRouter(tags=["open inference protocol"])
     _add_server_routes(router, live, configured)
     _add_model_routes(router, live)
     for path, reason in _NOT_OFFERED.items():

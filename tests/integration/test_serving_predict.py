@@ -193,6 +193,7 @@ def test_paths_and_methods_that_there_are_not_get_problems_too(client):
     for method, path, status in (("GET", "/nothing", 404), ("GET", "/v1/models/linear/predict", 405)):
         response = client.request(method, path)
         assert (response.status_code, response.headers["content-type"]) == (status, PROBLEM)
+    assert 'serving_problems_total{kind="http-error"' in client.get("/metrics").text
 
 
 def head(length_header):

@@ -414,7 +414,10 @@ def test_bytes_come_behind_as_much_json_as_the_header_says(url):
 
 
 def test_only_posts_predict_and_the_documentation_has_them(url):
-    assert httpx.get(url + "/v2/models/linear/infer").status_code == 405
+    for method, path, status in (("GET", "/v2/models/linear/infer", 405), ("POST", "/v2/models/linear/generate", 404)):
+        answer = httpx.request(method, url + path)
+        assert answer.status_code == status
+        assert answer.json()["error"] == answer.json()["detail"]  # what clients show
     paths = httpx.get(url + "/openapi.json").json()["paths"]
     assert {"/v2", "/v2/models/{model}", "/v2/models/{model}/infer", "/v2/repository/index"} <= paths.keys()
     assert "/v2/models/{model}/config" not in paths
