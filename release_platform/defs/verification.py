@@ -26,6 +26,7 @@ from release_platform.verification import Verification, keep, verify_production
 
 SECOND_LOOK_S = 3.0
 SENSOR_INTERVAL_S = 5
+NO_SERVER = "RELEASE_SERVING_URL names no server"
 _LOG = logging.getLogger(__name__)
 _COLUMNS = ("server", "protocol", "rows", "ms", "result")
 
@@ -48,16 +49,19 @@ def verify_model(
 
     Raises:
         NotFound: Nothing is in Production.
+        Unavailable: There is no server to ask.
         IntegrityError: The version in the registry is not the one that the ledger put there.
         Unavailable: The release store or the registry does not answer.
     """
     settings = services.settings
     addresses, key = tuple(urls) or services.server_urls, settings.serving_api_key.get_secret_value()
+    if not addresses:
+        raise Unavailable(NO_SERVER, remedy="set it to the addresses of the servers, then verify again")
     found = verify_production(services.releases, model, addresses, api_key=key)
     if isinstance(found.failure, VerificationFailed):
         sleep(second_look_s)
         found = verify_production(services.releases, model, addresses, api_key=key)
-    problem = keep(services.releases, found, datetime.now(UTC)) if not urls and addresses else ""
+    problem = "" if urls else keep(services.releases, found, datetime.now(UTC))
     if problem:
         _LOG.warning("%s: %s", model, problem)
     return found
@@ -109,12 +113,14 @@ def build_verification(projects: Projects) -> dg.Definitions:
     def verify() -> None:
         ask_servers()
 
-    schedule = dg.ScheduleDefinition(
+    @dg.schedule(
         name="hourly_verification",
         job=verify,
         cron_schedule="47 * * * *",
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
+    def hourly_verification(platform: Platform) -> dg.RunRequest | dg.SkipReason:
+        return dg.RunRequest() if platform.services.settings.serving_urls else dg.SkipReason(NO_SERVER)
 
     @dg.sensor(
         name="verification_sensor",
@@ -125,7 +131,7 @@ def build_verification(projects: Projects) -> dg.Definitions:
     )
     def verification_sensor(platform: Platform) -> Iterator[dg.RunRequest | dg.SkipReason]:
         if not platform.services.settings.serving_urls:
-            yield dg.SkipReason("RELEASE_SERVING_URL names no server")
+            yield dg.SkipReason(NO_SERVER)
             return
         said, due = list[str](), list[dg.RunRequest]()
         for name, project in projects.items():
@@ -137,7 +143,7 @@ def build_verification(projects: Projects) -> dg.Definitions:
             yield dg.SkipReason("\n".join(said) or "nothing was promoted that is not verified")
         yield from due
 
-    return dg.Definitions(jobs=[verify], schedules=[schedule], sensors=[verification_sensor])
+    return dg.Definitions(jobs=[verify], schedules=[hourly_verification], sensors=[verification_sensor])
 
 
 def _due(services: Services, project: Project, at: datetime) -> Iterator[dg.RunRequest]:

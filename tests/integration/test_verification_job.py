@@ -169,6 +169,24 @@ def test_the_check_runs_from_the_asset_too(world: World, monkeypatch: pytest.Mon
     assert "names epoch 4, but it should be 6" in (evaluation.description or "")
 
 
+def test_without_a_server_nothing_passes_and_the_job_ends_red(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELEASE_SERVING_URL", "")
+    succeeded, evaluation = launch(world)
+    assert (succeeded, evaluation.passed, evaluation.severity) == (False, False, dg.AssetCheckSeverity.WARN)
+    assert evaluation.description == "RELEASE_SERVING_URL names no server"
+
+
+@pytest.mark.parametrize(("urls", "launched"), [("", False), ("http://127.0.0.1:9", True)])
+def test_every_hour_it_is_launched_where_there_is_a_server(
+    world: World, monkeypatch: pytest.MonkeyPatch, urls: str, launched: bool
+) -> None:
+    monkeypatch.setenv("RELEASE_SERVING_URL", urls)
+    schedule = definitions_of({MODEL: PROJECT}).resolve_schedule_def("hourly_verification")
+    with dg.build_schedule_context(world.home.instance, resources={"platform": Platform()}) as context:
+        found = schedule.evaluate_tick(context)
+    assert (len(found.run_requests or ()), bool(found.skip_message)) == ((1, False) if launched else (0, True))
+
+
 def test_it_is_launched_every_hour_by_default() -> None:
     schedule = definitions_of({MODEL: PROJECT}).resolve_schedule_def("hourly_verification")
     assert (schedule.job_name, schedule.cron_schedule) == ("verify", "47 * * * *")
