@@ -7,12 +7,15 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 for name in [name for name in os.environ if name.startswith(("SERVING_", "RELEASE_", "OTEL_", "OPENBLAS_"))]:
     del os.environ[name]  # what the shell of whoever runs the tests has set is not for them
+hypothesis.settings.register_profile("ours", deadline=None)  # a busy machine is no defect
+hypothesis.settings.load_profile("ours")
 os.environ["RELEASE_SERVING_URL"] = "http://127.0.0.1:9"  # whoever runs the tests may have a server on the default port
 
 

@@ -155,7 +155,6 @@ def check(opened: Opened, n_examples: int, name: str) -> None:
         settings=settings(
             max_examples=n_examples,
             stateful_step_count=n_steps,
-            deadline=None,
             database=None,
             derandomize=not AT_LENGTH,
             phases=[Phase.explicit, Phase.generate, *([Phase.shrink] if AT_LENGTH else [])],

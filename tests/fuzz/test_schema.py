@@ -108,7 +108,7 @@ def _try(
     made = st.one_of([operation.as_strategy(generation_mode=mode) for mode in schemathesis.GenerationMode])
 
     @seed(SEED)
-    @settings(max_examples=n_cases, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=n_cases, database=None, suppress_health_check=list(HealthCheck))
     @given(case=made, number=st.integers(0, 2**32))
     def answers_as_declared(case: Any, number: int) -> None:
         choices = Random(number)

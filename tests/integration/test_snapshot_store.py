@@ -93,7 +93,7 @@ COLUMN = {
 
 
 @given(st.fixed_dictionaries(COLUMN))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_data_keeps_its_fingerprint(on_disk: SnapshotStore, columns: dict[str, Any]) -> None:
     frame = pd.DataFrame(columns)
     snapshot = store_frame(frame, on_disk)

@@ -54,7 +54,7 @@ def test_a_value_that_stands_often_keeps_its_weight():
     assert found.rank_error < 0.002
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(-50, 50), max_size=80), st.lists(st.integers(-50, 50), max_size=80))
 def test_merging_exact_sketches_is_the_sketch_of_all_rows(one, other):
     apart = of_numbers(np.array(one, dtype=float)).merge(of_numbers(np.array(other, dtype=float)))

@@ -31,7 +31,7 @@ def every_second_window(n_c: int, n_s: int, past: tuple[int, int]) -> Counts:
     return np.stack([first, second], axis=-2)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     n_c=st.integers(1, 12), n_s=st.integers(1, 30), past=st.sampled_from([(10, 0), (40, 3), (900, 900)]),
     margin=st.sampled_from([0.005, 0.05, 0.3, 0.9]), share_s=SHARE, beyond=SHARE,
@@ -47,7 +47,6 @@ def test_the_expectation_is_at_most_one_wherever_the_null_is_true(
     assert expected(evidence_fine(tables, margin)[..., -1], n_c, n_s, min(no_better, 1.0), stable) <= 1 + 1e-9
 
 
-@settings(deadline=None)
 @given(st.integers(1, 200), st.sampled_from([0.01, 0.3, 0.9]), SHARE)
 def test_pairs_are_held_to_the_margin_itself(n: int, margin: float, part: float) -> None:
     k = np.arange(n + 1)

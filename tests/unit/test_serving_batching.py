@@ -91,7 +91,7 @@ _STEP = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(_STEP, max_size=40), st.integers(1, 3), st.integers(0, 6))
 def test_whatever_arrives_when_each_gets_its_own_answer_and_nobody_waits_for_ever(
     script: list[tuple[str, int]], n_at_once: int, max_waiting: int

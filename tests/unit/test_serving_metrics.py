@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
@@ -22,7 +22,6 @@ def counted(observe):
     }
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_many_values_at_once_are_counted_as_each_of_them_is(values):
     at_once = counted(lambda histogram: observe_all(histogram, np.array(values, dtype=np.float64)))

@@ -220,9 +220,7 @@ def test_there_are_never_more_than_so_many():
 
 
 @given(
-    stream=st.lists(
-        st.tuples(st.floats(0, 200), st.booleans(), st.sampled_from(["", "prediction_failed"])), max_size=40
-    )
+    stream=st.lists(st.tuples(st.floats(0, 80), st.booleans(), st.sampled_from(["", "prediction_failed"])), max_size=40)
 )
 def test_every_request_is_in_one_window(stream):
     server = Server()

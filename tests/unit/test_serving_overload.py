@@ -70,7 +70,7 @@ class Gate:
         return self._package.predict(inputs)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=20))
 def test_one_bad_row_in_a_batch_fails_its_own_request_only(
     folder: Path, engine: Engine, asked: list[tuple[int, bool]]

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import DuplicateKey, MalformedBody
@@ -20,14 +20,12 @@ _VALUES = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(_VALUES, st.booleans(), st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t: ")]))
 def test_what_has_no_duplicate_key_is_read_as_the_standard_library_reads_it(value, ascii_only, separators):
     text = json.dumps(value, ensure_ascii=ascii_only, separators=separators)
     assert parse(text.encode()) == json.loads(text)
 
 
-@settings(deadline=None)
 @given(
     _VALUES, _VALUES, st.text(st.sampled_from(':"\\a é'), max_size=4), st.sampled_from(["@", '{"rows": [@]}', "[[@]]"])
 )

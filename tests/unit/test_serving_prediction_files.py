@@ -89,7 +89,7 @@ def test_a_number_is_never_given_twice_whatever_was_put_in(tmp_path):
     assert all(later - earlier >= GENERATION for earlier, later in pairwise(first))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(runs=st.lists(st.integers(0, 25), min_size=2, max_size=5), size=st.integers(1, 20))
 def test_over_restarts_too_the_oldest_makes_room_for_the_newest(tmp_path_factory, runs, size):
     folder, given_so_far = tmp_path_factory.mktemp("files"), []
@@ -184,7 +184,7 @@ def last_of(ring: Path) -> int:
     return int(np.fromfile(ring, "<i8", 1, offset=512)[0])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_whatever_sectors_a_lost_machine_had_written_an_answer_is_that_of_its_own_arm(tmp_path_factory, data):
     folder, states = tmp_path_factory.mktemp("files"), []

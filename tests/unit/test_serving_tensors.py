@@ -371,7 +371,7 @@ TENSORS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.fixed_dictionaries({"inputs": st.lists(TENSORS, max_size=3) | ANY}, optional={"outputs": ANY, "id": ANY}),
     st.binary(max_size=48),
@@ -385,7 +385,7 @@ def test_garbage_is_answered_or_refused_and_nothing_else(value, rest, plan):
     assert ask.options.outputs
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=80), st.integers(1, 4), st.sampled_from(DATATYPES))
 def test_any_bytes_are_read_or_refused(data, n_rows, datatype):
     fit = {"inputs": [in_bytes(len(data), name="a", shape=(n_rows,), datatype=datatype)]}

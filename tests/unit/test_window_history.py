@@ -91,7 +91,7 @@ ROUNDS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rounds=ROUNDS)
 def test_it_finds_what_a_whole_reading_finds_and_the_policy_says_the_same(
     rounds: list[tuple[list[tuple[str, int, str, int, int]], int, int, int | None]],
