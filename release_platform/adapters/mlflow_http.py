@@ -26,10 +26,13 @@ from release_platform.domain.errors import Unavailable
 MAXIMUM_BYTES = 64 * 1024**2
 """Of an answer that is not a file."""
 TIMEOUT = httpx.Timeout(15.0, connect=2.0)
+ANSWER_WITHIN_S = 30.0
+"""Seconds that an answer which is not a file may take until it is whole, however its bytes come."""
+FILE_WITHIN_S = 600.0
+"""Likewise for a file."""
 _RETRY_AFTER_S = (0.1, 0.5)
 _PASSING_STATUS = {httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT}
 _PASSING_ERRORS = (httpx.ConnectTimeout, httpx.NetworkError, httpx.RemoteProtocolError)
-_CHUNK_BYTES = 64 * 1024
 
 Wire = TypeVar("Wire", bound=BaseModel)
 
@@ -109,7 +112,7 @@ class MlflowHttp:
                 self._refuse(response, _bounded(response))
             n_bytes = 0
             with target.open("wb") as file:
-                for chunk in response.iter_bytes(_CHUNK_BYTES):
+                for chunk in _chunks(response, FILE_WITHIN_S):
                     n_bytes += len(chunk)
                     if n_bytes > most_bytes:
                         break
@@ -158,11 +161,20 @@ class MlflowHttp:
 
 def _bounded(response: httpx.Response) -> bytes:
     body = bytearray()
-    for chunk in response.iter_bytes(_CHUNK_BYTES):
+    for chunk in _chunks(response, ANSWER_WITHIN_S):
         body += chunk
         if len(body) > MAXIMUM_BYTES:
             raise ValueError(f"more than {MAXIMUM_BYTES:,} bytes")
     return bytes(body)
+
+
+def _chunks(response: httpx.Response, within_s: float) -> Iterator[bytes]:
+    """Yields a body as its parts come: a server that lets it drip must not hold up whoever waits for ever."""
+    end = time.monotonic() + within_s
+    for chunk in response.iter_bytes():
+        if time.monotonic() > end:
+            raise httpx.ReadTimeout(f"the answer was not whole within {within_s:g} s", request=response.request)
+        yield chunk
 
 
 def _credentials() -> httpx.BasicAuth | None:

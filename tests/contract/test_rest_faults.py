@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from release_platform.adapters import mlflow_http
 from release_platform.adapters.mlflow_rest import RestRegistry
 from release_platform.adapters.version_tags import manifest_tags
 from release_platform.domain.errors import IntegrityError, NotFound, ReleaseError, Unavailable
@@ -90,6 +91,18 @@ def endless(handler: Handler) -> None:
     try:
         while True:
             handler.wfile.write(b"x" * 65536)
+    except OSError:
+        return
+
+
+def dripping(handler: Handler) -> None:
+    """Says a little again and again, for a minute."""
+    handler.send_response(200)
+    handler.end_headers()
+    try:
+        for _ in range(600):
+            handler.wfile.write(b" ")
+            time.sleep(0.1)
     except OSError:
         return
 
@@ -184,6 +197,17 @@ FAULTS: dict[str, tuple[Callable[[Handler], None], type[ReleaseError], str]] = {
     "gone": (answering(404, b"{}"), IntegrityError, r"golden\.json is gone"),
     "500": (answering(500, b"oh"), Unavailable, "status 500: oh"),
 }
+
+
+def test_what_drips_is_given_up(mlflow: Mlflow, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_http, "ANSWER_WITHIN_S", 0.5)
+    monkeypatch.setattr(mlflow_http, "FILE_WITHIN_S", 0.5)
+    reader, begun = RestRegistry(mlflow.url), time.monotonic()
+    mlflow.answers[MODELS] = mlflow.answers[f"{FILES}/{ROOT}/golden.json"] = dripping
+    for ask in (reader.models, lambda: reader.fetch("cancer", "1", folder)):
+        with pytest.raises(Unavailable, match="not whole within"):
+            ask()
+    assert time.monotonic() - begun < 20
 
 
 @pytest.mark.parametrize("fault", FAULTS)
