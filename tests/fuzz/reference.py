@@ -1,5 +1,6 @@
 """What a body means by the protocols' words: the rows in it, or a refusal. Slow, strict, and of no code of serving."""
 
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -36,12 +37,12 @@ def read_native(body: bytes, json_length: bytes | None, inputs: Sequence[Input])
 
 
 def read_scoring(body: bytes, json_length: bytes | None, inputs: Sequence[Input]) -> Columns:
-    """Returns the rows of one of MLflow's four forms; other columns are left out, and NaN stands for null.
+    """Returns the rows of one of MLflow's four forms; what else there is is left out, and NaN stands for null.
 
     Raises:
         Refused: They are not what the model takes.
     """
-    value = _object(read(body, nan_is_null=True))
+    value = _object(read(body, as_mlflow=True))
     forms = [name for name in ("dataframe_split", "dataframe_records", "instances", "inputs") if name in value]
     _need(len(forms) == 1, "one form")
     given, names = value[forms[0]], [one.name for one in inputs]
@@ -141,7 +142,7 @@ def _column(one: Input, values: Sequence[Any]) -> npt.NDArray[Any]:
 
 
 def _number(value: Any) -> float:
-    _need(type(value) in (int, float), "number")
+    _need(type(value) in (int, float) and abs(value) != math.inf, "number")
     try:
         return float(value)
     except OverflowError:

@@ -9,27 +9,33 @@ class Refused(ValueError):
     """A strict reader does not take it."""
 
 
-def read(body: bytes, *, nan_is_null: bool = False) -> Any:
+def read(body: bytes, *, as_mlflow: bool = False) -> Any:
     """Returns the value of a JSON text in UTF-8.
 
     Args:
         body: The text.
-        nan_is_null: Whether the token NaN, which is no JSON, stands for null.
+        as_mlflow: Whether the token NaN, which is no JSON, stands for null, and infinities may be where nobody looks.
 
     Raises:
         Refused: It is not one, a key stands twice, a text is no text, or a number is beyond double precision.
     """
 
-    def constant(token: str) -> None:
-        if not (nan_is_null and token == "NaN"):
+    def constant(token: str) -> float | None:
+        if not as_mlflow:
             raise Refused(token)
+        return None if token == "NaN" else float(token)
 
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=constant)
+        text = body.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=constant, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise Refused(str(error)) from None
-    _check(value)
+    _check(value, finite=not as_mlflow)
     return value
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) < 4000 else float(digits)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -39,18 +45,18 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _check(value: Any) -> None:
+def _check(value: Any, *, finite: bool) -> None:
     match value:
         case dict():
             for key, inner in value.items():
-                _check(key)
-                _check(inner)
+                _check(key, finite=finite)
+                _check(inner, finite=finite)
         case list():
             for inner in value:
-                _check(inner)
+                _check(inner, finite=finite)
         case str():
             if any(0xD800 <= ord(char) < 0xE000 for char in value):
                 raise Refused("a lone surrogate")
         case float():
-            if not math.isfinite(value):
+            if finite and not math.isfinite(value):
                 raise Refused("a number is not finite")
