@@ -42,6 +42,7 @@ from release_platform.domain.ports import Clock
 from release_platform.domain.verification import Expected
 from release_platform.releases import Releases, check_words
 from release_platform.services import Services
+from release_platform.settings import NO_SERVER
 from release_platform.verification import expected_of
 
 AUTOMATIC = "drill"
@@ -137,7 +138,7 @@ class Drills:
     def _plan(self, model: str, policy: PolicySpec) -> tuple[Route, int]:
         """Returns where the drill goes, and the epoch that was looked at."""
         if not self._urls:
-            raise NotFound("RELEASE_SERVING_URL names no server", remedy="a drill needs live servers: set it")
+            raise NotFound(NO_SERVER, remedy="a drill needs live servers: set it")
         frozen = find_freeze(policy.freeze, self._clock.now())
         if frozen is not None:
             raise Refused(f"{model}: {frozen.said}", remedy="drill after that; a rollback is never held")

@@ -16,6 +16,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from release_platform.domain.errors import Refused
 from release_platform.profiles import Places, Profile, dagster_storage, described, places_of, require, root_of, unset
 
+NO_SERVER = "RELEASE_SERVING_URL names no server"
+"""What is wrong where `Settings.serving_urls` is empty and a server is needed."""
+
 
 def shipped(name: str) -> Path:
     """Returns a file that comes with the platform: from the clone, or from the installed package."""

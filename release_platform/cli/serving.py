@@ -79,13 +79,14 @@ def verify(
         release verify breast_cancer --json
     """
     from release_platform.cli import running
+    from release_platform.settings import NO_SERVER
 
     if url is not None and not url.strip():
         raise typer.BadParameter("it is empty; name a server, or leave it out", param_hint="--url")
     services = running.services()
     addresses = services.server_urls if url is None else (url,)
     if not addresses:
-        raise NotFound("RELEASE_SERVING_URL names no server", remedy="set it, or give the address with --url")
+        raise NotFound(NO_SERVER, remedy="set it, or give the address with --url")
     key = services.settings.serving_api_key.get_secret_value() if api_key_file is None else _key_in(api_key_file)
     found = _verified(model, addresses, key, version)
     if url is None and (problem := _keep(found)):

@@ -22,11 +22,11 @@ from release_platform.domain.rollback import Watched, find_watched
 from release_platform.domain.verified import is_due
 from release_platform.project import Project
 from release_platform.services import Services
+from release_platform.settings import NO_SERVER
 from release_platform.verification import Verification, keep, verify_production
 
 SECOND_LOOK_S = 3.0
 SENSOR_INTERVAL_S = 5
-NO_SERVER = "RELEASE_SERVING_URL names no server"
 _LOG = logging.getLogger(__name__)
 _COLUMNS = ("server", "protocol", "rows", "ms", "result")
 
@@ -49,9 +49,8 @@ def verify_model(
 
     Raises:
         NotFound: Nothing is in Production.
-        Unavailable: There is no server to ask.
         IntegrityError: The version in the registry is not the one that the ledger put there.
-        Unavailable: The release store or the registry does not answer.
+        Unavailable: There is no server to ask, or the release store or the registry does not answer.
     """
     settings = services.settings
     addresses, key = tuple(urls) or services.server_urls, settings.serving_api_key.get_secret_value()
