@@ -8,11 +8,10 @@ from contextlib import suppress
 from typing import TypeVar
 
 _T = TypeVar("_T")
-_AGAIN_S = 1.0
 _LOG = logging.getLogger(__name__)
 
 
-async def keep_going(run: Callable[[], Awaitable[None]], *, again_s: float = _AGAIN_S) -> None:
+async def keep_going(run: Callable[[], Awaitable[None]], *, again_s: float = 1.0) -> None:
     """Runs what never ends by itself, and again a moment after it failed: one failure ends neither it nor the others.
 
     Args:

@@ -47,7 +47,7 @@ class Siblings:
         own = self._place(self.origin)
         try:
             server = await asyncio.start_unix_server(self._serve, own)
-        except OSError as error:  # e.g. the folder's path is too long for a socket
+        except OSError as error:  # e.g. no more files may be open; too long a path is refused by `supervise`
             _LOG.error("the workers cannot ask each other, so each tells its own windows only: %s", error)
             yield
             return

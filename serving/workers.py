@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 WRONG_CONFIGURATION = 2
 STARTUP_FAILED = 3
-NOT_STARTED = 1
+SOON_S = 5.0
+"""Seconds within which a worker that ends has not come up."""
+
+_NOT_STARTED = 1
 _HOPELESS = {WRONG_CONFIGURATION, STARTUP_FAILED}
 _MARGIN_S = 3.5
-_SOON_S = 5.0
 _LONGEST_WAIT_S = 10.0
 _LONGEST_FOLDER = 60  # a socket's path has 107 bytes at most: see `Siblings`
 _LOG = logging.getLogger("serving.workers")
@@ -117,7 +119,7 @@ class _Supervisor:
             begun = asyncio.get_running_loop().time()
             status = await self._run_worker(place)
             lived_s = asyncio.get_running_loop().time() - begun
-            wait_s = 0.0 if lived_s > _SOON_S else min(_LONGEST_WAIT_S, max(0.5, 2 * wait_s))
+            wait_s = 0.0 if lived_s > SOON_S else min(_LONGEST_WAIT_S, max(0.5, 2 * wait_s))
             if self._stopping.is_set():
                 self._status = self._status or int(
                     status not in {0, -signal.SIGTERM}
@@ -131,7 +133,7 @@ class _Supervisor:
     def _has_good_worker(self) -> bool:
         """Whether one is beyond its start: then what a new one does not bear, e.g. a broken key file, may pass."""
         now = asyncio.get_running_loop().time()
-        return any(now - begun > _SOON_S for begun in self._running.values())
+        return any(now - begun > SOON_S for begun in self._running.values())
 
     async def _run_worker(self, place: int) -> int:
         inherited = (self._listener.fileno(), self._shared)
@@ -146,7 +148,7 @@ class _Supervisor:
             )
         except OSError as error:  # no memory, or no more processes or files are allowed: that may pass
             _LOG.error("a worker could not be started: %s", error)
-            return NOT_STARTED
+            return _NOT_STARTED
         self._running[process] = asyncio.get_running_loop().time()
         if self._stopping.is_set():
             process.terminate()

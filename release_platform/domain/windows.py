@@ -92,10 +92,10 @@ def find_flip(stable: str | float, shadow: str | float) -> str | None:
     Labels agree when they are the same. Numbers agree within a tenth of the larger size; a flip of them says only
     whether the shadow's is lower or higher. NaN agrees with nothing, and a label with no number.
     """
-    if isinstance(stable, str) != isinstance(shadow, str):
-        return "another kind"
-    if isinstance(stable, str) or isinstance(shadow, str):
+    if isinstance(stable, str) and isinstance(shadow, str):
         return None if stable == shadow else f"{stable} -> {shadow}"
+    if isinstance(stable, str) or isinstance(shadow, str):
+        return "another kind"
     if abs(stable - shadow) <= _ALIKE * max(abs(stable), abs(shadow)) or stable == shadow:
         return None
     return "lower" if shadow < stable else "higher" if shadow > stable else "not a number"

@@ -91,7 +91,7 @@ class InferenceDoor:
         return write_inference(ask, loaded, predictions, prediction_id)
 
     def complain(self, problem: Problem) -> Mapping[str, str]:
-        """See `Door`."""
+        """See `Door`; `errors.document` says `error` below `/v2`, also where there is no door."""
         return {}
 
 

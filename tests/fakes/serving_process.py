@@ -112,7 +112,8 @@ def main(package: str, *inherited: str) -> int:
     clock = None if speed is None else _QuickClock(float(speed))
     try:
         server = build_server(settings, _registry(package, settings.key_folder), clock=clock)
-    except ValueError:  # as the product does
+    except ValueError as error:  # as the product does
+        print(f"serving: {error}", file=sys.stderr)  # noqa: T201
         return WRONG_CONFIGURATION
     app: Any = server.config.app
 

@@ -21,6 +21,7 @@ from release_platform.adapters.live_verification import verify_live
 from release_platform.adapters.serving_client import ServingClient
 from release_platform.domain.api_keys import Scope
 from release_platform.domain.verification import Expected
+from serving.workers import SOON_S
 from tests.fakes.packages import CANCER_INPUTS, build_linear_classifier, manifest_of
 from tests.fakes.raw_client import RawClient, request
 from tests.fakes.server import until
@@ -334,7 +335,7 @@ def test_a_worker_that_cannot_start_again_does_not_end_the_one_that_is_well(tmp_
         ServingClient(server.url, api_key=key) as client,
     ):
         until(lambda: len(client.workers()) == 2, within_s=60)
-        time.sleep(6)  # beyond its start
+        time.sleep(SOON_S + 1)  # they are beyond their start
         keys.write_text("{")
         dead, well = server.worker_ids()
         os.kill(dead, signal.SIGKILL)
