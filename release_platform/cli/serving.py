@@ -55,7 +55,8 @@ def serving_process(port: int) -> dict[str, Any]:
 def verify(
     model: Model,
     url: Annotated[
-        str | None, typer.Option("--url", help="Address of the server; default: every one of RELEASE_SERVING_URL.")
+        list[str] | None,
+        typer.Option("--url", help="A server's address; may be given several times; default: RELEASE_SERVING_URL."),
     ] = None,
     version: Annotated[
         str | None, typer.Option("--version", help="The version that must be in Production; default: any.")
@@ -74,22 +75,22 @@ def verify(
 
     Examples:
 
-        release verify breast_cancer --url http://127.0.0.1:8000
+        release verify breast_cancer --url http://127.0.0.1:8000 --url http://127.0.0.1:8001
 
         release verify breast_cancer --json
     """
     from release_platform.cli import running
     from release_platform.settings import NO_SERVER
 
-    if url is not None and not url.strip():
+    if url and not all(map(str.strip, url)):
         raise typer.BadParameter("it is empty; name a server, or leave it out", param_hint="--url")
     services = running.services()
-    addresses = services.server_urls if url is None else (url,)
+    addresses = tuple(url) if url else services.server_urls
     if not addresses:
         raise NotFound(NO_SERVER, remedy="set it, or give the address with --url")
     key = services.settings.serving_api_key.get_secret_value() if api_key_file is None else _key_in(api_key_file)
     found = _verified(model, addresses, key, version)
-    if url is None and (problem := _keep(found)):
+    if not url and (problem := _keep(found)):
         err.print(f"warning: {problem}", markup=False, soft_wrap=True, highlight=False)
     for report in found.servers if not json else ():
         if report.passed:

@@ -215,12 +215,16 @@ def test_the_command_prints_a_line_for_each_right_server(release: Command, world
     )
 
 
-def test_the_json_has_every_server_and_protocol_also_when_one_is_wrong(release: Command, world: World) -> None:
-    urls = f"{world.fresh},{world.late}"
+@pytest.mark.parametrize("named", ["by the option", "by the variable"])
+def test_the_json_has_every_server_and_protocol_also_when_one_is_wrong(
+    release: Command, world: World, named: str
+) -> None:
+    by_option = named == "by the option"
     ended = release(
         world.home.folder,
         *("verify", MODEL, "--json"),
-        RELEASE_SERVING_URL=urls,
+        *(("--url", world.fresh, "--url", world.late) if by_option else ()),
+        **({} if by_option else {"RELEASE_SERVING_URL": f"{world.fresh},{world.late}"}),
         RELEASE_SERVING_API_KEY=world.key,
     )
     assert ended.exit_code == 7

@@ -82,6 +82,14 @@ def test_every_image_is_pinned(name: str) -> None:
     assert re.fullmatch(r"[^:]+:(local|v?\d[\w.-]*|RELEASE\.[\w-]+)", image), image
 
 
+def test_an_image_is_built_here_or_fetched_before_anything_is_built() -> None:
+    built = {service["image"] for service in SERVICES.values() if "build" in service}
+    named = re.search(r"grep -xE '([a-z|]+)'", (ROOT / "deploy/pull").read_text())
+    assert named
+    fetched = {SERVICES[name]["image"] for name in named[1].split("|")}
+    assert fetched == {service["image"] for service in SERVICES.values()} - built
+
+
 # What is reachable
 
 
