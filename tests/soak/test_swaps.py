@@ -125,24 +125,25 @@ def _under_load(
 ) -> tuple[list[Report], list[tuple[float, float]]]:
     """Returns what the clients saw, and the server's memory as the share of requests grew."""
     n_each = REQUESTS // CLIENTS
-    pipes, processes = [], []
+    done: dict[Connection, int] = {}  # requests, by the pipe of each client
+    processes = []
     for _ in range(CLIENTS):
         ours, theirs = _SPAWN.Pipe()
         processes.append(_SPAWN.Process(target=ask_all, args=(url, expected, n_each, CONNECTIONS, theirs)))
-        pipes.append(ours)
+        done[ours] = 0
         processes[-1].start()
         theirs.close()
     reports: list[Report] = []
-    done, memory, marks = dict.fromkeys(range(CLIENTS), 0), [], [0.0, 0.1, 0.5, 1.0]
+    memory: list[tuple[float, float]] = []
+    marks = [0.0, 0.1, 0.5, 1.0]
     while len(reports) < CLIENTS:
-        for ready in wait(pipes, timeout=60):
-            told = ready.recv()  # type: ignore[union-attr]
+        for pipe in wait([pipe for pipe, n in done.items() if n < n_each], timeout=60):
+            assert isinstance(pipe, Connection)
+            told = pipe.recv()
             if isinstance(told, Report):
                 reports.append(told)
-                pipes.remove(ready)  # type: ignore[arg-type]
-                done[len(reports) - 1] = n_each
-            else:
-                done[pipes.index(ready)] = told  # type: ignore[arg-type]
+                told = n_each
+            done[pipe] = told
         share = sum(done.values()) / (n_each * CLIENTS)
         while marks and share >= marks[0]:
             memory.append((marks.pop(0), rss()))
@@ -160,9 +161,7 @@ def _percentiles(reports: list[Report], swaps: list[float]) -> tuple[tuple[float
     """Returns p50 and p99 in ms of what was sent around a swap, and of all else."""
     sent = np.concatenate([np.asarray(report.sent) for report in reports])
     took = np.concatenate([np.asarray(report.took) for report in reports]) * 1000
-    near = np.zeros(len(sent), dtype=np.bool_)
-    for swap in swaps:
-        near |= np.abs(sent - swap) <= WINDOW_S
+    near = np.searchsorted(swaps, sent + WINDOW_S, side="right") > np.searchsorted(swaps, sent - WINDOW_S)
     assert near.any()
     assert not near.all()
     (p50, p99), (p50_else, p99_else) = (np.percentile(part, [50, 99]) for part in (took[near], took[~near]))
