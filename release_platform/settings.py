@@ -90,6 +90,11 @@ class Settings(BaseSettings):
     api_key: SecretStr = SecretStr("")
     api_key_file: Path | None = None
 
+    @field_validator("keys", "api_keys", "api_key_file", mode="before")
+    @classmethod
+    def _is_named(cls, value: object) -> object:
+        return value or None  # else an empty text is the current folder
+
     @field_validator("profile", mode="before")
     @classmethod
     def _is_known(cls, value: object) -> object:

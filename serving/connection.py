@@ -276,7 +276,6 @@ class Connection(HttpToolsProtocol):
             and not self.expect_100_continue
             and not self.flow.write_paused
             and not self._lobby.stopping
-            and not self.config.access_log
             and self.parser.should_keep_alive()
             and self.parser.get_http_version() == "1.1"
         )

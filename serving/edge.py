@@ -11,6 +11,7 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from release_platform.domain.api_keys import without_keys
 from serving.access import Access
 from serving.answering import Answering, Call, new_id
 from serving.doors import Head, Headers, Sent
@@ -195,7 +196,7 @@ class Edge:
 
     def _tell(self, visit: Call | _Visit, status: int, seconds: float, known: dict[str, Any]) -> None:
         noted: dict[str, Any] = {"request_id": visit.request_id, "method": visit.method}
-        path = visit.path[:_LONGEST_PATH]
+        path = without_keys(visit.path)[:_LONGEST_PATH]
         noted |= {"path": path, "status": status, "ms": round(seconds * 1000, 3), **known}
         if self._tracing is not None:
             self._tracing.note(noted)

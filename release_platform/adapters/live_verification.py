@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from release_platform.adapters.serving_client import ServingClient
@@ -85,19 +86,25 @@ class ServerReport:
 def verify_live(client: ServingClient, expected: Expected) -> ServerReport:
     """Returns how a server answers; it stops at the first request to which it gives no answer.
 
-    The first protocol is asked of every worker behind the port, the others of any.
+    The first protocol is asked of every worker behind the port, the others of any. A `/status` that cannot be read is
+    wrong like an answer: nobody could tell whether every worker was asked.
     """
     checked: list[Checked] = []
     left_out: dict[str, str] = {}
     workers: set[str] = set()
+    named: frozenset[str] = frozenset()
     unavailable = None
     try:
+        try:
+            named = client.workers()
+        except VerificationFailed as error:
+            checked.append(_wrong(client, "status", error))
         for protocol in PROTOCOLS:
             try:
                 found = (
                     [_check_once(client, protocol, expected)]
                     if checked
-                    else _of_every_worker(client, protocol, expected)
+                    else _of_every_worker(client, protocol, expected, named)
                 )
             except CannotAsk as reason:
                 left_out[protocol.name] = str(reason)
@@ -129,18 +136,27 @@ def failure_of(reports: Sequence[ServerReport], model: str) -> ReleaseError | No
     return Unavailable(lines, remedy=away[0].remedy) if away else None
 
 
-def _of_every_worker(client: ServingClient, protocol: Protocol, expected: Expected) -> list[Checked]:
-    """Returns how a server answers: over at least one connection to each worker behind its port, if all are right."""
-    unmet = client.workers()
+def _of_every_worker(
+    client: ServingClient, protocol: Protocol, expected: Expected, named: frozenset[str]
+) -> list[Checked]:
+    """Returns how a server answers: over at least one connection to each worker that it names, if all are right."""
+    unmet = named
     most = MOST_CONNECTIONS * max(1, len(unmet))
     found: list[Checked] = []
     with ThreadPoolExecutor(N_CONNECTIONS, thread_name_prefix="verify") as threads:
         while not found or (unmet and len(found) < most):
-            found += threads.map(lambda _: _check_once(client, protocol, expected), range(N_CONNECTIONS))
+            outcomes = list(threads.map(lambda _: _attempt(client, protocol, expected), range(N_CONNECTIONS)))
+            found += [one for one in outcomes if isinstance(one, Checked)]
             if any(one.problem for one in found):  # the rest would change nothing; a refusal names no worker
                 return found
+            for one in outcomes:
+                if isinstance(one, Unavailable):
+                    raise one
             unmet -= {one.worker for one in found}
-    if unmet and (unmet := unmet & client.workers()):  # some may have ended meanwhile
+    if unmet:
+        with suppress(VerificationFailed):
+            unmet &= client.workers()  # some may have ended meanwhile
+    if unmet:
         raise Unavailable(
             f"{client.base_url}: {len(unmet)} of its workers answered none of {len(found)} requests: "
             f"{', '.join(sorted(unmet))}",
@@ -157,13 +173,19 @@ def _together(found: Sequence[Checked]) -> Checked:
     return replace(worst, latency_ms=max(one.latency_ms for one in found), problem=worst.problem + some)
 
 
+def _attempt(client: ServingClient, protocol: Protocol, expected: Expected) -> Checked | Unavailable:
+    try:
+        return _check_once(client, protocol, expected)
+    except Unavailable as error:
+        return error
+
+
 def _check_once(client: ServingClient, protocol: Protocol, expected: Expected) -> Checked:
     asked = protocol.ask(expected)
     try:
         body, headers, latency_ms = client.ask(asked)
     except VerificationFailed as error:
-        said = error.problem.removeprefix(f"{client.base_url}: ")
-        return Checked(protocol=protocol.name, difference=float("inf"), problem=said)
+        return _wrong(client, protocol.name, error)
     try:
         told = protocol.read(body, headers, expected)
         difference, problem = difference_of(told, expected), problem_of(told, expected)
@@ -171,3 +193,8 @@ def _check_once(client: ServingClient, protocol: Protocol, expected: Expected) -
         difference, problem = float("inf"), f"the answer cannot be read ({type(error).__name__}: {str(error)[:200]})"
     worker = headers.get("x-prediction-id", "").partition("-")[0]
     return Checked(protocol=protocol.name, latency_ms=latency_ms, difference=difference, problem=problem, worker=worker)
+
+
+def _wrong(client: ServingClient, name: str, error: VerificationFailed) -> Checked:
+    said = error.problem.removeprefix(f"{client.base_url}: ")
+    return Checked(protocol=name, difference=float("inf"), problem=said)

@@ -24,7 +24,14 @@ _REFUSED: dict[int, str] = {
     httpx.codes.UNAUTHORIZED: "asks for an API key that is good",
     httpx.codes.FORBIDDEN: "does not let this API key do it",
 }
-_LATER = frozenset({httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS})
+_LATER = frozenset(
+    {
+        httpx.codes.TOO_MANY_REQUESTS,
+        httpx.codes.BAD_GATEWAY,  # this one and the last: a proxy says that the server does not answer
+        httpx.codes.SERVICE_UNAVAILABLE,
+        httpx.codes.GATEWAY_TIMEOUT,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +135,7 @@ class ServingClient:
                 f"{self.base_url}: {told['silent']} of its workers do not answer the others",
                 remedy=f"look at the server's log, and try again; `silent` in {self.base_url}/status says how many",
             )
-        return frozenset(map(str, told.get("workers", ())))
+        return frozenset(map(str, told.get("workers") or ()))
 
     def ask(self, asked: Asked) -> tuple[bytes, Mapping[str, str], float]:
         """Returns body and headers (lower-case names) of an answer, and the milliseconds until all of it was there.

@@ -189,7 +189,7 @@ def _ask_csv(expected: Expected) -> Asked:
     if any(value == "" for values in columns.values() for value in values):
         raise CannotAsk("CSV cannot tell an empty text from a missing value")
     text = StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\r\n")  # so that either is quoted in a text
     writer.writerow(columns)
     writer.writerows([_cell(value) for value in row] for row in zip(*columns.values(), strict=True))
     return _asked("/v1/models/{model}/invocations", expected, text.getvalue().encode(), CSV)

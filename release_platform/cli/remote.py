@@ -47,9 +47,8 @@ def find_api(actor: str | None = None) -> OperatorsApi | None:
 
 
 def _key_in(file: Path | None) -> str:
-    if file in {None, Path()}:  # the second is what an empty setting becomes
+    if file is None:
         return ""
-    assert file is not None
     try:
         return file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeError) as error:

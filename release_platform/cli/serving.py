@@ -186,9 +186,12 @@ def _keep(found: "Verification") -> str:
 
 def _key_in(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8").strip()
+        key, problem = file.read_text(encoding="utf-8").strip(), "it is empty"
     except (OSError, UnicodeDecodeError) as error:
+        key, problem = "", type(error).__name__
+    if not key:
         raise Unavailable(
-            f"the API key cannot be read from {file}: {type(error).__name__}",
+            f"the API key cannot be read from {file}: {problem}",
             remedy="give a file that holds nothing but the key that `release api-key create` printed",
-        ) from None
+        )
+    return key

@@ -17,6 +17,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from starlette.responses import Response
 
+from release_platform.domain.api_keys import key_text
 from serving.app import create_app
 from serving.permissions import PROBES
 from serving.tracing import Tracing
@@ -200,3 +201,20 @@ def test_a_request_is_one_short_line_of_the_log_whatever_its_path(tmp_path, capl
     assert r"a\nERROR forged\x1b\u2028x" in line
     assert line.isprintable()
     assert len(line) < 400
+
+
+def test_an_api_key_in_a_path_is_not_logged(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "serving.edge")
+    app = create_app(settings_for(tmp_path / "cache", log_requests=True), FakeRegistry({}))
+    key = key_text("0123456789ab", "s" * 43)
+
+    async def ask():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+            await client.get(f"/v1/models/{key}")
+            await client.get(f"/{'x' * 150}/{key}")
+
+    asyncio.run(ask())
+    said = [record.getMessage() + record.path for record in caplog.records if record.name == "serving.edge"]
+    assert len(said) == 2
+    assert "/v1/models/mrp_0123456789ab_..." in said[0]
+    assert "sss" not in "".join(said)

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from functools import cache
+from threading import Lock
 
 import httpx
 import pytest
@@ -33,6 +34,7 @@ from tests.fakes.server import running, settings_for
 
 NAMES = [protocol.name for protocol in PROTOCOLS]
 NEVER = 3600.0
+PREDICT = "/v1/models/cancer/predict"
 MODELS = {"cancer": "2", "typed": "1", "diabetes": "1"}
 
 
@@ -104,6 +106,21 @@ class OneMoreWorker(httpx.HTTPTransport):
         return httpx.Response(200, json=told)
 
 
+class Between(httpx.HTTPTransport):
+    """The network, over which a proxy answers some requests in the server's place."""
+
+    def __init__(self, answers):
+        super().__init__()
+        self.answers = answers  # by path, one for each request that is answered so
+        self._lock = Lock()
+
+    def handle_request(self, request):
+        with self._lock:
+            mine = self.answers.get(request.url.path)
+            response = mine.pop() if mine else None
+        return response or super().handle_request(request)
+
+
 def verified(address, expected, api_key=""):
     with ServingClient(address, api_key=api_key) as client:
         return verify_live(client, expected)
@@ -154,6 +171,27 @@ def test_a_worker_that_is_named_and_never_met_fails_the_verification(url, cancer
 
 
 # What is wrong
+
+
+def test_a_status_that_nobody_can_read_is_wrong_and_the_protocols_are_asked_all_the_same(url, stale, cancer):
+    reports = []
+    for address in (url, stale):
+        with ServingClient(address, transport=Between({"/status": [httpx.Response(404, text="<html>")]})) as client:
+            reports.append(verify_live(client, cancer))
+    (status,) = reports[0].problems
+    assert status == f"{url}, status: status 404, and the answer is no JSON object"
+    assert [one.protocol for one in reports[0].checked] == ["status", *NAMES]
+    assert any("the answer names version 1, but it should be 2" in problem for problem in reports[1].problems)
+    assert isinstance(failure_of(reports, "cancer"), VerificationFailed)
+
+
+def test_a_wrong_answer_weighs_more_than_one_that_does_not_come_beside_it(stale, cancer):
+    busy = {PREDICT: [httpx.Response(503, json={"detail": "overloaded"})]}
+    with ServingClient(stale, transport=Between(busy)) as client:
+        report = verify_live(client, cancer)
+    assert report.unavailable is None
+    assert "the answer names version 1, but it should be 2" in report.problems[0]
+    assert busy == {PREDICT: []}
 
 
 def test_a_stale_server_is_found_and_the_right_one_beside_it_is_not_blamed(url, stale, cancer):
@@ -342,4 +380,4 @@ def test_it_works_beside_a_proxy_of_the_environment(url, monkeypatch):
 @pytest.mark.parametrize("empty", ["", " "])
 def test_an_empty_address_is_refused_and_no_other_server_verified_in_its_place(empty):
     with pytest.raises(typer.BadParameter, match="it is empty"):
-        verify("cancer", url=empty)
+        verify("cancer", url=["http://127.0.0.1:1", empty])

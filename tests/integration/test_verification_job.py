@@ -246,9 +246,11 @@ def test_without_the_api_key_it_ends_with_6_and_says_what_to_do(release: Command
 
 
 def test_a_file_without_a_key_ends_with_6(release: Command, world: World, tmp_path: Path) -> None:
-    ended = release(world.home.folder, "verify", MODEL, "--api-key-file", str(tmp_path / "none"))
-    assert ended.exit_code == 6
-    assert "the API key cannot be read" in ended.err
+    (tmp_path / "empty").write_text("\n")
+    for name, reason in (("none", "FileNotFoundError"), ("empty", "it is empty")):
+        ended = release(world.home.folder, "verify", MODEL, "--api-key-file", str(tmp_path / name))
+        assert ended.exit_code == 6
+        assert f"the API key cannot be read from {tmp_path / name}: {reason}" in ended.err
 
 
 def test_another_version_than_the_wanted_one_ends_with_7(release: Command, world: World) -> None:

@@ -51,6 +51,13 @@ def in_profile(alone: pytest.MonkeyPatch, profile: str, **more: str) -> Settings
     return Settings()
 
 
+def test_a_file_or_folder_that_is_named_by_nothing_is_the_default(alone: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = in_profile(alone, "embedded", RELEASE_KEYS="", RELEASE_API_KEYS="", RELEASE_API_KEY_FILE="")
+    assert settings.key_folder == tmp_path / "keys"
+    assert settings.known_keys == tmp_path / "keys" / "api-keys.json"
+    assert settings.api_key_file is None
+
+
 def test_without_a_profile_everything_is_in_the_home(alone: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = Settings()
     settings.prepare()

@@ -67,6 +67,8 @@ ASKED = Asked(path="/p", body=b"x", media_type="text/csv", headers={"x-more": "1
     [
         (httpx.Response(503, json={"detail": "not loaded"}), Unavailable),
         (httpx.Response(503, text="<html>"), Unavailable),
+        (httpx.Response(502, text="<html>"), Unavailable),
+        (httpx.Response(504, text="<html>"), Unavailable),
         (httpx.Response(429, json={"detail": "too many"}), Unavailable),
         (httpx.Response(401, json={"detail": "not valid"}), Unavailable),
         (httpx.Response(403, text="<html>"), Unavailable),

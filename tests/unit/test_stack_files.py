@@ -83,7 +83,9 @@ def test_every_image_is_pinned(name: str) -> None:
 
 
 def test_an_image_is_built_here_or_fetched_before_anything_is_built() -> None:
-    built = {service["image"] for service in SERVICES.values() if "build" in service}
+    builds = [service["image"] for service in SERVICES.values() if "build" in service]
+    built = set(builds)
+    assert len(builds) == len(built)  # two that build the same image at a time would collide
     named = re.search(r"grep -xE '([a-z|]+)'", (ROOT / "deploy/pull").read_text())
     assert named
     fetched = {SERVICES[name]["image"] for name in named[1].split("|")}
@@ -162,6 +164,13 @@ def test_settings_of_an_older_version_are_kept_and_new_ones_added(tmp_path: Path
     assert set(found) == set(NAMES)
     assert found["MLFLOW_DB_PASSWORD"]
     assert (tmp_path / "old").read_text().startswith("# mine\n")
+
+
+def test_a_file_without_an_end_of_its_last_line_loses_nothing(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("SERVING_URLS=http://one:8000")
+    found = write_env(tmp_path / "old")
+    assert found["SERVING_URLS"] == "http://one:8000"
+    assert set(found) >= set(NAMES)
 
 
 def test_settings_are_never_committed() -> None:
