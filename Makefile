@@ -58,7 +58,8 @@ up: ## The container stack: build, start, wait until all is well, print the addr
 	@deploy/write-env $(ENV_FILE) && mkdir -p models
 	@COMPOSE="$(COMPOSE)" deploy/pull $(ENV_FILE)
 	@$(COMPOSE) build $(if $(VERBOSE),,--quiet)
-	@$(COMPOSE) up --detach --wait --wait-timeout 600 --remove-orphans
+	@$(COMPOSE) up --detach --wait --wait-timeout 600 --remove-orphans $$($(COMPOSE) config --services | grep -v '^serving-')
+	@COMPOSE="$(COMPOSE)" deploy/replicas
 	@deploy/addresses $(ENV_FILE)
 
 down: ## Stop the container stack; its data stays in its volumes

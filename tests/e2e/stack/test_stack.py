@@ -220,6 +220,18 @@ def test_no_request_fails_while_the_replicas_are_stopped_in_good_order(stack: St
     assert traffic.failures == []
 
 
+def test_no_request_fails_while_an_upgrade_replaces_the_replicas(stack: Stack) -> None:
+    before = {service: stack.containers()[service]["Id"] for service in REPLICAS}
+    text = stack.env_file.read_text()
+    changed = re.sub(r"^SERVING_SAMPLE_SHARE=.*$", "SERVING_SAMPLE_SHARE=0.02", text, flags=re.MULTILINE)
+    assert changed != text
+    stack.env_file.write_text(changed)
+    with traffic_of(stack) as traffic:
+        stack.make("up")
+    assert all(stack.containers()[service]["Id"] != before[service] for service in REPLICAS)
+    assert traffic.failures == []
+
+
 def test_requests_fail_only_for_as_long_as_the_proxy_itself_is_dead(stack: Stack) -> None:
     with traffic_of(stack) as traffic:
         _let_some_be_answered(traffic)
