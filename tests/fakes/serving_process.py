@@ -113,7 +113,7 @@ def main(package: str, *inherited: str) -> int:
     try:
         server = build_server(settings, _registry(package, settings.key_folder), clock=clock)
     except ValueError as error:  # as the product does
-        print(f"serving: {error}", file=sys.stderr)  # noqa: T201
+        print(f"serving: {error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
         return WRONG_CONFIGURATION
     app: Any = server.config.app
 
