@@ -2,9 +2,12 @@
 
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from release_platform.domain.errors import Unavailable
 
 Model = Annotated[str, typer.Argument(help="Name of the model; `release models` lists them.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -28,3 +31,22 @@ def parse_since(text: str) -> timedelta:
     if found is None:
         raise typer.BadParameter(f"'{text}' is no time; write e.g. 24h, 7d or 4w")
     return timedelta(**{{"h": "hours", "d": "days", "w": "weeks"}[found[2]]: int(found[1])})
+
+
+def key_in(file: Path) -> str:
+    """Returns the API key that a file holds.
+
+    Raises:
+        Unavailable: It cannot be read, or there is none.
+    """
+    try:
+        key, problem = file.read_text(encoding="ascii").strip(), "it is empty"
+    except (OSError, UnicodeDecodeError) as error:
+        key, problem = "", type(error).__name__
+    if not key:
+        raise Unavailable(
+            f"the API key cannot be read from {file}: {problem}",
+            remedy="let --api-key-file, or RELEASE_API_KEY_FILE for the operators' API, name a file that holds nothing "
+            "but the key that `release api-key create` printed",
+        )
+    return key

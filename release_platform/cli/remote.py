@@ -2,16 +2,17 @@
 
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
 
 from release_platform.adapters.operators_api import OperatorsApi, error_of
 from release_platform.cli.console import err
+from release_platform.cli.options import key_in
+from release_platform.domain.api_keys import find_key_id
 from release_platform.domain.asked_rollout import asked_in_words
 from release_platform.domain.drill import Drilled
-from release_platform.domain.errors import NotFound, Refused, Unavailable
+from release_platform.domain.errors import NotFound, Refused
 from release_platform.domain.ledger import LedgerRow
 
 WAIT_S = 180.0
@@ -27,8 +28,8 @@ def find_api(actor: str | None = None) -> OperatorsApi | None:
         actor: Who is said to act; nobody may be, since the key says it.
 
     Raises:
-        Refused: Somebody is named, or there is no key.
-        Unavailable: The file of the key cannot be read.
+        Refused: Somebody is named, or there is no key, or none that could be one.
+        Unavailable: The file of the key cannot be read, or is empty.
     """
     from release_platform.settings import Settings
 
@@ -37,25 +38,20 @@ def find_api(actor: str | None = None) -> OperatorsApi | None:
         return None
     if actor is not None:
         raise Refused("through the operators' API the name of the API key is who acts", remedy="leave --actor out")
-    key = settings.api_key.get_secret_value() or _key_in(settings.api_key_file)
+    key = settings.api_key.get_secret_value()
+    if not key and settings.api_key_file is not None:
+        key = key_in(settings.api_key_file)
     if not key:
         raise Refused(
             "the operators' API asks for an API key",
             remedy="set RELEASE_API_KEY_FILE to its file; `release api-key create NAME --scope operator` makes one",
         )
+    if find_key_id(key) is None:
+        raise Refused(
+            "what is given as the API key of the operators' API is none",
+            remedy="give the whole line that `release api-key create` printed, in RELEASE_API_KEY or the file",
+        )
     return OperatorsApi(settings.api_url, key)
-
-
-def _key_in(file: Path | None) -> str:
-    if file is None:
-        return ""
-    try:
-        return file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeError) as error:
-        raise Unavailable(
-            f"the API key in {file} cannot be read ({type(error).__name__})",
-            remedy="let RELEASE_API_KEY_FILE name a file that holds the key, and nothing else",
-        ) from None
 
 
 def promote(

@@ -11,9 +11,9 @@ import typer
 from rich.markup import escape
 
 from release_platform.cli.console import err, out, show_json
-from release_platform.cli.options import Json, Model
+from release_platform.cli.options import Json, Model, key_in
 from release_platform.cli.processes import apart_from_here
-from release_platform.domain.errors import NotFound, Unavailable
+from release_platform.domain.errors import NotFound
 
 if TYPE_CHECKING:
     from release_platform.adapters.live_verification import ServerReport
@@ -88,7 +88,7 @@ def verify(
     addresses = tuple(url) if url else services.server_urls
     if not addresses:
         raise NotFound(NO_SERVER, remedy="set it, or give the address with --url")
-    key = services.settings.serving_api_key.get_secret_value() if api_key_file is None else _key_in(api_key_file)
+    key = services.settings.serving_api_key.get_secret_value() if api_key_file is None else key_in(api_key_file)
     found = _verified(model, addresses, key, version)
     if not url and (problem := _keep(found)):
         err.print(f"warning: {problem}", markup=False, soft_wrap=True, highlight=False)
@@ -182,16 +182,3 @@ def _keep(found: "Verification") -> str:
     from release_platform.verification import keep
 
     return keep(running.services().releases, found, SystemClock().now())
-
-
-def _key_in(file: Path) -> str:
-    try:
-        key, problem = file.read_text(encoding="utf-8").strip(), "it is empty"
-    except (OSError, UnicodeDecodeError) as error:
-        key, problem = "", type(error).__name__
-    if not key:
-        raise Unavailable(
-            f"the API key cannot be read from {file}: {problem}",
-            remedy="give a file that holds nothing but the key that `release api-key create` printed",
-        )
-    return key

@@ -186,7 +186,9 @@ def test_with_the_api_nobody_may_be_named(team: Team) -> None:
     [
         ({"RELEASE_API_KEY_FILE": ""}, "asks for an API key", 5),
         ({"RELEASE_API_KEY_FILE": "none.key"}, "cannot be read", 6),
+        ({"RELEASE_API_KEY_FILE": os.devnull}, "it is empty", 6),
         ({"RELEASE_API_KEY": "mrp_0123456789ab_" + "x" * 43}, "not valid", 5),
+        ({"RELEASE_API_KEY": "Schl\u00fcssel"}, "is none", 5),
         ({"RELEASE_API_URL": "http://127.0.0.1:1"}, "does not answer", 6),
         ({"RELEASE_API_URL": "http://127.0.0.1:port"}, "no address", 2),
         ({"RELEASE_API_URL": "ftp://127.0.0.1"}, "does not answer", 6),
