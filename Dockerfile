@@ -4,7 +4,7 @@
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS base
-ENV PATH=/opt/venv/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0
+ENV PATH=/opt/venv/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0 PIP_CACHE_DIR=/var/cache/pip
 RUN groupadd --gid 10001 app && useradd --uid 10001 --gid app --home-dir /tmp --no-create-home app \
     && python -m venv /opt/venv
 COPY --chown=root:root deploy/healthy /usr/local/bin/healthy
@@ -12,7 +12,7 @@ COPY --chown=root:root deploy/healthy /usr/local/bin/healthy
 FROM base AS wheel
 ARG PIP_INDEX_URL
 COPY requirements/build.txt /requirements/
-RUN --mount=type=cache,target=/root/.cache/pip,sharing=locked pip install --quiet --require-hashes -r /requirements/build.txt
+RUN --mount=type=cache,target=/var/cache/pip,sharing=locked pip install --quiet --require-hashes -r /requirements/build.txt
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE dagster.yaml workspace.yaml ./
 COPY requirements/platform.txt requirements/
@@ -23,7 +23,7 @@ RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheel .
 FROM base AS platform
 ARG PIP_INDEX_URL
 COPY requirements/platform.txt /requirements/
-RUN --mount=type=cache,target=/root/.cache/pip,sharing=locked pip install --quiet --require-hashes -r /requirements/platform.txt
+RUN --mount=type=cache,target=/var/cache/pip,sharing=locked pip install --quiet --require-hashes -r /requirements/platform.txt
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel pip install --quiet --no-deps --no-index /wheel/*.whl
 # The instance is the one of the command line, with its storage in PostgreSQL.
 COPY dagster.yaml deploy/dagster/storage.yaml /opt/dagster/
@@ -46,7 +46,7 @@ USER 10001:10001
 FROM base AS serving
 ARG PIP_INDEX_URL
 COPY requirements/serving.txt /requirements/
-RUN --mount=type=cache,target=/root/.cache/pip,sharing=locked pip install --quiet --require-hashes -r /requirements/serving.txt
+RUN --mount=type=cache,target=/var/cache/pip,sharing=locked pip install --quiet --require-hashes -r /requirements/serving.txt
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel pip install --quiet --no-deps --no-index /wheel/*.whl \
     && install -d -o app -g app /var/cache/serving
 USER 10001:10001
@@ -56,7 +56,7 @@ CMD ["python", "-m", "serving"]
 FROM base AS mlflow
 ARG PIP_INDEX_URL
 COPY requirements/mlflow.txt /requirements/
-RUN --mount=type=cache,target=/root/.cache/pip,sharing=locked pip install --quiet --require-hashes -r /requirements/mlflow.txt
+RUN --mount=type=cache,target=/var/cache/pip,sharing=locked pip install --quiet --require-hashes -r /requirements/mlflow.txt
 USER 10001:10001
 WORKDIR /tmp
 CMD ["mlflow", "server"]
@@ -72,6 +72,6 @@ CMD ["haproxy", "-db", "-f", "/etc/haproxy/haproxy.cfg", "-f", "/etc/haproxy/peo
 FROM base AS seaweedfs
 ARG PIP_INDEX_URL
 COPY requirements/seaweedfs.txt /requirements/
-RUN --mount=type=cache,target=/root/.cache/pip,sharing=locked pip install --quiet --require-hashes -r /requirements/seaweedfs.txt
+RUN --mount=type=cache,target=/var/cache/pip,sharing=locked pip install --quiet --require-hashes -r /requirements/seaweedfs.txt
 USER 10001:10001
 WORKDIR /tmp
