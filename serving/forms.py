@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from math import isfinite
 from operator import itemgetter
@@ -32,6 +32,12 @@ _LONGEST_NAME = 100  # beyond it no likeness is looked for
 _SHOWN = 10
 
 
+@lru_cache(maxsize=32)
+def form_of(plan: FeaturePlan) -> "Form":
+    """Returns the form of a plan, which takes some time to be made; one for all versions that have the plan."""
+    return Form(plan)
+
+
 class Form:
     """The form that the rows of one model have.
 
@@ -42,6 +48,9 @@ class Form:
         self._plan = plan
         self.names = [column.name for column in plan.inputs]
         self._wanted = dict.fromkeys(self.names)
+        self._numeric = plan.plain and all(column.type is not ColumnType.BOOLEAN for column in plan.inputs)
+        self.plain_json = PlainJson(plan) if self._numeric else None
+        """The quick way to read JSON, for rows that are numbers only."""
 
     def from_rows(self, rows: Any, limits: Limits, *, field: str = "rows") -> Inputs:
         """Returns rows that came as a list of objects.
@@ -101,15 +110,6 @@ class Form:
         if self._numeric and matrix.dtype.kind == "f" and self._is_clean(matrix):
             return np.ascontiguousarray(matrix, dtype=np.float64)
         return self.from_arrays({name: matrix[:, place] for place, name in enumerate(self.names)}, limits)
-
-    @cached_property
-    def plain_json(self) -> PlainJson | None:
-        """The quick way to read JSON, for rows that are numbers only."""
-        return PlainJson(self._plan) if self._numeric else None
-
-    @cached_property
-    def _numeric(self) -> bool:
-        return self._plan.plain and all(column.type is not ColumnType.BOOLEAN for column in self._plan.inputs)
 
     @cached_property
     def _types(self) -> frozenset[type]:

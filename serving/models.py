@@ -28,7 +28,7 @@ from release_platform.adapters.model_package import ModelPackage
 from release_platform.adapters.trust import Proof
 from release_platform.domain.windows import Route
 from serving.errors import ModelNotLoaded, UnknownModel, UnknownVersion
-from serving.forms import Form
+from serving.forms import Form, form_of
 
 UNASSIGNED = "Unassigned"
 """The kind of refusal where the registry names no version at all."""
@@ -84,7 +84,7 @@ class LoadedModel:
     @cached_property
     def form(self) -> Form:
         """How its rows are read."""
-        return Form(self.package.plan)
+        return form_of(self.package.plan)
 
     @cached_property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:

@@ -14,6 +14,7 @@ from release_platform.domain.errors import IntegrityError, ReleaseError, Unavail
 from release_platform.domain.identity import Manifest
 from release_platform.domain.ports import Clock, RegistryReader, VersionRecord
 from serving.cache import Note, PackageCache
+from serving.forms import form_of
 from serving.golden import check_golden
 from serving.models import (
     BEHIND,
@@ -74,7 +75,7 @@ class ModelSource:
         self._retry_s = retry_s
         self._retry_max_s = retry_max_s
         self._cache_keep = cache_keep
-        self._warm: dict[str, tuple[ModelPackage, ...]] = {}
+        self._warm: dict[str, tuple[LoadedModel, ...]] = {}
         self._no_way_back: dict[str, datetime] = {}
         self._unnoted: set[str] = set()  # models whose live version is not noted on disk
 
@@ -171,7 +172,7 @@ class ModelSource:
         except Exception as error:  # noqa: BLE001 - as above
             _LOG.warning("the copy of %s on disk is refused: %s", model, error)
             return None
-        return Went(loaded=self._loaded(package, certificate, note.proof, Origin.DISK))
+        return Went(loaded=self._keep_warm(self._loaded(package, certificate, note.proof, Origin.DISK)))
 
     def noted_at(self) -> dict[str, int]:
         """Returns when the note of each model was written that this server, or one beside it, keeps."""
@@ -259,10 +260,12 @@ class ModelSource:
         """
         if live is not None and (live.digest, live.version) == (manifest.digest, certificate.version):
             return replace(live, epoch=certificate.epoch, proof=proof, origin=origin)
-        package = self._from_memory(certificate, manifest)
-        if package is None:
-            package = self._from_cache(certificate, manifest) or self._from_registry(certificate, manifest)
-        return self._loaded(package, certificate, proof, origin)
+        warm = self._from_memory(certificate, manifest)
+        if warm is not None:
+            warm = replace(warm, version=certificate.version, epoch=certificate.epoch, since=self._clock.now())
+            return self._keep_warm(replace(warm, proof=proof, origin=origin))
+        package = self._from_cache(certificate, manifest) or self._from_registry(certificate, manifest)
+        return self._keep_warm(self._loaded(package, certificate, proof, origin))
 
     def authorise(
         self, proof: Proof, manifest: Manifest, model: str, version: str | None = None, *, alias: str | None = ALIAS
@@ -285,9 +288,9 @@ class ModelSource:
             _LOG.warning("the note of what was served of %s is of no use: %s", model, error)
             return 0
 
-    def _from_memory(self, named: Certificate, manifest: Manifest) -> ModelPackage | None:
+    def _from_memory(self, named: Certificate, manifest: Manifest) -> LoadedModel | None:
         warm = self._warm.get(named.model, ())
-        return next((package for package in warm if package.digest == manifest.digest), None)
+        return next((loaded for loaded in warm if loaded.digest == manifest.digest), None)
 
     def _from_cache(self, named: Certificate, manifest: Manifest) -> ModelPackage | None:
         folder = self._cache.find(manifest.digest)
@@ -309,9 +312,13 @@ class ModelSource:
             self._cache.keep(folder, manifest.digest)
         return package
 
+    def _keep_warm(self, loaded: LoadedModel) -> LoadedModel:
+        others = (other for other in self._warm.get(loaded.model, ()) if other.package is not loaded.package)
+        self._warm[loaded.model] = (loaded, *others)[:WARM]
+        return loaded
+
     def _loaded(self, package: ModelPackage, certificate: Certificate, proof: Proof, origin: Origin) -> LoadedModel:
-        others = (other for other in self._warm.get(package.model, ()) if other is not package)
-        self._warm[package.model] = (package, *others)[:WARM]
+        form_of(package.plan)  # made here, not while the first client waits
         return LoadedModel(
             model=package.model,
             version=certificate.version,

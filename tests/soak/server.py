@@ -1,5 +1,6 @@
 """The server of a soak: a process of its own, with a registry in memory whose aliases the parent moves by a pipe."""
 
+import gc
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,6 +26,7 @@ def serve(folders: Mapping[str, Path], cache: Path, pipe: Connection) -> None:
     )
     server = build_server(settings_for(cache, refresh_s=0.1), registry)
     Thread(target=_obey, args=(server, registry, pipe), daemon=True).start()
+    gc.freeze()  # as `python -m serving` does
     server.run()
 
 

@@ -12,7 +12,7 @@ from release_platform.adapters.trust import Trust
 from serving.cache import PackageCache
 from serving.models import UNASSIGNED, Confirmed, Lost, Origin, Refused, Went
 from serving.registry import ModelSource
-from tests.fakes.packages import build_linear_classifier, manifest_of
+from tests.fakes.packages import build_linear_classifier, build_onnx_classifier, manifest_of
 from tests.fakes.registry import SIGNER, TRUST, FakeRegistry
 
 
@@ -77,6 +77,24 @@ def test_a_version_that_was_fetched_once_is_not_fetched_again(source, registry):
     source.look("cancer", None, None)
     source.look("cancer", None, None)
     assert registry.n_fetches == 1
+
+
+def test_a_version_that_is_warm_is_asked_nothing_again_on_the_way_back(cache, clock, tmp_path, monkeypatch):
+    packages = {("cancer", version): tmp_path / version for version in ("1", "2")}
+    for (_, version), folder in packages.items():
+        build_onnx_classifier(folder, n_rows=300 * int(version) - 100)
+    registry = FakeRegistry(packages, aliases={("cancer", "production"): "1"})
+    source = ModelSource(connect=lambda: registry, cache=cache, trust=TRUST, clock=clock)
+    first = source.look("cancer", None, None).loaded
+    registry.set_alias("cancer", "production", "2")
+    second = source.look("cancer", first, None).loaded
+    monkeypatch.setattr(first.package.engine, "predict_matrix", lambda _: pytest.fail("it is asked something"))
+    registry.set_alias("cancer", "production", "1")
+    clock.pass_s(60)
+    back = source.look("cancer", second, None).loaded
+    assert (back.package, back.form, back.inline_rows) == (first.package, first.form, first.inline_rows)
+    assert (back.version, back.epoch, back.since) == ("1", 3, clock.now())
+    assert back.inline_rows > 0
 
 
 def test_a_copy_on_disk_that_was_changed_is_fetched_again(source, registry, cache, clock):
