@@ -172,7 +172,7 @@ class ModelSource:
         except Exception as error:  # noqa: BLE001 - as above
             _LOG.warning("the copy of %s on disk is refused: %s", model, error)
             return None
-        return Went(loaded=self._keep_warm(self._loaded(package, certificate, note.proof, Origin.DISK)))
+        return Went(loaded=self._loaded(package, certificate, note.proof, Origin.DISK))
 
     def noted_at(self) -> dict[str, int]:
         """Returns when the note of each model was written that this server, or one beside it, keeps."""
@@ -265,7 +265,7 @@ class ModelSource:
             warm = replace(warm, version=certificate.version, epoch=certificate.epoch, since=self._clock.now())
             return self._keep_warm(replace(warm, proof=proof, origin=origin))
         package = self._from_cache(certificate, manifest) or self._from_registry(certificate, manifest)
-        return self._keep_warm(self._loaded(package, certificate, proof, origin))
+        return self._loaded(package, certificate, proof, origin)
 
     def authorise(
         self, proof: Proof, manifest: Manifest, model: str, version: str | None = None, *, alias: str | None = ALIAS
@@ -319,7 +319,7 @@ class ModelSource:
 
     def _loaded(self, package: ModelPackage, certificate: Certificate, proof: Proof, origin: Origin) -> LoadedModel:
         form_of(package.plan)  # made here, not while the first client waits
-        return LoadedModel(
+        loaded = LoadedModel(
             model=package.model,
             version=certificate.version,
             digest=package.digest,
@@ -331,6 +331,7 @@ class ModelSource:
             inline_rows=rows_within(package, INLINE_S),
             same_in_company=is_same_in_company(package),
         )
+        return self._keep_warm(loaded)
 
     def _unassigned(self, model: str, live: LoadedModel | None, refusal: Refusal | None) -> Refused | None:
         if refusal is not None and refusal.version is None and refusal.kind == UNASSIGNED:

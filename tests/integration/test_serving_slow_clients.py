@@ -74,6 +74,10 @@ def resident_bytes(pid):
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def n_files(pid):
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
 @pytest.mark.usefixtures("_enough_files")
 def test_a_good_client_is_answered_as_before_and_memory_is_bounded(tmp_path, record_property):
     with running_process(tmp_path) as server:
@@ -96,10 +100,9 @@ def test_a_good_client_is_answered_as_before_and_memory_is_bounded(tmp_path, rec
 @pytest.mark.usefixtures("_enough_files")
 def test_slow_clients_are_gone_after_their_time_and_the_server_holds_as_few_files_as_before(tmp_path):
     with running_process(tmp_path, header_timeout_s=4, body_timeout_s=4, keep_alive_s=4) as server:
-        files = Path(f"/proc/{server.process.pid}/fd")
-        before = len(list(files.iterdir()))
+        before = n_files(server.process.pid)
         with crowd(server.port):
-            until(lambda: len(list(files.iterdir())) > before + N_SLOW * 0.9)  # the system took them before the server
-            until(lambda: len(list(files.iterdir())) <= before + 5)
+            until(lambda: n_files(server.process.pid) > before + N_SLOW * 0.9)  # the system took them before the server
+            until(lambda: n_files(server.process.pid) <= before + 5)
             with RawClient(server.port) as client:
                 assert client.get("/livez").status == 200

@@ -178,5 +178,6 @@ def _percentiles(
     sent, took = sent[all_ask], took[all_ask]
     during = np.searchsorted(begun, sent + took) > np.searchsorted(over, sent)
     assert during.any()
+    assert not during.all()
     (p50, p99), (p50_else, p99_else) = (np.percentile(part * 1000, [50, 99]) for part in (took[during], took[~during]))
     return (float(p50), float(p99)), (float(p50_else), float(p99_else))
